@@ -1,0 +1,41 @@
+"""ftkit: every way to adapt a pretrained language model, taught in notebooks that run for real."""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+# Public names and where each lives. They load on first use, so that `import ftkit` stays quick.
+_WHERE = {
+    "errors": ["FtkitError", "FetchError", "DataError", "SettingError", "ClaimNotHeld"],
+    "hardware": ["profile", "this_machine", "plan"],
+    "models": ["load_model", "Model", "trainable_summary"],
+    "data": ["load_data", "Data"],
+    "methods": ["Full", "Freeze", "LoRA"],
+    "prompting": [
+        "few_shot", "score", "calibrate", "generate", "apply_template", "chat",
+    ],
+    "training": ["fit", "Run"],
+    "evaluation": ["evaluate", "from_predictions", "from_scores", "Evaluation"],
+    "evidence": ["bootstrap", "compare", "claim", "conclude", "Estimate"],
+    "runs": ["runs"],
+    "exercises": ["check", "cases"],
+    "show": [
+        "plot_history", "plot_bars", "plot_curve", "plot_confusion", "plot_calibration",
+        "show_examples", "show_tokens", "show_table",
+    ],
+}
+_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
+__all__ = [*_MODULE_OF, "__version__"]
+
+
+def __getattr__(name):
+    if name in _MODULE_OF:
+        # Kept in this namespace, so that a module of the same name (runs) cannot shadow it later.
+        value = getattr(import_module(f"ftkit.{_MODULE_OF[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'ftkit' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

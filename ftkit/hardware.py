@@ -1,0 +1,336 @@
+"""What this machine can do, and what ftkit therefore chooses: each choice is a pure function of a described machine."""
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from types import SimpleNamespace
+
+from ftkit.errors import SettingError
+
+GIB = 1024**3
+PROFILES = ("smoke", "cpu", "gpu")
+SHORT = 256  # tokens; up to here plain attention beats the fused kernel on a CPU
+USABLE = 0.85  # share of the memory that a plan may fill; the rest is for the framework itself
+_current = {"profile": None}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine as the choices below see it.
+
+    device: "cuda", "mps" or "cpu". memory: bytes a model may use (of one device, or main memory).
+    capability: CUDA compute capability. fast_bf16: a CPU that multiplies bf16 in hardware.
+    """
+
+    device: str
+    name: str
+    memory: int
+    cores: int = 1
+    capability: tuple[int, int] | None = None
+    fast_bf16: bool = False
+    devices: int = 1
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes of a transformer that decide how much memory it needs."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    vocabulary: int
+    gated: bool = False  # a gated feed-forward block (Llama type) keeps two inner activations
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A decision and the reason for it, in words for the log."""
+
+    value: object
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided before training starts. `why` has one line for each decision."""
+
+    dtype: str
+    attention: str
+    checkpointing: bool
+    quantization: str | None
+    batch_size: int
+    accumulation: int
+    optimizer: str
+    estimate: int
+    why: list[str] = field(default_factory=list)
+
+    def __str__(self):
+        return "\n".join(self.why)
+
+
+def profile(name, **sizes):
+    """Choose the sizes for one of the profiles smoke, cpu and gpu, and remember which it is.
+
+    Returns a namespace of the chosen profile's values. Claims look at the remembered profile:
+    on "smoke" they are recorded and not judged.
+    Raises SettingError when `name` is not a profile, or the lesson has no sizes for it.
+    """
+    if name not in PROFILES:
+        raise SettingError(f"profile {name!r} does not exist; choose one of {', '.join(PROFILES)}.")
+    if sizes and name not in sizes:
+        raise SettingError(
+            f"this notebook has no sizes for profile {name!r}, only for {', '.join(sizes)}; "
+            f"add {name}=dict(...) to its ft.profile call."
+        )
+    _current["profile"] = name
+    return SimpleNamespace(**sizes.get(name, {}))
+
+
+def current_profile():
+    """The profile that the last call of `profile` chose; None outside a lesson."""
+    return _current["profile"]
+
+
+@cache
+def this_machine():
+    """Describe the machine that this process runs on, from what its hardware reports."""
+    import psutil
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(0)
+        return Machine(
+            "cuda", card.name, card.total_memory, cores, (card.major, card.minor),
+            devices=torch.cuda.device_count(),
+        )
+    memory = _memory_limit() or psutil.virtual_memory().total
+    if torch.backends.mps.is_available():
+        return Machine("mps", "Apple GPU", memory, cores)
+    # torch keeps these two behind an underscore; they ask the processor, not its name.
+    reports = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    fast = any(getattr(torch.cpu, report, lambda: False)() for report in reports)
+    return Machine("cpu", _cpu_name(), memory, cores, fast_bf16=fast)
+
+
+def _memory_limit():
+    """Bytes that a container allows this process, or None where there is no limit."""
+    try:
+        with open("/sys/fs/cgroup/memory.max") as limit:
+            text = limit.read().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _cpu_name():
+    import platform
+
+    try:
+        with open("/proc/cpuinfo") as cpuinfo:
+            for line in cpuinfo:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def choose_dtype(machine):
+    """The number format for matrix products while training. Returns a Choice of "bf16", "fp16" or "float32"."""
+    if machine.device == "cuda":
+        if machine.capability >= (8, 0):
+            return Choice("bf16", f"bf16: {machine.name} multiplies it in tensor cores")
+        if machine.capability >= (7, 0):
+            return Choice("fp16", f"fp16 with loss scaling: {machine.name} has no bf16 units")
+        return Choice("float32", f"float32: {machine.name} has no fast 16-bit units")
+    if machine.device == "mps":
+        return Choice("float32", "float32: mixed precision gains little on Apple's GPU")
+    if machine.fast_bf16:
+        return Choice("bf16", "bf16: this processor reports instructions that multiply it")
+    return Choice("float32", "float32: this processor reports no instructions for bf16 products")
+
+
+def choose_attention(machine, length):
+    """The attention kernel for sequences of about `length` tokens. Returns a Choice of "eager" or "sdpa"."""
+    if machine.device == "cpu" and length <= SHORT:
+        return Choice("eager", f"plain attention: faster than SDPA on a CPU up to {SHORT} tokens")
+    return Choice("sdpa", "SDPA attention: the fused kernel saves time and memory")
+
+
+def estimate_memory(shape, *, batch_size, length, dtype="float32", trainable=1.0, attention="sdpa",
+                    checkpointing=False, quantization=None, labelled=1.0):
+    """Bytes that one training step needs at its peak: weights, gradients, AdamW, activations, logits.
+
+    trainable: the share of the parameters that is trained. labelled: the share of the positions
+    that the head scores (causal models score labelled positions only).
+    A count of the tensors that autograd keeps for each block, checked in the tests against the
+    measured peak on a CPU; an estimate, so a plan fills 85% of the memory and no more.
+    """
+    size = 4 if dtype == "float32" else 2
+    trained = shape.parameters * trainable
+    stored = {"nf4": 0.55, "int8": 1.05}.get(quantization, 4)
+    fixed = shape.parameters * stored + trained * (4 + 8)
+    tokens = batch_size * length
+    inner = 4 if shape.gated else 2
+    block = tokens * (9 * shape.hidden + inner * shape.intermediate) * size
+    if attention == "eager":
+        block += 3 * batch_size * shape.heads * length * length * size
+    # Blocks below the lowest trainable one keep nothing for the backward pass.
+    kept = shape.layers * min(1.0, trainable * 1.3) if trainable >= 0.05 else shape.layers
+    if checkpointing:
+        activations = shape.layers * tokens * shape.hidden * size + block
+    else:
+        activations = max(1.0, kept) * block
+    logits = tokens * labelled * shape.vocabulary * 4 * 2
+    return int(fixed + activations + logits)
+
+
+def choose_quantization(machine, shape):
+    """Whether the frozen weights must be held in 4 bits (QLoRA). Returns a Choice of "nf4" or None."""
+    if machine.device != "cuda":
+        return Choice(None, "weights as they are: 4-bit training needs CUDA")
+    needed = shape.parameters * 2 * 1.3
+    if needed <= machine.memory * USABLE:
+        return Choice(None, "weights as they are: they fit")
+    return Choice("nf4", f"4-bit weights: 16-bit ones need {needed / GIB:.1f} GiB "
+                         f"of {machine.memory / GIB:.0f} GiB")
+
+
+def plan(machine, shape, *, length, batch_size=16, trainable=1.0, labelled=1.0):
+    """Decide dtype, attention, checkpointing, quantization and the batch that fits, with reasons.
+
+    The batch is halved (and gradients accumulated in its place) until the estimate fits;
+    activation checkpointing is tried before a batch goes below 4.
+    Returns a Plan. Raises SettingError when not even one example fits.
+    """
+    dtype = choose_dtype(machine)
+    attention = choose_attention(machine, length)
+    quantization = choose_quantization(machine, shape)
+    room = machine.memory * USABLE
+
+    def needs(micro, checkpointing):
+        return estimate_memory(
+            shape, batch_size=micro, length=length, dtype=dtype.value, trainable=trainable,
+            attention=attention.value, checkpointing=checkpointing,
+            quantization=quantization.value, labelled=labelled,
+        )
+
+    halvings = [batch_size]
+    while halvings[-1] > 1:
+        halvings.append((halvings[-1] + 1) // 2)
+    tries = [(micro, False) for micro in halvings if micro >= 4 or micro == batch_size]
+    tries += [(micro, True) for micro in halvings] + [(micro, False) for micro in halvings]
+    fits = next((t for t in tries if needs(*t) <= room), None)
+    if fits is None:
+        least = needs(1, True) / GIB
+        raise SettingError(
+            f"one example of {length} tokens needs about {least:.1f} GiB and {machine.name} has "
+            f"{machine.memory / GIB:.1f} GiB; train fewer weights (Freeze, LoRA), shorten "
+            "max_length, or choose a smaller model."
+        )
+    micro, checkpointing = fits
+    estimate = needs(micro, checkpointing)
+    why = [dtype.why, attention.why, quantization.why]
+    why.append(f"batch of {micro}: about {estimate / GIB:.1f} of {machine.memory / GIB:.0f} GiB")
+    if checkpointing:
+        why.append("activations are computed again in the backward pass, to save memory")
+    optimizer = "adamw_torch" if machine.device == "mps" else "adamw_torch_fused"
+    return Plan(dtype.value, attention.value, checkpointing, quantization.value, micro,
+                -(-batch_size // micro), optimizer, estimate, why)
+
+
+def shape_of(net):
+    """The ModelShape of a transformers model, read from its configuration."""
+    config = net.config.get_text_config() if hasattr(net.config, "get_text_config") else net.config
+
+    def first(*names, default=1):
+        return next((v for n in names if (v := getattr(config, n, None)) is not None), default)
+
+    hidden = first("hidden_size", "d_model", "n_embd", "dim")
+    return ModelShape(
+        parameters=sum(p.numel() for p in net.parameters()),
+        layers=first("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
+        hidden=hidden,
+        intermediate=first("intermediate_size", "d_ff", "n_inner", "hidden_dim", default=4 * hidden),
+        heads=first("num_attention_heads", "num_heads", "n_head", "n_heads"),
+        vocabulary=config.vocab_size,
+        gated=str(first("hidden_act", "hidden_activation", default="")) in ("silu", "swiglu"),
+    )
+
+
+def matrix_peak(dtype="float32", size=2048, repeats=5):
+    """Measure the best rate of a square matrix product, in floating-point operations per second."""
+    import time
+
+    import torch
+
+    device = this_machine().device
+    formats = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    a = torch.randn(size, size, device=device).to(formats[dtype])
+    best = float("inf")
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        a @ a
+        if device != "cpu":
+            getattr(torch, device).synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+@contextmanager
+def measured():
+    """Measure a block of code. Yields a namespace that afterwards has seconds, peak_memory and energy.
+
+    peak_memory: bytes of this process (on CUDA, of the device). energy: joules of the processor
+    package where the system lets it be read, else None.
+    """
+    import threading
+    import time
+
+    import psutil
+    import torch
+
+    found = SimpleNamespace(seconds=0.0, peak_memory=0, energy=None)
+    cuda = this_machine().device == "cuda"
+    process, done = psutil.Process(), threading.Event()
+
+    def watch():
+        while True:
+            found.peak_memory = max(found.peak_memory, process.memory_info().rss)
+            if done.wait(0.02):
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        watcher.start()
+    joules, start = _joules(), time.perf_counter()
+    try:
+        yield found
+    finally:
+        found.seconds = time.perf_counter() - start
+        done.set()
+        if cuda:
+            found.peak_memory = torch.cuda.max_memory_allocated()
+        else:
+            watcher.join()
+        if joules is not None and (after := _joules()) is not None and after >= joules:
+            found.energy = after - joules
+
+
+def _joules():
+    try:
+        with open("/sys/class/powercap/intel-rapl:0/energy_uj") as counter:
+            return int(counter.read()) / 1e6
+    except (OSError, ValueError):
+        return None
+
+
+def with_memory(machine, memory):
+    """The same machine with another memory size in bytes, for asking 'what if'."""
+    return replace(machine, memory=memory)
