@@ -1,0 +1,55 @@
+# make run: set-up, then the five lessons on this machine's CPU. make test: set-up, then every test.
+SHELL := /bin/sh
+PY := .venv/bin/python
+# Where pip finds torch. On Linux without a GPU this saves several gigabytes:
+#   make run TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+PROFILE ?= cpu
+OUT ?= artifacts
+PYTEST_WORKERS ?= 2
+SMOKE := build/smoke
+
+.PHONY: help setup data run test lab clean
+help:
+	@echo "make run    set-up, then the lessons on the cpu profile; results in $(OUT)/"
+	@echo "make test   set-up, then every test"
+	@echo "make lab    JupyterLab on notebooks/"
+	@echo "make clean  remove what the above made (the cache of models and data stays)"
+
+setup: .venv/.ready
+
+# The stamp is written last, so a set-up that was cut short is done again.
+.venv/.ready: constraints.txt pyproject.toml
+	@if [ ! -x $(PY) ]; then \
+	  for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	    if $$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	      echo "set-up: $$p makes .venv"; $$p -m venv .venv && break; fi; done; fi
+	@[ -x $(PY) ] || { echo "No Python 3.11 or newer with venv was found." \
+	  "Install one (Debian: apt install python3 python3-venv; macOS: brew install python)."; exit 1; }
+	@$(PY) -m pip install --quiet --disable-pip-version-check "pip>=23.1"
+	@echo "set-up: packages pinned in constraints.txt (some minutes the first time)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check \
+	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e ".[test,lab]"
+	@touch $@
+
+# Prints one line and downloads nothing when the cache has everything.
+data: .venv/.ready
+	@.venv/bin/ftkit fetch --all
+
+run: data
+	@.venv/bin/ftkit batch notebooks --profile $(PROFILE) --out $(OUT)
+
+# The lessons are tested as copies on the smoke profile; their committed outputs stay as they are.
+test: data
+	@rm -rf $(SMOKE) && $(PY) tests/smoke_copies.py $(SMOKE)
+	@FTKIT_RUNS="$(CURDIR)/$(SMOKE)/runs" $(PY) -m pytest tests $(SMOKE) \
+	  --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
+	  -n $(PYTEST_WORKERS) --dist loadfile
+
+lab: .venv/.ready
+	@.venv/bin/jupyter lab notebooks
+
+clean:
+	rm -rf .venv $(OUT) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find ftkit tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find notebooks -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
