@@ -17,7 +17,7 @@ _WHERE = {
     "training": ["fit", "Run"],
     "evaluation": ["evaluate", "from_predictions", "from_scores", "Evaluation"],
     "evidence": ["bootstrap", "compare", "claim", "conclude", "Estimate"],
-    "runs": ["runs"],
+    "records": ["runs"],
     "exercises": ["check", "cases"],
     "show": [
         "plot_history", "plot_bars", "plot_curve", "plot_confusion", "plot_calibration",
@@ -30,7 +30,7 @@ __all__ = [*_MODULE_OF, "__version__"]
 
 def __getattr__(name):
     if name in _MODULE_OF:
-        # Kept in this namespace, so that a module of the same name (runs) cannot shadow it later.
+        # Kept here, so that the second use costs nothing.
         value = getattr(import_module(f"ftkit.{_MODULE_OF[name]}"), name)
         globals()[name] = value
         return value

