@@ -1,0 +1,82 @@
+"""Self-checks for exercises: they compute the right answer and explain a wrong one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The outcome of a self-check: true when the answer is right."""
+
+    right: bool
+    message: str
+
+    def __bool__(self):
+        return self.right
+
+    def __repr__(self):
+        return self.message
+
+
+def check(answer, expected, *, tolerance=None, hints=None, name=""):
+    """Check an exercise's answer and explain what is wrong with a wrong one.
+
+    answer: the learner's value or function; None means not answered yet.
+    expected: the right value; or a function of the answer that returns True, or a sentence that
+    explains what is wrong; or `cases(...)` when the answer is a function.
+    tolerance: absolute, for numbers and arrays. hints: {wrong value or test of it: explanation}.
+    Returns a Checked, true when right; nothing is raised for a wrong answer.
+    """
+    label = f"{name}: " if name else ""
+    if answer is None:
+        return Checked(False, f"{label}not answered yet. Put your answer in place of None.")
+    verdict = expected(answer) if callable(expected) else _same(answer, expected, tolerance)
+    if verdict is True or isinstance(verdict, np.bool_) and verdict:
+        return Checked(True, f"{label}right.")
+    reason = verdict if isinstance(verdict, str) else _reason(answer, expected, hints, tolerance)
+    return Checked(False, f"{label}not yet. {reason}")
+
+
+def cases(*pairs, tolerance=None):
+    """An `expected` for a function: pairs of (arguments, result), arguments a tuple or one value.
+
+    Returns a function that calls the learner's function on each and explains the first failure.
+    """
+
+    def test(function):
+        if not callable(function):
+            return f"A function was expected, not {function!r}."
+        for arguments, result in pairs:
+            arguments = arguments if isinstance(arguments, tuple) else (arguments,)
+            called = f"f({', '.join(map(repr, arguments))})"
+            try:
+                got = function(*arguments)
+            except Exception as error:
+                return f"{called} raised {type(error).__name__}: {error}"
+            if not _same(got, result, tolerance):
+                return f"{called} gave {got!r}; it should be {result!r}."
+        return True
+
+    return test
+
+
+def _same(answer, expected, tolerance):
+    if isinstance(expected, str) or isinstance(answer, str):
+        return isinstance(answer, str) and isinstance(expected, str) \
+            and answer.strip().casefold() == expected.strip().casefold()
+    try:
+        one, two = np.asarray(answer, dtype=float), np.asarray(expected, dtype=float)
+    except (TypeError, ValueError):
+        return bool(answer == expected)
+    return one.shape == two.shape and bool(np.allclose(one, two, rtol=1e-6, atol=tolerance or 1e-9))
+
+
+def _reason(answer, expected, hints, tolerance):
+    for wrong, explanation in (hints or {}).items():
+        if wrong(answer) if callable(wrong) else _same(answer, wrong, tolerance):
+            return explanation
+    if isinstance(expected, int | float) and not isinstance(expected, bool) \
+            and isinstance(answer, int | float):
+        return f"{answer!r} is too {'low' if answer < expected else 'high'}."
+    return f"{answer!r} is not it."
