@@ -1,0 +1,223 @@
+"""Runs lessons in batch: in parallel, resumable, each believed only when all of it succeeded."""
+
+import hashlib
+import json
+import platform
+import shutil
+import signal
+import time
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import ftkit
+from ftkit import notebook as nb
+from ftkit.errors import FtkitError, SettingError
+from ftkit.supervise import Running
+
+POLL = 0.2  # seconds between two looks at the running lessons
+# Modules that no lesson uses: a change in them does not make a result old.
+_OUTSIDE = {"batch.py", "batch_worker.py", "cli.py", "doctor.py", "notebook.py", "report.py",
+            "supervise.py"}
+
+
+def find_notebooks(paths):
+    """Return the notebooks that paths name; of a folder, its lessons (NN_topic.ipynb) in order."""
+    found = []
+    for path in map(Path, paths):
+        lessons = sorted(path.glob("[0-9][0-9]_*.ipynb")) if path.is_dir() else [path]
+        if not lessons:
+            raise SettingError(f"{path} has no lesson in it (a file named like 01_topic.ipynb).")
+        found += lessons
+    return list(dict.fromkeys(path.resolve() for path in found))
+
+
+def run_batch(notebooks, *, profile=None, parameters=None, out="artifacts", workers=1,
+              timeout=3600, cell_timeout=1800, memory=None, resume=True, commit_to=None,
+              report=print, live=None):
+    """Run notebooks and return one record for each, in their order.
+
+    profile and parameters replace values of a notebook's `parameters` cell. timeout and
+    cell_timeout: seconds. memory: bytes a lesson and its processes may hold together (default:
+    90% of this machine's). resume: a lesson that succeeded with the same source, parameters and
+    packages is not run again. commit_to: a folder whose notebooks of the same name get the outputs.
+    report is called with each line of progress, live with the states of the lessons that run.
+    A record has name, status ("ok" or what went wrong), message, seconds, peak_memory (bytes),
+    claims, failure, output and log (relative to `out`). Failures do not raise; one lesson's does
+    not stop another.
+    Raises SettingError or DataError before anything runs when a request makes no sense.
+    """
+    if workers < 1 or timeout <= 0 or cell_timeout <= 0:
+        raise SettingError(f"workers={workers}, timeout={timeout}, cell_timeout={cell_timeout}: "
+                           "each must be greater than 0.")
+    values = dict(parameters or {}, **({"profile": profile} if profile else {}))
+    lessons = [_Lesson(path, values, Path(out).resolve()) for path in find_notebooks(notebooks)]
+    names = [lesson.name for lesson in lessons]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SettingError(f"two notebooks are named {twice[0]}.ipynb; give each its own --out.")
+    if commit_to and any(lesson.injected for lesson in lessons):
+        raise SettingError("outputs are committed from default parameters only; leave out -p and "
+                           "a --profile that is not the notebook's own.")
+    limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory or _most_memory()}
+    with _only_batch_in(Path(out).resolve()), _stop_on_signal():
+        records = _run_all(lessons, limits, workers, resume, report, live)
+    for lesson, record in zip(lessons, records, strict=True):
+        if commit_to and record["status"] == "ok":
+            try:
+                nb.commit(nb.read(lesson.output), Path(commit_to) / lesson.path.name,
+                          profile=lesson.values.get("profile"),
+                          forbidden=[Path.cwd(), _cache_home(), lesson.out])
+            except FtkitError as error:
+                record.update(status="not committed", message=str(error))
+    return records
+
+
+def _run_all(lessons, limits, workers, resume, report, live):
+    records, waiting, running = {}, [], []
+    for lesson in lessons:
+        if resume and (record := lesson.earlier()):
+            report(f"{lesson.name}: done before with this source, these parameters and packages; "
+                   "not run again")
+            records[lesson.name] = dict(record, resumed=True)
+        else:
+            waiting.append(lesson)
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                lesson = waiting.pop(0)
+                report(f"{lesson.name}: started")
+                try:
+                    running.append(Running(lesson, limits, workers))
+                except OSError as error:
+                    records[lesson.name] = lesson.record(
+                        "disk", f"could not start: {error.strerror} ({error.filename})")
+                    report(_line(records[lesson.name]))
+            time.sleep(POLL)
+            if live:
+                live([run.state() for run in running])
+            for run in [run for run in running if run.finished()]:
+                record = records[run.lesson.name] = run.settle()
+                running.remove(run)
+                report(_line(record))
+    finally:
+        for run in running:
+            run.stop()
+            run.clean()
+    return [records[lesson.name] for lesson in lessons]
+
+
+class _Lesson:
+    """A notebook to run, the values it gets, and where its files are."""
+
+    def __init__(self, path, values, out):
+        self.path, self.out, self.name = path, out, path.stem
+        self.notebook = nb.read(path)
+        defaults = nb.parameters(self.notebook, path.name)
+        for name in values:
+            if name not in defaults:
+                raise SettingError(f"{path.name} has no parameter {name!r}; its parameters are: "
+                                   f"{', '.join(defaults) or 'none'}.")
+        # A value equal to the default is not injected: the run then is one of the source itself.
+        self.injected = {k: v for k, v in values.items()
+                         if (type(v), v) != (type(defaults[k]), defaults[k])}
+        self.values = {**defaults, **values}
+        self.output = out / f"{self.name}.ipynb"
+        self.failed = out / f"{self.name}.failed.ipynb"
+        self.status = out / "status" / f"{self.name}.json"
+        self.log = out / "logs" / f"{self.name}.log"
+        self.key = hashlib.sha256(json.dumps([
+            nb.whole_hash(self.notebook), self.values, _environment(),
+        ], sort_keys=True, default=repr).encode()).hexdigest()
+
+    def earlier(self):
+        """Return the record of an earlier success that still holds, None when there is none."""
+        try:
+            record = json.loads(self.status.read_text())
+            same = record["key"] == self.key and record["status"] == "ok"
+            return record if same and record["sha256"] == nb.file_hash(self.output) else None
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def record(self, status, message, **more):
+        """Return what the batch knows of this lesson's run, as a dict for JSON."""
+        blank = {"seconds": None, "peak_memory": None, "claims": [], "failure": None,
+                 "output": None}
+        return {"name": self.name, "status": status, "message": message, "key": self.key,
+                "parameters": self.values, "resumed": False,
+                "log": str(self.log.relative_to(self.out)), **blank, **more}
+
+
+@contextmanager
+def _only_batch_in(out):
+    """Hold an output folder for one batch, and remove what a killed one left in it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(out / ".lock", timeout=0)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise FtkitError(f"another batch is writing into {out}; wait for it or choose another "
+                         "--out.") from None
+    except OSError as error:
+        raise FtkitError(f"the output folder {out} cannot be used: {error.strerror}. Choose "
+                         "another --out or make it writable.") from error
+    with lock:
+        for leftover in out.glob(".*-*"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+class _stop_on_signal:
+    """While lessons run, SIGTERM and SIGHUP end the batch in the same orderly way as ^C."""
+
+    def __enter__(self):
+        self.before = {}
+        try:
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                self.before[number] = signal.signal(number, self._stop)
+        except ValueError:
+            pass  # not the main thread: whoever owns it handles signals
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    @staticmethod
+    def _stop(number, frame):
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _most_memory():
+    import psutil
+
+    return int(0.9 * psutil.virtual_memory().total)
+
+
+def _environment():
+    """Return the hash of what a result depends on besides the notebook: ftkit and the packages."""
+    digest = hashlib.sha256(f"{platform.python_version()} {platform.machine()}".encode())
+    root = Path(ftkit.__file__).parent
+    for path in sorted([*root.rglob("*.py"), *(root.parent / "data").glob("*.*")]):
+        if path.name not in _OUTSIDE:
+            digest.update(path.name.encode() + path.read_bytes())
+    installed = {f"{d.name}=={d.version}" for d in metadata.distributions()}
+    digest.update(" ".join(sorted(installed)).encode())
+    return digest.hexdigest()
+
+
+def _cache_home():
+    from ftkit.fetch import cache_home
+
+    return cache_home()
+
+
+def _line(record):
+    """Return the line that says how a lesson ended."""
+    if record["status"] != "ok":
+        return f"{record['name']}: {record['status'].upper()}: {record['message']}"
+    held = sum(claim["held"] for claim in record["claims"] if claim.get("judged"))
+    claims = f", {held} claims held" if held else ""
+    return (f"{record['name']}: ok in {record['seconds']:.0f} s, "
+            f"{record['peak_memory'] / 1e9:.1f} GB at most{claims}")

@@ -1,0 +1,65 @@
+"""Runs one notebook with papermill in a process of its own; started by ftkit.batch, not by hand."""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+
+def main(job_file):
+    """Run the job in a JSON file. Returns 0 when papermill did, and writes a verdict beside it."""
+    job = json.loads(Path(job_file).read_text())
+    threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
+    # jsonschema takes 2 s to build a grammar of web addresses that no notebook needs.
+    sys.modules["rfc3987_syntax"] = None
+    from papermill.engines import NBClientEngine, papermill_engines
+    from papermill.execute import execute_notebook
+
+    class AnnouncingEngine(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man, kernel_name, **options):
+            start = nb_man.cell_start
+
+            def announce(cell, cell_index=None, **more):
+                Path(job["progress"]).write_text(f"{cell_index + 1} {len(nb_man.nb.cells)}")
+                return start(cell, cell_index, **more)
+
+            nb_man.cell_start = announce
+            super().execute_managed_notebook(nb_man, kernel_name, **options)
+
+    papermill_engines.register("ftkit", AnnouncingEngine)
+    try:
+        execute_notebook(
+            _path(job["input"]), _path(job["output"]), job["parameters"], engine_name="ftkit",
+            kernel_name="python3", progress_bar=False, cwd=job["cwd"],
+            start_timeout=job["start_timeout"], execution_timeout=job["cell_timeout"],
+        )
+    except BaseException as error:
+        verdict = {"error": type(error).__name__, "message": str(error),
+                   "errno": getattr(error, "errno", None)}
+        Path(job["verdict"]).write_text(json.dumps(verdict))
+        print(f"{verdict['error']}: {verdict['message']}", file=sys.stderr)
+        return 1
+    Path(job["verdict"]).write_text(json.dumps({"error": None}))
+    return 0
+
+
+def _path(path):
+    return path.replace("{", "{{").replace("}", "}}")  # papermill fills braces in file names
+
+
+def _leave_with_parent(parent):
+    """End this process and its kernel when the batch that started it is gone."""
+    import psutil
+
+    while os.getppid() == parent:
+        time.sleep(1)
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,149 @@
+"""Looks at this machine for `ftkit doctor`: what works, what does not, why, and the remedy."""
+
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from importlib import metadata, util
+from pathlib import Path
+
+OK, WARN, FAIL = "OK", "WARN", "FAIL"
+GIB = 1024**3
+ADDRESSES = ("https://pypi.org/simple/", "https://huggingface.co/")
+
+
+def examine():
+    """Yield (level, what, words) for each check; words hold the remedy of a WARN or FAIL."""
+    yield OK, "Python", f"{platform.python_version()} at {sys.executable}"
+    torch_works = _torch()
+    yield torch_works
+    if torch_works[0] != FAIL:
+        yield from _compute()
+    yield _memory()
+    yield from _cache()
+    yield _network()
+    yield _jupyter()
+    yield _versions()
+
+
+def _torch():
+    try:
+        import torch
+    except Exception as error:  # a broken build raises OSError and more: all mean the same here
+        return FAIL, "torch", f"cannot be imported ({error}); run `pip install torch`"
+    return OK, "torch", f"{torch.__version__}, {torch.get_num_threads()} threads"
+
+
+def _compute():
+    from ftkit import hardware
+
+    machine = hardware.this_machine()
+    many = f", {machine.devices} of them" if machine.devices > 1 else ""
+    yield OK, "device", f"{machine.device}: {machine.name}{many}, {machine.memory / GIB:.1f} GiB"
+    chosen = hardware.choose_dtype(machine)
+    yield OK, "dtype", f"{chosen.why}"
+    yield OK, "attention", hardware.choose_attention(machine, 128).why
+    rates = {name: hardware.matrix_peak(name) for name in dict.fromkeys(["float32", chosen.value])}
+    words = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s {name}" for name, rate in rates.items())
+    yield OK, "matrix peak", f"{words} (measured)"
+
+
+def _memory():
+    import psutil
+
+    from ftkit.supervise import cores
+
+    memory = psutil.virtual_memory()
+    words = (f"{cores()} cores, {memory.total / GIB:.1f} GiB of memory, "
+             f"{memory.available / GIB:.1f} free")
+    if memory.available < 3 * GIB:
+        return WARN, "cores, memory", f"{words}; lessons take up to 3: close other programs"
+    return OK, "cores, memory", words
+
+
+def _cache():
+    from ftkit import catalog, fetch
+
+    home = fetch.cache_home()
+    there = next(path for path in [home, *home.parents] if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            writable = True
+    except OSError as error:
+        writable = False
+        why = error.strerror
+    cached = sum(fetch.is_cached(name) for name in catalog.ARCHIVES)
+    words = f"{home}: {cached} of {len(catalog.ARCHIVES)} archives"
+    if writable:
+        hint = "" if cached == len(catalog.ARCHIVES) else "; `ftkit fetch --all` gets the rest"
+        yield OK, "cache", f"{words}, writable{hint}"
+    else:
+        yield FAIL, "cache", (f"{words}, cannot be written ({why}); make it writable, or set "
+                              "FTKIT_HOME to a folder that is")
+    free = shutil.disk_usage(there).free
+    level = FAIL if free < 0.2 * GIB else WARN if free < 3 * GIB else OK
+    remedy = "" if level == OK else "; about 3 are needed: free some, or set FTKIT_HOME elsewhere"
+    yield level, "disk", f"{free / GIB:.1f} GiB free for the cache{remedy}"
+
+
+def _network():
+    from ftkit import fetch
+
+    if fetch.offline():
+        return OK, "network", "not used: FTKIT_OFFLINE is set"
+    import urllib.error
+    import urllib.request
+
+    unreached = []
+    for address in ADDRESSES:
+        try:
+            urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=3)
+        except urllib.error.HTTPError:
+            pass  # it answered, which is all that is asked
+        except (OSError, ValueError):
+            unreached.append(address.split("/")[2])
+    if unreached:
+        return WARN, "network", (f"no answer from {' and '.join(unreached)}; what is cached works "
+                                 "without, and pip may use another index (`pip config list`)")
+    return OK, "network", "the package index and the model hub answer"
+
+
+def _jupyter():
+    missing = [name for name in ("papermill", "ipykernel") if not util.find_spec(name)]
+    if missing:
+        return FAIL, "notebooks", f"{', '.join(missing)} missing; run `pip install -e .`"
+    return OK, "notebooks", f"papermill {metadata.version('papermill')}, kernel of this Python"
+
+
+def _versions():
+    path = Path(__file__).parents[1] / "constraints.txt"
+    if not path.exists():
+        return WARN, "versions", "not compared: constraints.txt is not beside this installation"
+    other, count = [], 0
+    for name, tested in re.findall(r"^([\w.-]+)==(\S+)", path.read_text(), re.MULTILINE):
+        try:
+            installed = metadata.version(name).partition("+")[0]
+        except metadata.PackageNotFoundError:
+            continue
+        count += 1
+        if installed != tested:
+            other.append(f"{name} {installed} (tested: {tested})")
+    if other:
+        return WARN, "versions", (f"{', '.join(other)}; for the tested ones run "
+                                  "`pip install -c constraints.txt -e .`")
+    return OK, "versions", f"{count} installed packages are the tested ones"
+
+
+def main():
+    """Print every check as it ends. Returns 1 when one failed, else 0."""
+    levels = []
+    colours = {OK: "32", WARN: "33", FAIL: "31"}
+    for level, what, words in examine():
+        levels.append(level)
+        mark = f"[{level}]".ljust(7)
+        if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+            mark = f"\033[{colours[level]}m{mark}\033[0m"
+        print(f"{mark}{what:<14} {words}", flush=True)
+    return 1 if FAIL in levels else 0

@@ -1,0 +1,205 @@
+"""Runs one lesson as processes that are watched, limited and ended together."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from ftkit import notebook as nb
+from ftkit.errors import FtkitError
+
+START_TIMEOUT = 120  # seconds a kernel may take to answer
+
+
+class Running:
+    """A lesson while it runs: the worker, its kernel, and all that they start."""
+
+    def __init__(self, lesson, limits, workers):
+        import psutil
+
+        self.psutil, self.lesson, self.limits = psutil, lesson, limits
+        self.peak, self.verdict, self.family = 0, None, {}
+        for folder in (lesson.out, lesson.log.parent, lesson.status.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.work = Path(tempfile.mkdtemp(prefix=f".{lesson.name}-", dir=lesson.out))
+        self.partial = self.work / "partial.ipynb"
+        job = {"input": str(lesson.path), "output": str(self.partial),
+               "cwd": str(lesson.path.parent), "parameters": lesson.injected,
+               "cell_timeout": limits["cell_timeout"],
+               "start_timeout": START_TIMEOUT, "progress": str(self.work / "progress"),
+               "verdict": str(self.work / "verdict.json")}
+        try:
+            (self.work / "job.json").write_text(json.dumps(job))
+            environment = _child_environment(self.work, lesson.out, workers)
+            with open(lesson.log, "w") as log:
+                self.started = time.monotonic()
+                self.process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "ftkit.batch_worker", str(self.work / "job.json")],
+                    env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    start_new_session=True)
+        except OSError:
+            self.clean()
+            raise
+
+    def finished(self):
+        """Look at the processes; return whether the worker ended or had to be stopped."""
+        ended = self.process.poll() is not None
+        held = self._watch()
+        self.peak = max(self.peak, held)
+        if ended:
+            return True
+        spent = time.monotonic() - self.started
+        if held > self.limits["memory"]:
+            limit = self.limits["memory"]
+            self.verdict = ("memory", f"stopped in {self.where()}: its processes held "
+                            f"{held / 1e9:.2f} GB, the limit is {limit / 1e9:.2f} GB. Choose a "
+                            "smaller profile or batch size, or raise --memory")
+        elif spent > self.limits["timeout"]:
+            self.verdict = ("timeout", f"stopped after {spent:.0f} s, the limit for a lesson, "
+                            f"in {self.where()}")
+        return self.verdict is not None
+
+    def where(self):
+        """Return the words for the cell that is running, as far as the worker has told."""
+        try:
+            cell, cells = (self.work / "progress").read_text().split()
+            return f"cell {cell} of {cells}"
+        except (OSError, ValueError):
+            return "its start-up"
+
+    def state(self):
+        """Return the words for how far the lesson is."""
+        minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
+        return f"{self.lesson.name} {self.where()} {minutes}:{seconds:02d}"
+
+    def _watch(self):
+        # Kernels lead sessions of their own, so every descendant is remembered from when it is
+        # first seen: it may outlive the worker.
+        try:
+            worker = self.psutil.Process(self.process.pid)
+            for child in [worker, *worker.children(recursive=True)]:
+                self.family.setdefault((child.pid, child.create_time()), child)
+        except self.psutil.Error:
+            pass
+        for process in list(self.family.values()):
+            try:
+                for child in process.children(recursive=True):
+                    self.family.setdefault((child.pid, child.create_time()), child)
+            except self.psutil.Error:
+                continue
+        held = 0
+        for process in self.family.values():
+            try:
+                held += process.memory_info().rss
+            except self.psutil.Error:
+                continue
+        return held
+
+    def stop(self):
+        """Kill whatever of the lesson is still running."""
+        self._watch()
+        for process in self.family.values():
+            try:
+                process.kill()  # psutil compares the start time: a reused pid is not touched
+            except self.psutil.Error:
+                continue
+        self.process.wait()
+
+    def clean(self):
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def settle(self):
+        """Return the record of a lesson that ended; move its output to its place."""
+        seconds = time.monotonic() - self.started
+        self.stop()
+        lesson = self.lesson
+        measured = {"seconds": round(seconds, 1), "peak_memory": self.peak}
+        try:
+            executed = nb.scrub(nb.read(self.partial))
+        except FtkitError:
+            executed = None  # killed while writing, or before
+        status, message, failure = self._judge(executed)
+        record = lesson.record(status, message, failure=failure, **measured)
+        try:
+            if executed:
+                record["claims"] = nb.claims(executed)
+                executed["metadata"]["ftkit"] = {
+                    "source_hash": nb.source_hash(lesson.notebook),
+                    "profile": lesson.values.get("profile"), "parameters": lesson.values}
+                target = lesson.output if status == "ok" else lesson.failed
+                nb.write(executed, target)
+                record.update(output=target.name, sha256=nb.file_hash(target))
+                if status == "ok":
+                    lesson.failed.unlink(missing_ok=True)
+            nb.write_file(json.dumps(record, indent=1), lesson.status)
+        except FtkitError as error:
+            record.update(status="disk", message=str(error), output=None)
+        finally:
+            self.clean()
+        return record
+
+    def _judge(self, executed):
+        """Return (status, message, failure): "ok" only when everything says so."""
+        failure = nb.failure(executed) if executed else None
+        if self.verdict:
+            return *self.verdict, None
+        try:
+            said = json.loads((self.work / "verdict.json").read_text())
+        except (OSError, ValueError):
+            tail = self.lesson.log.read_text(errors="replace").strip().splitlines()[-1:]
+            return "crashed", (f"its process ended with code {self.process.returncode} and no word "
+                               f"in {self.where()}: {' '.join(tail)}"), None
+        if said["error"] == "CellTimeoutError":
+            return "cell timeout", (f"{self.where()} ran longer than "
+                                    f"{self.limits['cell_timeout']:g} s"), None
+        if said["error"] == "DeadKernelError":
+            return "dead kernel", (f"the Python process died in {self.where()}, often for lack of "
+                                   f"memory (its peak here was {self.peak / 1e9:.2f} GB)"), None
+        if failure and failure["error"] == "ClaimNotHeld":
+            return "claim not held", failure["message"], failure
+        if failure and failure["error"] != "NotExecuted":
+            words = f"cell {failure['cell'] + 1}: {failure['error']}: {failure['message']}"
+            return "error", words, failure
+        if said["error"]:
+            disk = said.get("errno") in nb.NO_SPACE
+            return "disk" if disk else "error", f"{said['error']}: {said['message']}", failure
+        if failure:
+            return "not executed", f"cell {failure['cell'] + 1} was not executed", failure
+        return self._judge_claims(nb.claims(executed))
+
+    def _judge_claims(self, claims):
+        lost = [claim["claim"] for claim in claims if claim.get("judged") and not claim["held"]]
+        if lost:
+            return "claim not held", f"the run did not show: {'; '.join(lost)}", None
+        concludes = any("conclude(" in nb.source(c) for _, c in nb.code_cells(self.lesson.notebook))
+        if concludes and not claims:
+            return "no claim", "the lesson calls conclude() but shows no claim", None
+        return "ok", "", None
+
+
+def _child_environment(work, out, workers):
+    """Return the environment of one lesson: its kernel, fair threads, no user settings."""
+    kernel = work / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text(json.dumps({
+        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "display_name": "Python 3 (ipykernel)", "language": "python"}))
+    environment = dict(os.environ)
+    environment.pop("MPLBACKEND", None)  # figures go into the notebook, whatever the caller uses
+    threads = str(max(1, cores() // workers))
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        environment.setdefault(name, threads)
+    return {**environment, "FTKIT_RUNS": str(out / "runs"), "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1",
+            # Jupyter looks here first, so neither a kernel nor a setting of the user gets between.
+            "JUPYTER_PATH": str(work / "jupyter"), "JUPYTER_RUNTIME_DIR": str(work / "runtime"),
+            "JUPYTER_CONFIG_DIR": str(work / "config"), "IPYTHONDIR": str(work / "ipython")}
+
+
+def cores():
+    """Return how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
