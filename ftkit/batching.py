@@ -1,0 +1,262 @@
+"""From records to batches: tokens and labels for each task, batches of similar length, padding."""
+
+import numpy as np
+import torch
+
+from ftkit.errors import DataError, SettingError
+from ftkit.prompting import as_prompt_and_response
+
+IGNORED = -100  # the label that no loss looks at
+MAX_LENGTH = 512
+LOSS_ON = ("response", "all")
+
+
+class Encoded(torch.utils.data.Dataset):
+    """Token ids of a data set, one dict of lists an example, with each example's length in tokens."""
+
+    def __init__(self, rows, lengths):
+        self.rows, self.lengths = rows, np.asarray(lengths)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+def columns_of(dataset):
+    """The column names of a datasets.Dataset; raises DataError for anything else."""
+    names = getattr(dataset, "column_names", None)
+    if not isinstance(names, list):
+        raise DataError(f"one split was expected (a datasets.Dataset), got {type(dataset).__name__}; "
+                        'for example data["test"].')
+    return names
+
+
+def need(dataset, *wanted):
+    """Raise DataError unless the data set has the wanted columns and at least one row."""
+    names = columns_of(dataset)
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise DataError(f"column {missing[0]!r} is missing; the data has {', '.join(names)}. "
+                        "Rename a column, or say which it is when loading (text=, label=).")
+    if not len(dataset):
+        raise DataError("the data set has no rows; load some, or ask for a larger n_train or n_test.")
+
+
+def encode(dataset, model, *, max_length=None, loss_on="response"):
+    """Tokenize a data set for a model's task.
+
+    dataset: a datasets.Dataset with the task's columns. max_length: tokens; longer texts are cut.
+    loss_on: for prompt and response records, "response" or "all" positions carry loss.
+    Returns an Encoded. Raises DataError naming a missing column or a label out of range.
+    """
+    if loss_on not in LOSS_ON:
+        raise SettingError(f"loss_on={loss_on!r} does not exist; choose one of {', '.join(LOSS_ON)}.")
+    limit = min(max_length or MAX_LENGTH, _longest(model))
+    rows = _ENCODERS[model.task](dataset, model, limit, loss_on)
+    lengths = [len(r["input_ids"]) if "input_ids" in r else len(r["question"]) for r in rows]
+    return Encoded(rows, lengths)
+
+
+def _longest(model):
+    positions = getattr(model.net.config, "max_position_embeddings", None) or MAX_LENGTH
+    return min(positions, getattr(model.tokenizer, "model_max_length", positions))
+
+
+def _texts(dataset, model, limit):
+    need(dataset, "text")
+    pairs = dataset["text_pair"][:] if "text_pair" in columns_of(dataset) else None
+    return model.tokenizer(dataset["text"][:], pairs, truncation=True, max_length=limit)
+
+
+def _classification(dataset, model, limit, _):
+    tokens, rows = _texts(dataset, model, limit), []
+    labels = dataset["label"][:] if "label" in columns_of(dataset) else [None] * len(dataset)
+    for i, label in enumerate(labels):
+        row = {k: tokens[k][i] for k in ("input_ids", "token_type_ids") if k in tokens}
+        if label is not None:
+            if model.task == "classification" and not 0 <= label < len(model.labels):
+                raise DataError(f"row {i} has label {label!r}; the model knows 0 to "
+                                f"{len(model.labels) - 1} ({', '.join(map(str, model.labels))}).")
+            row["labels"] = label
+        rows.append(row)
+    return rows
+
+
+def _tagging(dataset, model, limit, _):
+    need(dataset, "tokens", "tags")
+    number = {label: i for i, label in enumerate(model.labels)}
+    tokens = model.tokenizer(dataset["tokens"][:], is_split_into_words=True, truncation=True,
+                             max_length=limit)
+    rows = []
+    for i, tags in enumerate(dataset["tags"]):
+        if unknown := sorted(set(tags) - set(number)):
+            raise DataError(f"row {i} has the tag {unknown[0]!r}; the model knows {', '.join(number)}.")
+        # A word's first piece carries its tag, the rest none.
+        words, labels = tokens.word_ids(i), []
+        for before, word in zip([None, *words], words, strict=False):
+            labels.append(number[tags[word]] if word is not None and word != before else IGNORED)
+        rows.append({"input_ids": tokens["input_ids"][i], "labels": labels})
+    return rows
+
+
+def _causal(dataset, model, limit, loss_on):
+    names = columns_of(dataset)
+    if "text" in names and "response" not in names:
+        need(dataset, "text")
+        ids = model.tokenizer(dataset["text"][:], truncation=True, max_length=limit)["input_ids"]
+        return [{"input_ids": i, "labels": list(i)} for i in ids]
+    prompts, responses = as_prompt_and_response(dataset, model.tokenizer)
+    options = {"add_special_tokens": False}
+    first = model.tokenizer(prompts, **options)["input_ids"]
+    second = model.tokenizer(responses, **options)["input_ids"]
+    rows = []
+    for prompt, response in zip(first, second, strict=True):
+        response = [*response, model.tokenizer.eos_token_id]
+        ids = (prompt + response)[:limit]
+        masked = [IGNORED] * len(prompt) + response if loss_on == "response" else prompt + response
+        rows.append({"input_ids": ids, "labels": masked[:limit]})
+    return rows
+
+
+def _masked(dataset, model, limit, _):
+    need(dataset, "text")
+    ids = model.tokenizer(dataset["text"][:], truncation=True, max_length=limit)["input_ids"]
+    return [{"input_ids": i} for i in ids]
+
+
+def _seq2seq(dataset, model, limit, _):
+    sources, targets = as_prompt_and_response(dataset, model.tokenizer, chat=False)
+    first = model.tokenizer(sources, truncation=True, max_length=limit)["input_ids"]
+    second = model.tokenizer(text_target=targets, truncation=True, max_length=limit)["input_ids"]
+    return [{"input_ids": a, "labels": b} for a, b in zip(first, second, strict=True)]
+
+
+def _choice(dataset, model, limit, _):
+    need(dataset, "question", "choices", "answer")
+    questions = model.tokenizer(dataset["question"][:], truncation=True, max_length=limit)["input_ids"]
+    distinct = sorted({choice for row in dataset["choices"] for choice in row})
+    ids = model.tokenizer(distinct, truncation=True, max_length=limit)["input_ids"]
+    known = dict(zip(distinct, ids, strict=True))
+    rows = []
+    for i, (question, row) in enumerate(zip(questions, dataset, strict=True)):
+        if not 0 <= row["answer"] < len(row["choices"]):
+            raise DataError(f"row {i} answers {row['answer']!r} with {len(row['choices'])} choices; "
+                            "answer is the number of the right choice, from 0.")
+        rows.append({"question": question, "choices": [known[c] for c in row["choices"]],
+                     "labels": row["answer"]})
+    return rows
+
+
+def _encoder(dataset, model, limit, _):
+    return [{"input_ids": i} for i in _texts(dataset, model, limit)["input_ids"]]
+
+
+_ENCODERS = {
+    "classification": _classification, "regression": _classification, "tagging": _tagging,
+    "causal-lm": _causal, "masked-lm": _masked, "seq2seq-lm": _seq2seq, "choice": _choice,
+    "encoder": _encoder,
+}
+
+
+def pad(rows, value, left=False):
+    """Pad lists of numbers to the longest. Returns a long tensor of shape (rows, longest)."""
+    width = max(map(len, rows))
+    out = torch.full((len(rows), width), value, dtype=torch.long)
+    for i, row in enumerate(rows):
+        if len(row):
+            out[i, (width - len(row) if left else 0):(width if left else len(row))] = torch.tensor(row)
+    return out
+
+
+class Collator:
+    """Make a batch of tensors from encoded rows, padded to the batch's own longest.
+
+    Masked-word models get fresh masks each time: 15% of the tokens, of which 80% become the mask,
+    10% a random token, 10% stay (Devlin et al. 2019).
+    """
+
+    def __init__(self, model, seed=0):
+        self.task, self.tokenizer = model.task, model.tokenizer
+        self.random = torch.Generator().manual_seed(seed)
+
+    def __call__(self, rows):
+        if self.task == "choice":
+            return self._choice(rows)
+        ids = [row["input_ids"] for row in rows]
+        batch = self._ids(ids)
+        if "token_type_ids" in rows[0]:
+            batch["token_type_ids"] = pad([row["token_type_ids"] for row in rows], 0)
+        if self.task == "masked-lm":
+            batch["input_ids"], batch["labels"] = self._mask(batch["input_ids"])
+        elif "labels" in rows[0]:
+            labels = [row["labels"] for row in rows]
+            if isinstance(labels[0], list):
+                batch["labels"] = pad(labels, IGNORED)
+            else:
+                kind = torch.float if self.task == "regression" else torch.long
+                batch["labels"] = torch.tensor(labels, dtype=kind)
+        return batch
+
+    def _ids(self, ids):
+        return {"input_ids": pad(ids, self.tokenizer.pad_token_id),
+                "attention_mask": pad([[1] * len(i) for i in ids], 0)}
+
+    def _choice(self, rows):
+        """Questions and the distinct choices of the batch, each encoded once; `index` says whose."""
+        place, index = {}, []
+        for row in rows:
+            index.append([place.setdefault(tuple(c), len(place)) for c in row["choices"]])
+        batch = self._ids([row["question"] for row in rows] + [list(c) for c in place])
+        return batch | {"index": pad(index, IGNORED),
+                        "labels": torch.tensor([row["labels"] for row in rows])}
+
+    def _mask(self, ids):
+        special = torch.isin(ids, torch.tensor(self.tokenizer.all_special_ids))
+        draw = torch.rand(ids.shape, generator=self.random)
+        chosen = (draw < 0.15) & ~special
+        labels = torch.where(chosen, ids, IGNORED)
+        kind = torch.rand(ids.shape, generator=self.random)
+        noise = torch.randint(len(self.tokenizer), ids.shape, generator=self.random)
+        masked = torch.where(chosen & (kind < 0.8), self.tokenizer.mask_token_id, ids)
+        return torch.where(chosen & (kind >= 0.9), noise, masked), labels
+
+
+class SimilarLength(torch.utils.data.Sampler):
+    """Draw examples in random order, but so that neighbours have similar lengths.
+
+    Each epoch the examples are shuffled, cut into pools of 50 batches, sorted by length inside a
+    pool, and the batches shuffled: each example is seen once, and batches come in random order.
+    """
+
+    def __init__(self, lengths, batch_size, seed=0):
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def set_epoch(self, epoch):
+        """Choose the shuffle of an epoch; the Trainer calls it."""
+        self.epoch = epoch
+
+    def __iter__(self):
+        random = np.random.default_rng((self.seed, self.epoch))
+        order = random.permutation(len(self.lengths))
+        pool, batches = 50 * self.batch_size, []
+        for start in range(0, len(order), pool):
+            part = order[start:start + pool]
+            part = part[np.argsort(-self.lengths[part], kind="stable")]
+            batches += [part[i:i + self.batch_size] for i in range(0, len(part), self.batch_size)]
+        # A short batch goes last: in the middle it would shift the cuts of those after it.
+        short = [b for b in batches if len(b) < self.batch_size]
+        full = [b for b in batches if len(b) == self.batch_size]
+        random.shuffle(full)
+        self.epoch += 1
+        return iter(np.concatenate([*full, *short]).tolist() if len(order) else [])
+
+
+def by_length(encoded, batch_size):
+    """Index lists for evaluation: longest first, so that a batch that does not fit fails at once."""
+    order = np.argsort(-encoded.lengths, kind="stable")
+    return [order[i:i + batch_size].tolist() for i in range(0, len(order), batch_size)]

@@ -1,0 +1,107 @@
+"""The loss of each task, with the head applied only where there are labels."""
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from transformers.modeling_outputs import CausalLMOutput
+
+IGNORED = -100
+SCALE = 20.0  # cosines are multiplied by this before the softmax over choices
+# Models that change the logits after the head; for them the library's own loss is used.
+CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+
+def inner(net):
+    """The transformers model inside a peft model; a plain model is returned as it is."""
+    return net.get_base_model() if hasattr(net, "get_base_model") else net
+
+
+def backbone(net):
+    """The part of a language model below its head: returns hidden states, shape (batch, tokens, hidden)."""
+    return inner(net).base_model
+
+
+def head(net):
+    """The output embedding of a language model: hidden states to logits over the vocabulary."""
+    return inner(net).get_output_embeddings()
+
+
+def scores_labels_only(net):
+    """Whether the head can be applied to chosen positions without changing the result."""
+    config = inner(net).config
+    changed = any(getattr(config, name, None) not in (None, 1, 1.0) for name in CHANGED_LOGITS)
+    return not changed and not config.is_encoder_decoder and head(net) is not None \
+        and isinstance(head(net), torch.nn.Linear) and backbone(net) is not inner(net)
+
+
+def token_losses(net, hidden, labels):
+    """Next-token losses at labelled positions only.
+
+    hidden: shape (batch, tokens, hidden). labels: (batch, tokens), IGNORED where no loss counts.
+    Returns (losses, rows): float32 losses in nats, and the batch row of each, both (labelled,).
+    """
+    target = labels[:, 1:]
+    rows, columns = (target != IGNORED).nonzero(as_tuple=True)
+    logits = head(net)(hidden[rows, columns])
+    return F.cross_entropy(logits.float(), target[rows, columns], reduction="none"), rows
+
+
+@contextmanager
+def label_only_head(net):
+    """While open, a causal model's forward scores labelled positions only when it is given labels.
+
+    The forward of the innermost model is replaced, so peft, autocast and data-parallel wrappers
+    around it keep working. Equal to the library's loss and gradients, at a fraction of its cost.
+    """
+    model = inner(net)
+    original = model.forward
+
+    def forward(*args, labels=None, num_items_in_batch=None, **kwargs):
+        if labels is None:
+            return original(*args, **kwargs)
+        kwargs.pop("logits_to_keep", None)
+        hidden = model.base_model(*args, **{"use_cache": False, **kwargs})[0]
+        losses, _ = token_losses(model, hidden, labels)
+        count = len(losses) if num_items_in_batch is None else num_items_in_batch
+        # Without any label the sum is an empty one: zero, and still connected to the weights.
+        loss = (losses.sum() + 0 * hidden.sum()) / max(count, 1)
+        return CausalLMOutput(loss=loss)
+
+    before = vars(model).get("forward")
+    model.forward = forward
+    try:
+        yield
+    finally:
+        # The replacement, and any wrapper that was put around it meanwhile, goes.
+        vars(model).pop("forward", None)
+        if before is not None:
+            model.forward = before
+
+
+def sentence_vectors(net, input_ids, attention_mask):
+    """Unit vectors of texts: the mean of their token vectors. Returns shape (texts, hidden)."""
+    hidden = net(input_ids=input_ids, attention_mask=attention_mask)[0]
+    weights = attention_mask[..., None].to(hidden.dtype)
+    mean = (hidden * weights).sum(1) / weights.sum(1)
+    return F.normalize(mean.float(), dim=-1)
+
+
+def choice_logits(net, batch):
+    """Scores of the choices of each question: cosines of bi-encoder vectors, times SCALE.
+
+    batch: of batching.Collator for task "choice". Returns shape (questions, choices), -inf at
+    padding. Source: Reimers and Gurevych 2019, "Sentence-BERT".
+    """
+    vectors = sentence_vectors(net, batch["input_ids"], batch["attention_mask"])
+    index = batch["index"]
+    questions, choices = vectors[: len(index)], vectors[len(index):]
+    scores = SCALE * torch.einsum("qd,qcd->qc", questions, choices[index.clamp(min=0)])
+    return scores.masked_fill(index < 0, -torch.inf)
+
+
+def choice_loss(net, batch):
+    """Cross-entropy of the right choice. Returns an output with loss and logits."""
+    logits = choice_logits(net, batch)
+    return SimpleNamespace(loss=F.cross_entropy(logits, batch["labels"]), logits=logits)

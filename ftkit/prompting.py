@@ -1,0 +1,292 @@
+"""Prompts: few-shot examples, templates, the likelihood of answers, and greedy generation."""
+
+import numpy as np
+import torch
+
+from ftkit.errors import DataError, SettingError
+
+SHORTEST_PREFIX = 8  # tokens; sharing less than this saves nothing
+ROWS = 32  # prompts that are run side by side
+PLAIN = "### Instruction:\n{question}\n\n### Response:\n"
+
+
+def few_shot(examples, question, *, template="Q: {question}\nA: {answer}", instruction=""):
+    """A prompt that shows solved examples and then asks a question.
+
+    examples: (question, answer) pairs, or dicts with the template's fields. question: a string, or
+    a dict with the template's fields but `answer`. The prompt ends where the answer would begin,
+    without a trailing space: a decoder's words carry their space in front.
+    Returns a string. Raises DataError for an example that lacks a field of the template.
+    """
+    if "{answer}" not in template:
+        raise SettingError(f"template {template!r} has no {{answer}}; the examples need one.")
+
+    def fill(fields):
+        try:
+            return template.format(**fields)
+        except KeyError as missing:
+            raise DataError(f"{fields!r} lacks the field {missing} of the template.") from None
+
+    shown = [fill(e if isinstance(e, dict) else dict(zip(("question", "answer"), e, strict=True)))
+             for e in examples]
+    asked = question if isinstance(question, dict) else {"question": question}
+    open_end = template[: template.index("{answer}")].rstrip(" ")
+    last = open_end.format(**{**asked, "answer": ""})
+    return "\n\n".join([instruction, *shown, last] if instruction else [*shown, last])
+
+
+def apply_template(record, tokenizer=None, *, system=None):
+    """Turn an instruction record into what the model reads and what it shall answer.
+
+    record: a dict with `instruction`, `output` and perhaps `input`. With a tokenizer that has a
+    chat template, the record becomes one turn of that chat (`system`: its system message);
+    else a plain frame with headings is used.
+    Returns (prompt, response), two strings; the prompt ends where the response begins.
+    """
+    question = "\n".join(filter(None, [record["instruction"], record.get("input")]))
+    if tokenizer is None or not getattr(tokenizer, "chat_template", None):
+        return PLAIN.format(question=question), record.get("output", "")
+    messages = [{"role": "user", "content": question}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return prompt, record.get("output", "")
+
+
+def as_prompt_and_response(dataset, tokenizer, *, chat=True):
+    """Lists of prompts and responses of a data set, whichever columns it has.
+
+    dataset: columns `prompt` and `response` (used as they are), `instruction` and `output`
+    (through the template), `source` and `target`, or `question` and `answers` (the first counts).
+    Raises DataError when it has none of these pairs.
+    """
+    names = dataset.column_names
+    if {"prompt", "response"} <= set(names):
+        return dataset["prompt"][:], dataset["response"][:]
+    if {"instruction", "output"} <= set(names):
+        pairs = [apply_template(row, tokenizer if chat else None) for row in dataset]
+        return [p for p, _ in pairs], [r for _, r in pairs]
+    if {"source", "target"} <= set(names):
+        return dataset["source"][:], dataset["target"][:]
+    if {"question", "answers"} <= set(names):
+        prompts = [few_shot([], q) for q in dataset["question"]]
+        return prompts, [" " + answers[0] for answers in dataset["answers"]]
+    raise DataError("columns text, prompt and response, instruction and output, source and target, "
+                    f"or question and answers were expected; the data has {', '.join(names)}.")
+
+
+def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=False):
+    """The log-likelihood of each candidate answer after each prompt.
+
+    prompts: strings, each read after `prefix`. candidates: one list for all prompts, or a list of
+    lists, one for each; a candidate usually begins with a space. What all prompts begin with is
+    run through the model once, and its key-value cache reused.
+    normalize=True divides by the number of tokens.
+    Returns an array of shape (prompts, candidates), in nats; -inf where a prompt has fewer.
+    Raises SettingError when the model is no decoder or a candidate is empty.
+    """
+    _need_decoder(model)
+    prompts, own = list(prompts), len(candidates) and not isinstance(candidates[0], str)
+    lists = candidates if own else [candidates] * len(prompts)
+    if len(lists) != len(prompts):
+        raise SettingError(f"{len(lists)} lists of candidates for {len(prompts)} prompts; "
+                           "give one list for all, or one for each.")
+    first = _tokens(model, [prefix + prompt for prompt in prompts])
+    known = {c: t for c in {c for cs in lists for c in cs} for t in _tokens(model, [c])}
+    if empty := [c for c, ids in known.items() if not ids]:
+        raise SettingError(f"candidate {empty[0]!r} has no tokens; a candidate must not be empty.")
+    shared = _common_prefix(first)
+    out = np.full((len(prompts), max(map(len, lists), default=0)), -np.inf)
+    jobs = _jobs(first, lists, known)
+    jobs.sort(key=lambda job: -len(job[0]))
+    with torch.inference_mode():
+        cache = _prefix_cache(model, shared)
+        for start in range(0, len(jobs), batch_size):
+            batch = jobs[start:start + batch_size]
+            found = _score_batch(model, batch, shared, cache)
+            for (_, targets), logs in zip(batch, found, strict=True):
+                for row, column, ids, at in targets:
+                    value = sum(logs[at + i][token] for i, token in enumerate(ids)).item()
+                    out[row, column] = value / (len(ids) if normalize else 1)
+    return out
+
+
+def _jobs(first, lists, known):
+    """Sequences to run, each with the (row, column, answer ids, position) that it answers.
+
+    Candidates of one token share one run of their prompt; longer ones need a run each.
+    """
+    jobs = []
+    for row, (prompt, names) in enumerate(zip(first, lists, strict=True)):
+        at = len(prompt) - 1
+        short = [(row, j, known[c], at) for j, c in enumerate(names) if len(known[c]) == 1]
+        if short:
+            jobs.append((prompt, short))
+        for j, name in enumerate(names):
+            if len(known[name]) > 1:
+                jobs.append((prompt + known[name][:-1], [(row, j, known[name], at)]))
+    return jobs
+
+
+def _score_batch(model, batch, shared, cache):
+    """Log-probabilities at the answer positions: for each sequence {position: (vocabulary,)}."""
+    from ftkit.batching import pad
+    from ftkit.losses import backbone, head
+
+    skip = len(shared)
+    rows = [ids[skip:] for ids, _ in batch]
+    ids = pad(rows, model.tokenizer.pad_token_id).to(model.device)
+    mask = pad([[1] * len(ids_) for ids_, _ in batch], 0).to(model.device)
+    hidden = backbone(model.net)(input_ids=ids, attention_mask=mask, use_cache=bool(skip),
+                                 past_key_values=_expand(cache, len(rows)))[0]
+    places = [(i, at + k - skip) for i, (_, targets) in enumerate(batch)
+              for _, _, answer, at in targets[:1] for k in range(len(answer))]
+    picked = hidden[[i for i, _ in places], [p for _, p in places]]
+    logs = head(model.net)(picked).float().log_softmax(-1).cpu()
+    found = [{} for _ in batch]
+    for (i, place), row in zip(places, logs, strict=True):
+        found[i][place + skip] = row
+    return found
+
+
+def calibrate(scores, null_scores):
+    """Contextual calibration: take out the preference that the prompt has before it sees the input.
+
+    scores: log-likelihoods, shape (n, candidates). null_scores: the same candidates after the same
+    prompt with an empty input such as "N/A", shape (candidates,) or (m, candidates).
+    Returns centred scores, shape (n, candidates); the highest is the answer.
+    Source: Zhao et al. 2021, "Calibrate Before Use" (their diagonal matrix, in logarithms).
+    """
+    null = np.atleast_2d(null_scores).mean(axis=0)
+    return np.asarray(scores) - null
+
+
+def generate(model, prompts, *, max_new_tokens=32, stop=None, prefix="", batch_size=ROWS):
+    """Continue prompts greedily, many side by side.
+
+    prompts: one string or a list, each read after `prefix`, whose key-value cache is computed once.
+    stop: a string (such as "\\n") or a list of them; the text ends before it.
+    Returns the new text alone, a string or a list of strings.
+    """
+    single = isinstance(prompts, str)
+    texts = [prefix + prompt for prompt in ([prompts] if single else prompts)]
+    stops = [stop] if isinstance(stop, str) else list(stop or [])
+    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+    out = [""] * len(texts)
+    for start in range(0, len(order), batch_size):
+        part = order[start:start + batch_size]
+        run = _by_library if _needs_library(model) else _greedy
+        for i, text in zip(part, run(model, [texts[i] for i in part], max_new_tokens, stops),
+                           strict=True):
+            out[i] = text
+    return out[0] if single else out
+
+
+def chat(model, message, *, system=None, max_new_tokens=64):
+    """Ask a chat model one question. Returns its answer, a string."""
+    prompt, _ = apply_template({"instruction": message}, model.tokenizer, system=system)
+    return generate(model, prompt, max_new_tokens=max_new_tokens).strip()
+
+
+def _needs_library(model):
+    config = model.net.config
+    learned = getattr(model.net, "active_peft_config", None)
+    return config.is_encoder_decoder or bool(getattr(learned, "is_prompt_learning", False))
+
+
+@torch.inference_mode()
+def _greedy(model, texts, limit, stops):
+    tokens = _tokens(model, texts)
+    shared = _common_prefix(tokens)
+    past = _expand(_prefix_cache(model, shared), len(texts))
+    from ftkit.batching import pad
+
+    pad_id, ends = model.tokenizer.pad_token_id, _end_ids(model)
+    rows = [t[len(shared):] for t in tokens]
+    ids = pad(rows, pad_id, left=True).to(model.device)
+    own = pad([[1] * len(r) for r in rows], 0, left=True).to(model.device)
+    mask = torch.cat([own.new_ones(len(rows), len(shared)), own], dim=1)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, len(shared):]
+    new, done, alive = [[] for _ in texts], ["" for _ in texts], list(range(len(texts)))
+    for _ in range(limit):
+        step = model.net(input_ids=ids, attention_mask=mask, position_ids=positions,
+                         past_key_values=past, use_cache=True, logits_to_keep=1)
+        past, chosen = step.past_key_values, step.logits[:, -1].argmax(-1)
+        keep = []
+        for place, (row, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
+            if token not in ends:
+                new[row].append(token)
+            done[row] = model.tokenizer.decode(new[row], skip_special_tokens=True)
+            if token not in ends and not any(s in done[row] for s in stops):
+                keep.append(place)
+        if not keep:
+            break
+        if len(keep) < len(alive):  # finished rows leave the batch
+            index = torch.tensor(keep, device=ids.device)
+            past.batch_select_indices(index)
+            chosen, mask, positions = chosen[index], mask[index], positions[index]
+            alive = [alive[place] for place in keep]
+        ids, positions = chosen[:, None], positions[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+    return [_cut(text, stops) for text in done]
+
+
+def _by_library(model, texts, limit, stops):
+    """The same through transformers' generate, for encoder-decoders and learned prompts."""
+    batch = model.tokenizer(texts, return_tensors="pt", padding=True, padding_side="left",
+                            add_special_tokens=model.net.config.is_encoder_decoder)
+    batch = {k: v.to(model.device) for k, v in batch.items() if k != "token_type_ids"}
+    ids = model.net.generate(**batch, max_new_tokens=limit, do_sample=False,
+                             pad_token_id=model.tokenizer.pad_token_id)
+    if not model.net.config.is_encoder_decoder:
+        ids = ids[:, batch["input_ids"].shape[1]:]
+    return [_cut(t, stops) for t in model.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+def _end_ids(model):
+    ids = getattr(model.net.generation_config, "eos_token_id", None)
+    ids = ids if isinstance(ids, list) else [ids]
+    return {i for i in [*ids, model.tokenizer.eos_token_id] if i is not None}
+
+
+def _cut(text, stops):
+    return text[: min((text.index(s) for s in stops if s in text), default=len(text))]
+
+
+def _tokens(model, texts):
+    return model.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+
+
+def _common_prefix(rows):
+    """The tokens that all rows begin with, leaving each at least one of its own."""
+    if len(rows) < 2:
+        return []
+    low, high = min(rows), max(rows)
+    n = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+    n = min(n, min(map(len, rows)) - 1)
+    return low[:n] if n >= SHORTEST_PREFIX else []
+
+
+def _prefix_cache(model, shared):
+    if not shared:
+        return None
+    with torch.inference_mode():
+        ids = torch.tensor([shared], device=model.device)
+        return model.net(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+
+
+def _expand(cache, rows):
+    """A copy of a one-row key-value cache for `rows` rows."""
+    if cache is None:
+        return None
+    import copy
+
+    wide = copy.deepcopy(cache)
+    wide.batch_repeat_interleave(rows)
+    return wide
+
+
+def _need_decoder(model):
+    if model.task != "causal-lm":
+        raise SettingError(f"likelihoods need a causal-lm model; {model.name} was loaded for "
+                           f"{model.task!r}.")
