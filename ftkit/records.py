@@ -1,0 +1,75 @@
+"""The record of a run, one folder each, and a table over many."""
+
+import json
+import os
+import platform
+import time
+import uuid
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ftkit import fetch, hardware
+
+LIBRARIES = ("ftkit", "torch", "transformers", "datasets", "peft", "accelerate", "numpy")
+
+
+def runs_home():
+    """The folder that records go to: FTKIT_RUNS, else `runs` in the cache. It may not exist yet."""
+    return Path(os.environ.get("FTKIT_RUNS") or fetch.cache_home() / "runs")
+
+
+def versions():
+    """Versions of Python and of the libraries that a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def write(run, *, name=None, data=None, energy=None):
+    """Write run.json and history.jsonl of a finished training. Returns their folder.
+
+    energy: joules, or None where it could not be read. Where the folder cannot be written, the
+    run itself is not lost: a warning names the folder, and None is returned.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    machine = hardware.this_machine()
+    record = {
+        "name": name or run.model.name, "time": stamp, "profile": hardware.current_profile(),
+        "model": run.model.name, "task": run.model.task,
+        "data": getattr(data, "name", None), "data_hash": getattr(data, "hash", None),
+        "settings": run.settings, "metrics": run.metrics, "trainable": run.trainable,
+        "seconds": run.seconds, "peak_memory": run.peak_memory, "energy_joules": energy,
+        "hardware": {"device": machine.device, "name": machine.name, "cores": machine.cores,
+                     "memory": machine.memory},
+        "versions": versions(),
+    }
+    folder = runs_home() / f"{stamp}-{uuid.uuid4().hex[:8]}"
+    try:
+        folder.mkdir(parents=True)
+        run.history.to_json(folder / "history.jsonl", orient="records", lines=True)
+        partial = folder / "run.json.part"
+        partial.write_text(json.dumps(record, indent=1, default=str))
+        os.replace(partial, folder / "run.json")  # whole or not at all
+    except OSError as error:
+        import warnings
+
+        warnings.warn(f"the run was not recorded in {folder}: {error}. Set FTKIT_RUNS to a folder "
+                      "that can be written.", stacklevel=2)
+        return None
+    return folder
+
+
+def runs(folder=None):
+    """All recorded runs as a pandas DataFrame, the newest last; nested entries as a.b columns.
+
+    folder: where the records are; by default FTKIT_RUNS, else `runs` in the cache.
+    """
+    import pandas as pd
+
+    found = sorted(Path(folder or runs_home()).glob("*/run.json"))
+    rows = [json.loads(path.read_text()) | {"folder": str(path.parent)} for path in found]
+    return pd.json_normalize(rows)

@@ -1,0 +1,282 @@
+"""fit(): the one way to train, over transformers.Trainer, for any task and any method."""
+
+import dataclasses
+import difflib
+import inspect
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from ftkit import hardware, losses, records
+from ftkit.batching import Collator, SimilarLength, encode
+from ftkit.errors import DataError, SettingError
+from ftkit.methods import Full
+from ftkit.models import Model, trainable_summary
+
+BATCH = 16
+POINTS = 25  # of the loss curve
+_ARGUMENTS = {f.name for f in dataclasses.fields(transformers.TrainingArguments)}
+_TRAINER = set(inspect.signature(transformers.Trainer.__init__).parameters) - {
+    "self", "model", "args", "train_dataset", "eval_dataset",
+}
+
+
+@dataclass
+class Run:
+    """A finished training: the tuned model and the record of how it came about.
+
+    history: DataFrame with step, epoch, loss, eval_loss, learning_rate. seconds: of training.
+    peak_memory: bytes. trainable: parameters trained, in all, their share, bytes to store.
+    folder: where run.json and history.jsonl are, or None when records are off.
+    """
+
+    model: Model
+    history: object
+    seconds: float
+    peak_memory: int
+    trainable: dict
+    metrics: dict
+    settings: dict
+    folder: Path | None = None
+    plan: object = field(default=None, repr=False)
+
+    def __repr__(self):
+        t = self.trainable
+        loss = self.metrics.get("eval_loss")
+        shown = f", validation loss {loss:.3f}" if loss is not None else ""
+        return (f"trained {t['trained']:,} of {t['total']:,} parameters ({t['share']:.2%}, "
+                f"{t['bytes'] / 1e6:.1f} MB to store) in {self.seconds:.0f} s, "
+                f"peak memory {self.peak_memory / 1e9:.1f} GB{shown}")
+
+    def show(self):
+        """Plot the loss on training and validation data."""
+        from ftkit.show import plot_history
+
+        return plot_history(self)
+
+
+def fit(model, data, *, method=None, epochs=3, learning_rate=None, batch_size=BATCH, seed=0,
+        max_length=None, patience=None, schedule="linear", warmup=0.06, loss_on="response",
+        checkpoint_dir=None, resume=False, name=None, quiet=False, **trainer_arguments):
+    """Train a copy of a model; the model given stays as it is.
+
+    data: splits "train" and, for a validation curve, "validation"; or a single Dataset.
+    method: Full(), Freeze(...), LoRA(...) and the like; by default all weights are trained.
+    batch_size: examples for each update; split into smaller batches where memory asks for it.
+    patience: stop after so many evaluations without a lower validation loss, and go back to the
+    best weights. warmup: share of the updates. loss_on: "response" or "all" tokens of records.
+    checkpoint_dir: keep checkpoints there, and with resume=True go on from the last of them.
+    Everything else that TrainingArguments or Trainer take passes through by name.
+    Returns a Run. Raises SettingError for an unknown argument, DataError for data that cannot be
+    trained on.
+    """
+    method = method or Full()
+    train, validation = _splits(data, patience)
+    transformers.set_seed(seed)
+    tuned = method.apply(model.copy())
+    trainable = trainable_summary(tuned)
+    rows = encode(train, tuned, max_length=max_length, loss_on=loss_on)
+    held = encode(validation, tuned, max_length=max_length, loss_on=loss_on) if validation else None
+    _need_labels(rows)
+    plan = hardware.plan(
+        hardware.this_machine(), hardware.shape_of(losses.inner(tuned.net)),
+        length=int(np.quantile(rows.lengths, 0.95)), batch_size=min(batch_size, len(rows)),
+        trainable=trainable["share"],
+    )
+    passed, extra = _sort_arguments(trainer_arguments)
+    rate = learning_rate or getattr(method, "learning_rate", 1e-4)
+    accumulate = passed.pop("gradient_accumulation_steps", 1) * plan.accumulation
+    updates = max(1, int(np.ceil(len(rows) / (plan.batch_size * accumulate)) * epochs))
+    scratch = None if checkpoint_dir else tempfile.mkdtemp(prefix="ftkit-")
+    settings = {
+        "output_dir": str(checkpoint_dir or scratch), "num_train_epochs": epochs,
+        "learning_rate": rate, "per_device_train_batch_size": plan.batch_size,
+        "per_device_eval_batch_size": max(16, plan.batch_size), "lr_scheduler_type": schedule,
+        "gradient_accumulation_steps": accumulate, "warmup_steps": warmup, "seed": seed,
+        "optim": plan.optimizer, "bf16": plan.dtype == "bf16", "fp16": plan.dtype == "fp16",
+        "use_cpu": hardware.this_machine().device == "cpu", "report_to": "none",
+        "activation_checkpointing": plan.checkpointing, "remove_unused_columns": False,
+        "save_strategy": "epoch" if checkpoint_dir else "no", "save_total_limit": 2,
+        "eval_strategy": "epoch" if held else "no", "disable_tqdm": True,
+        "logging_steps": max(1, updates // POINTS), "prediction_loss_only": True,
+        "dataloader_pin_memory": hardware.this_machine().device == "cuda",
+    } | passed
+    if not quiet:
+        print(f"{trainable['trained']:,} of {trainable['total']:,} parameters are trained "
+              f"({trainable['share']:.2%}); {len(rows):,} examples, {updates:,} updates\n{plan.why[0]}")
+    keep = KeepBest(patience) if patience else None
+    try:
+        trainer = _trainer(tuned, settings, rows, held, extra, keep, quiet, plan)
+        last = transformers.trainer_utils.get_last_checkpoint(checkpoint_dir) \
+            if resume and checkpoint_dir and Path(checkpoint_dir).is_dir() else None
+        with hardware.measured() as used, _forward_for(tuned, extra):
+            trainer.train(resume_from_checkpoint=last)
+    finally:
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+    if keep:
+        keep.restore(tuned.net)
+    tuned.net.zero_grad(set_to_none=True)
+    tuned.net.eval()
+    return _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep, data)
+
+
+def _splits(data, patience):
+    if hasattr(data, "keys"):
+        if "train" not in data:
+            raise DataError(f"fit needs a split named 'train'; the data has {', '.join(data)}.")
+        train, validation = data["train"], data.get("validation")
+    else:
+        train, validation = data, None
+    if validation is not None and not len(validation):
+        validation = None
+    if patience and validation is None:
+        raise SettingError(f"patience={patience} watches a validation split and there is none; "
+                           "load the data with n_validation above 0, or leave patience out.")
+    return train, validation
+
+
+def _need_labels(rows):
+    first = rows.rows[0]
+    if "labels" not in first and "question" not in first and not _unlabelled_task(rows):
+        raise DataError("column 'label' is missing; training needs the right answers.")
+
+
+def _unlabelled_task(rows):
+    return set(rows.rows[0]) == {"input_ids"}  # masked words: the collator makes the labels
+
+
+def _sort_arguments(arguments):
+    """Split what the caller passed into TrainingArguments' and Trainer's own."""
+    for name in arguments:
+        if name not in _ARGUMENTS | _TRAINER:
+            known = [*_ARGUMENTS, *_TRAINER, *inspect.signature(fit).parameters]
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise SettingError(f"fit does not know the argument {name!r}{hint} It takes its own and "
+                               "those of transformers' TrainingArguments and Trainer.")
+    return ({k: v for k, v in arguments.items() if k in _ARGUMENTS},
+            {k: v for k, v in arguments.items() if k not in _ARGUMENTS})
+
+
+def _forward_for(model, extra):
+    """Causal models score labelled positions only, unless the caller wants logits for metrics."""
+    from contextlib import nullcontext
+
+    if model.task == "causal-lm" and "compute_metrics" not in extra \
+            and losses.scores_labels_only(model.net):
+        return losses.label_only_head(model.net)
+    return nullcontext()
+
+
+def _trainer(model, settings, rows, held, extra, keep, quiet, plan):
+    if "compute_metrics" in extra:
+        settings["prediction_loss_only"] = False
+    arguments = transformers.TrainingArguments(**settings)
+    if arguments.parallel_mode.name == "NOT_DISTRIBUTED":
+        arguments._n_gpu = 1  # several GPUs are for torchrun; DataParallel is slower than one
+    extra = {"data_collator": Collator(model, arguments.seed)} | extra
+    callbacks = [*(extra.pop("callbacks", None) or []), *([keep] if keep else []),
+                 *([] if quiet else [Report()])]
+    trainer = KitTrainer(model=model.net, args=arguments, train_dataset=rows, eval_dataset=held,
+                         callbacks=callbacks, **extra)
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.kit_task = model.task
+    if model.task == "choice":
+        trainer.model_accepts_loss_kwargs = False
+    net = losses.inner(model.net)
+    if hasattr(net, "set_attn_implementation"):
+        net.set_attn_implementation(plan.attention)
+    return trainer
+
+
+class KitTrainer(transformers.Trainer):
+    """transformers.Trainer with batches of similar length and the loss of the kit's own tasks."""
+
+    kit_task = None
+
+    def _get_train_sampler(self, train_dataset=None):
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        chosen = self.args.train_sampling_strategy not in (None, "random")
+        if chosen or not hasattr(dataset, "lengths"):
+            return super()._get_train_sampler(train_dataset)
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return SimilarLength(dataset.lengths, size, self.args.seed)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if self.kit_task != "choice":
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        with self.accelerator.autocast():
+            out = losses.choice_loss(model, inputs)
+        return (out.loss, {"loss": out.loss, "logits": out.logits}) if return_outputs else out.loss
+
+
+class KeepBest(transformers.TrainerCallback):
+    """Early stopping: remember the trained weights with the lowest validation loss.
+
+    They stay in memory, so that no checkpoint needs to be written for it.
+    """
+
+    def __init__(self, patience):
+        self.patience, self.best, self.bad, self.weights = patience, float("inf"), 0, {}
+        self.epoch = 0.0
+
+    def on_evaluate(self, args, state, control, model=None, metrics=None, **_):
+        loss = (metrics or {}).get("eval_loss", float("nan"))
+        if loss < self.best:
+            self.best, self.bad, self.epoch = loss, 0, state.epoch
+            net = getattr(model, "module", model)
+            self.weights = {n: p.detach().to("cpu", copy=True)
+                            for n, p in net.named_parameters() if p.requires_grad}
+            return
+        self.bad += 1
+        if self.bad >= self.patience:
+            control.should_training_stop = True
+
+    @torch.no_grad()
+    def restore(self, net):
+        """Put the best weights back."""
+        for name, parameter in net.named_parameters():
+            if name in self.weights:
+                parameter.copy_(self.weights[name])
+
+
+class Report(transformers.TrainerCallback):
+    """One line for each evaluation, the same in a terminal, a notebook and a batch."""
+
+    loss = None
+
+    def on_log(self, args, state, control, logs=None, **_):
+        self.loss = (logs or {}).get("loss", self.loss)
+
+    def on_evaluate(self, args, state, control, metrics=None, **_):
+        if state.is_world_process_zero and "eval_loss" in (metrics or {}):
+            train = f"{self.loss:.3f}" if self.loss is not None else "-"
+            print(f"epoch {state.epoch:4.1f}   training loss {train}   "
+                  f"validation loss {metrics['eval_loss']:.3f}")
+
+
+def _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep, data):
+    import pandas as pd
+
+    logs = trainer.state.log_history
+    history = pd.DataFrame([row for row in logs if "loss" in row or "eval_loss" in row])
+    wanted = [c for c in ("step", "epoch", "loss", "eval_loss", "learning_rate") if c in history]
+    history = history[wanted].reset_index(drop=True)
+    metrics = {}
+    if "eval_loss" in history:
+        values = history["eval_loss"].dropna()
+        metrics["eval_loss"] = float(keep.best if keep else values.iloc[-1]) if len(values) else None
+    if keep:
+        metrics["best_epoch"] = keep.epoch
+    kept = {k: v for k, v in settings.items() if k != "output_dir"}
+    run = Run(tuned, history, used.seconds, used.peak_memory, trainable, metrics,
+              {"method": repr(method), **kept}, plan=plan)
+    if trainer.is_world_process_zero():
+        run.folder = records.write(run, name=name, data=data, energy=used.energy)
+    return run
