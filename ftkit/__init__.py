@@ -12,7 +12,12 @@ _WHERE = {
     "data": ["load_data", "Data"],
     "methods": ["Full", "Freeze", "LoRA"],
     "prompting": [
-        "few_shot", "score", "calibrate", "generate", "apply_template", "chat",
+        "few_shot",
+        "score",
+        "calibrate",
+        "generate",
+        "apply_template",
+        "chat",
     ],
     "training": ["fit", "Run"],
     "evaluation": ["evaluate", "from_predictions", "from_scores", "Evaluation"],
@@ -20,8 +25,14 @@ _WHERE = {
     "records": ["runs"],
     "exercises": ["check", "cases"],
     "show": [
-        "plot_history", "plot_bars", "plot_curve", "plot_confusion", "plot_calibration",
-        "show_examples", "show_tokens", "show_table",
+        "plot_history",
+        "plot_bars",
+        "plot_curve",
+        "plot_confusion",
+        "plot_calibration",
+        "show_examples",
+        "show_tokens",
+        "show_table",
     ],
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}

@@ -28,8 +28,10 @@ def columns_of(dataset):
     """The column names of a datasets.Dataset; raises DataError for anything else."""
     names = getattr(dataset, "column_names", None)
     if not isinstance(names, list):
-        raise DataError(f"one split was expected (a datasets.Dataset), got {type(dataset).__name__}; "
-                        'for example data["test"].')
+        raise DataError(
+            f"one split was expected (a datasets.Dataset), got {type(dataset).__name__}; "
+            'for example data["test"].'
+        )
     return names
 
 
@@ -38,10 +40,14 @@ def need(dataset, *wanted):
     names = columns_of(dataset)
     missing = [name for name in wanted if name not in names]
     if missing:
-        raise DataError(f"column {missing[0]!r} is missing; the data has {', '.join(names)}. "
-                        "Rename a column, or say which it is when loading (text=, label=).")
+        raise DataError(
+            f"column {missing[0]!r} is missing; the data has {', '.join(names)}. "
+            "Rename a column, or say which it is when loading (text=, label=)."
+        )
     if not len(dataset):
-        raise DataError("the data set has no rows; load some, or ask for a larger n_train or n_test.")
+        raise DataError(
+            "the data set has no rows; load some, or ask for a larger n_train or n_test."
+        )
 
 
 def encode(dataset, model, *, max_length=None, loss_on="response"):
@@ -52,7 +58,9 @@ def encode(dataset, model, *, max_length=None, loss_on="response"):
     Returns an Encoded. Raises DataError naming a missing column or a label out of range.
     """
     if loss_on not in LOSS_ON:
-        raise SettingError(f"loss_on={loss_on!r} does not exist; choose one of {', '.join(LOSS_ON)}.")
+        raise SettingError(
+            f"loss_on={loss_on!r} does not exist; choose one of {', '.join(LOSS_ON)}."
+        )
     limit = min(max_length or MAX_LENGTH, _longest(model))
     rows = _ENCODERS[model.task](dataset, model, limit, loss_on)
     lengths = [len(r["input_ids"]) if "input_ids" in r else len(r["question"]) for r in rows]
@@ -77,8 +85,10 @@ def _classification(dataset, model, limit, _):
         row = {k: tokens[k][i] for k in ("input_ids", "token_type_ids") if k in tokens}
         if label is not None:
             if model.task == "classification" and not 0 <= label < len(model.labels):
-                raise DataError(f"row {i} has label {label!r}; the model knows 0 to "
-                                f"{len(model.labels) - 1} ({', '.join(map(str, model.labels))}).")
+                raise DataError(
+                    f"row {i} has label {label!r}; the model knows 0 to "
+                    f"{len(model.labels) - 1} ({', '.join(map(str, model.labels))})."
+                )
             row["labels"] = label
         rows.append(row)
     return rows
@@ -87,12 +97,15 @@ def _classification(dataset, model, limit, _):
 def _tagging(dataset, model, limit, _):
     need(dataset, "tokens", "tags")
     number = {label: i for i, label in enumerate(model.labels)}
-    tokens = model.tokenizer(dataset["tokens"][:], is_split_into_words=True, truncation=True,
-                             max_length=limit)
+    tokens = model.tokenizer(
+        dataset["tokens"][:], is_split_into_words=True, truncation=True, max_length=limit
+    )
     rows = []
     for i, tags in enumerate(dataset["tags"]):
         if unknown := sorted(set(tags) - set(number)):
-            raise DataError(f"row {i} has the tag {unknown[0]!r}; the model knows {', '.join(number)}.")
+            raise DataError(
+                f"row {i} has the tag {unknown[0]!r}; the model knows {', '.join(number)}."
+            )
         # A word's first piece carries its tag, the rest none.
         words, labels = tokens.word_ids(i), []
         for before, word in zip([None, *words], words, strict=False):
@@ -135,17 +148,26 @@ def _seq2seq(dataset, model, limit, _):
 
 def _choice(dataset, model, limit, _):
     need(dataset, "question", "choices", "answer")
-    questions = model.tokenizer(dataset["question"][:], truncation=True, max_length=limit)["input_ids"]
+    questions = model.tokenizer(dataset["question"][:], truncation=True, max_length=limit)[
+        "input_ids"
+    ]
     distinct = sorted({choice for row in dataset["choices"] for choice in row})
     ids = model.tokenizer(distinct, truncation=True, max_length=limit)["input_ids"]
     known = dict(zip(distinct, ids, strict=True))
     rows = []
     for i, (question, row) in enumerate(zip(questions, dataset, strict=True)):
         if not 0 <= row["answer"] < len(row["choices"]):
-            raise DataError(f"row {i} answers {row['answer']!r} with {len(row['choices'])} choices; "
-                            "answer is the number of the right choice, from 0.")
-        rows.append({"question": question, "choices": [known[c] for c in row["choices"]],
-                     "labels": row["answer"]})
+            raise DataError(
+                f"row {i} answers {row['answer']!r} with {len(row['choices'])} choices; "
+                "answer is the number of the right choice, from 0."
+            )
+        rows.append(
+            {
+                "question": question,
+                "choices": [known[c] for c in row["choices"]],
+                "labels": row["answer"],
+            }
+        )
     return rows
 
 
@@ -154,8 +176,13 @@ def _encoder(dataset, model, limit, _):
 
 
 _ENCODERS = {
-    "classification": _classification, "regression": _classification, "tagging": _tagging,
-    "causal-lm": _causal, "masked-lm": _masked, "seq2seq-lm": _seq2seq, "choice": _choice,
+    "classification": _classification,
+    "regression": _classification,
+    "tagging": _tagging,
+    "causal-lm": _causal,
+    "masked-lm": _masked,
+    "seq2seq-lm": _seq2seq,
+    "choice": _choice,
     "encoder": _encoder,
 }
 
@@ -166,7 +193,9 @@ def pad(rows, value, left=False):
     out = torch.full((len(rows), width), value, dtype=torch.long)
     for i, row in enumerate(rows):
         if len(row):
-            out[i, (width - len(row) if left else 0):(width if left else len(row))] = torch.tensor(row)
+            out[i, (width - len(row) if left else 0) : (width if left else len(row))] = (
+                torch.tensor(row)
+            )
     return out
 
 
@@ -200,8 +229,10 @@ class Collator:
         return batch
 
     def _ids(self, ids):
-        return {"input_ids": pad(ids, self.tokenizer.pad_token_id),
-                "attention_mask": pad([[1] * len(i) for i in ids], 0)}
+        return {
+            "input_ids": pad(ids, self.tokenizer.pad_token_id),
+            "attention_mask": pad([[1] * len(i) for i in ids], 0),
+        }
 
     def _choice(self, rows):
         """Questions and the distinct choices of the batch, each encoded once; `index` says whose."""
@@ -209,8 +240,10 @@ class Collator:
         for row in rows:
             index.append([place.setdefault(tuple(c), len(place)) for c in row["choices"]])
         batch = self._ids([row["question"] for row in rows] + [list(c) for c in place])
-        return batch | {"index": pad(index, IGNORED),
-                        "labels": torch.tensor([row["labels"] for row in rows])}
+        return batch | {
+            "index": pad(index, IGNORED),
+            "labels": torch.tensor([row["labels"] for row in rows]),
+        }
 
     def _mask(self, ids):
         special = torch.isin(ids, torch.tensor(self.tokenizer.all_special_ids))
@@ -245,9 +278,9 @@ class SimilarLength(torch.utils.data.Sampler):
         order = random.permutation(len(self.lengths))
         pool, batches = 50 * self.batch_size, []
         for start in range(0, len(order), pool):
-            part = order[start:start + pool]
+            part = order[start : start + pool]
             part = part[np.argsort(-self.lengths[part], kind="stable")]
-            batches += [part[i:i + self.batch_size] for i in range(0, len(part), self.batch_size)]
+            batches += [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
         # A short batch goes last: in the middle it would shift the cuts of those after it.
         short = [b for b in batches if len(b) < self.batch_size]
         full = [b for b in batches if len(b) == self.batch_size]
@@ -259,4 +292,4 @@ class SimilarLength(torch.utils.data.Sampler):
 def by_length(encoded, batch_size):
     """Index lists for evaluation: longest first, so that a batch that does not fit fails at once."""
     order = np.argsort(-encoded.lengths, kind="stable")
-    return [order[i:i + batch_size].tolist() for i in range(0, len(order), batch_size)]
+    return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]

@@ -32,7 +32,9 @@ def mean_metric(values, weights=None):
     values = np.asarray(values, dtype=float)
     weights = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=float)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return Metric(np.stack([values, weights], 1), lambda s: s[..., 0] / s[..., 1], values / weights)
+        return Metric(
+            np.stack([values, weights], 1), lambda s: s[..., 0] / s[..., 1], values / weights
+        )
 
 
 @dataclass
@@ -61,8 +63,9 @@ class Evaluation:
 
     def __getitem__(self, metric):
         if metric not in self.parts:
-            raise SettingError(f"metric {metric!r} was not measured; choose one of "
-                               f"{', '.join(self.parts)}.")
+            raise SettingError(
+                f"metric {metric!r} was not measured; choose one of {', '.join(self.parts)}."
+            )
         if metric not in self._found:
             self._found[metric] = self._estimate(self.parts[metric])
         return self._found[metric]
@@ -102,7 +105,9 @@ class Evaluation:
         from sklearn.metrics import confusion_matrix
 
         if self.predictions is None or self.labels is None:
-            raise SettingError("a confusion matrix needs predicted classes; this evaluation has none.")
+            raise SettingError(
+                "a confusion matrix needs predicted classes; this evaluation has none."
+            )
         return confusion_matrix(self.references, self.predictions, labels=range(len(self.labels)))
 
     def __repr__(self):
@@ -110,14 +115,28 @@ class Evaluation:
         return f"{len(self)} examples, 95% intervals\n{rows}"
 
     def _repr_html_(self):
-        rows = "".join(f"<tr><td style='text-align:left'>{n}</td><td>{v.value:.3f}</td>"
-                       f"<td>{v.low:.3f} to {v.high:.3f}</td></tr>" for n, v in self.metrics.items())
-        return (f"<table><tr><th style='text-align:left'>metric</th><th>value</th>"
-                f"<th>95% interval</th></tr>{rows}</table><p>{len(self)} examples</p>")
+        rows = "".join(
+            f"<tr><td style='text-align:left'>{n}</td><td>{v.value:.3f}</td>"
+            f"<td>{v.low:.3f} to {v.high:.3f}</td></tr>"
+            for n, v in self.metrics.items()
+        )
+        return (
+            f"<table><tr><th style='text-align:left'>metric</th><th>value</th>"
+            f"<th>95% interval</th></tr>{rows}</table><p>{len(self)} examples</p>"
+        )
 
 
-def evaluate(model, dataset, *, batch_size=None, max_length=None, generate=False,
-             max_new_tokens=32, stop=None, loss_on="response"):
+def evaluate(
+    model,
+    dataset,
+    *,
+    batch_size=None,
+    max_length=None,
+    generate=False,
+    max_new_tokens=32,
+    stop=None,
+    loss_on="response",
+):
     """Measure a model on a held-out split.
 
     model: of load_model or run.model. dataset: one split with the task's columns. By task:
@@ -138,20 +157,35 @@ def evaluate(model, dataset, *, batch_size=None, max_length=None, generate=False
         values = np.concatenate(found["logits"]).ravel()
         return Evaluation(_regression(values, references), values, references, **common)
     if model.task == "encoder":
-        raise SettingError("an encoder without a head has nothing to evaluate; load it with "
-                           'task="classification", "choice" or another.')
+        raise SettingError(
+            "an encoder without a head has nothing to evaluate; load it with "
+            'task="classification", "choice" or another.'
+        )
     if model.task == "tagging":
         return _tags(model, rows, found, common)
     probabilities = _softmax(found["logits"])
     references = np.array([r["labels"] for r in rows.rows if "labels" in r])
     if len(references) != len(rows):
         raise DataError("column 'label' is missing; evaluation compares with the right answers.")
-    return from_predictions(probabilities.argmax(1), references, probabilities=probabilities,
-                            labels=model.labels, **common)
+    return from_predictions(
+        probabilities.argmax(1),
+        references,
+        probabilities=probabilities,
+        labels=model.labels,
+        **common,
+    )
 
 
-def from_predictions(predictions, references, *, labels=None, probabilities=None, dataset=None,
-                     groups=None, texts=None):
+def from_predictions(
+    predictions,
+    references,
+    *,
+    labels=None,
+    probabilities=None,
+    dataset=None,
+    groups=None,
+    texts=None,
+):
     """An Evaluation of answers that came from anywhere: a rule, a majority, a prompt.
 
     predictions, references: class numbers, or strings (then a match counts). labels: class names.
@@ -159,8 +193,10 @@ def from_predictions(predictions, references, *, labels=None, probabilities=None
     """
     predictions, references = np.asarray(predictions), np.asarray(references)
     if len(predictions) != len(references) or not len(references):
-        raise DataError(f"{len(predictions)} predictions for {len(references)} references; "
-                        "one is needed for each example, and at least one.")
+        raise DataError(
+            f"{len(predictions)} predictions for {len(references)} references; "
+            "one is needed for each example, and at least one."
+        )
     right = predictions == references
     parts = {"accuracy": mean_metric(right)}
     if labels is not None:
@@ -213,22 +249,28 @@ def _run(model, batch, index, out):
         np.add.at(out["tokens"], np.asarray(index)[members], 1)
         return
     batch.pop("labels", None)
-    logits = losses.choice_logits(model.net, batch) if model.task == "choice" else \
-        model.net(**batch).logits
+    logits = (
+        losses.choice_logits(model.net, batch)
+        if model.task == "choice"
+        else model.net(**batch).logits
+    )
     for i, row in zip(index, logits.float().cpu().numpy(), strict=True):
         out["logits"][i] = row
 
 
 def _token_losses(model, batch):
     labels = batch.pop("labels")
-    if model.task == "causal-lm" and losses.scores_labels_only(model.net) \
-            and not _learned_prompt(model.net):
+    if (
+        model.task == "causal-lm"
+        and losses.scores_labels_only(model.net)
+        and not _learned_prompt(model.net)
+    ):
         hidden = losses.backbone(model.net)(**batch, use_cache=False)[0]
         return losses.token_losses(model.net, hidden, labels)
     extra = {"labels": labels} if model.task == "seq2seq-lm" else {}
     logits = model.net(**batch, **extra).logits
     if model.task == "causal-lm":
-        logits, labels = logits[:, -labels.shape[1]:][:, :-1], labels[:, 1:]
+        logits, labels = logits[:, -labels.shape[1] :][:, :-1], labels[:, 1:]
     rows, columns = (labels != losses.IGNORED).nonzero(as_tuple=True)
     picked = logits[rows, columns].float()
     return torch.nn.functional.cross_entropy(picked, labels[rows, columns], reduction="none"), rows
@@ -250,18 +292,23 @@ def _softmax(logits):
 def _language(model, dataset, found, generate, max_new_tokens, stop, common):
     nll, tokens = found["nll"], found["tokens"]
     if not tokens.sum():
-        raise DataError("no token carries a loss: every text is shorter than two tokens, or "
-                        "max_length cut all responses away.")
+        raise DataError(
+            "no token carries a loss: every text is shorter than two tokens, or "
+            "max_length cut all responses away."
+        )
     loss = mean_metric(nll, tokens)
-    parts = {"loss": loss,
-             "perplexity": Metric(loss.parts, lambda s: np.exp(s[..., 0] / s[..., 1]), None)}
+    parts = {
+        "loss": loss,
+        "perplexity": Metric(loss.parts, lambda s: np.exp(s[..., 0] / s[..., 1]), None),
+    }
     texts = references = None
     if generate:
         from ftkit.prompting import as_prompt_and_response
         from ftkit.prompting import generate as write
 
-        prompts, references = as_prompt_and_response(dataset, model.tokenizer,
-                                                     chat=model.task == "causal-lm")
+        prompts, references = as_prompt_and_response(
+            dataset, model.tokenizer, chat=model.task == "causal-lm"
+        )
         texts = [t.strip() for t in write(model, prompts, max_new_tokens=max_new_tokens, stop=stop)]
         references = np.array([r.strip() for r in references], dtype=object)
         parts["exact_match"] = mean_metric([t == r for t, r in zip(texts, references, strict=True)])
@@ -280,16 +327,20 @@ def chrf(texts, references):
 
 def _regression(values, references):
     error = values - references
-    sums = np.stack([np.ones(len(values)), values, references, values**2, references**2,
-                     values * references], 1)
+    sums = np.stack(
+        [np.ones(len(values)), values, references, values**2, references**2, values * references], 1
+    )
 
     def pearson(s):
         n, x, y, xx, yy, xy = np.moveaxis(s, -1, 0)
         return (n * xy - x * y) / np.sqrt((n * xx - x**2) * (n * yy - y**2))
 
     squared = mean_metric(error**2)
-    return {"rmse": Metric(squared.parts, lambda s: np.sqrt(s[..., 0] / s[..., 1])),
-            "mae": mean_metric(abs(error)), "pearson": Metric(sums, pearson)}
+    return {
+        "rmse": Metric(squared.parts, lambda s: np.sqrt(s[..., 0] / s[..., 1])),
+        "mae": mean_metric(abs(error)),
+        "pearson": Metric(sums, pearson),
+    }
 
 
 def _tags(model, rows, found, common):
@@ -315,8 +366,10 @@ def _f1(predictions, references, labels):
     def one(column):
         return lambda sums: each(sums)[..., column]
 
-    return {"macro_f1": Metric(parts, lambda s: each(s).mean(-1)),
-            **{f"f1_{label}": Metric(parts, one(i)) for i, label in enumerate(labels)}}
+    return {
+        "macro_f1": Metric(parts, lambda s: each(s).mean(-1)),
+        **{f"f1_{label}": Metric(parts, one(i)) for i, label in enumerate(labels)},
+    }
 
 
 def _calibration(confidence, right):

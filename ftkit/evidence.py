@@ -81,7 +81,9 @@ def bootstrap(statistic, *arrays, groups=None, n=RESAMPLES, seed=0):
     arrays = [np.asarray(a) for a in arrays]
     length = len(arrays[0])
     if not length or any(len(a) != length for a in arrays):
-        raise SettingError(f"bootstrap needs arrays of one length above 0, got {[len(a) for a in arrays]}.")
+        raise SettingError(
+            f"bootstrap needs arrays of one length above 0, got {[len(a) for a in arrays]}."
+        )
     numbers, counts = resample_counts(groups, length, resamples=n, seed=seed)
     samples = []
     for row in counts:
@@ -107,11 +109,17 @@ class Comparison:
     lost: np.ndarray
 
     def __repr__(self):
-        flips = f"; {len(self.gained)} gained, {len(self.lost)} lost" if self.p_value is not None else ""
+        flips = (
+            f"; {len(self.gained)} gained, {len(self.lost)} lost"
+            if self.p_value is not None
+            else ""
+        )
         test = f"; McNemar p = {self.p_value:.2g}" if self.p_value is not None else ""
-        return (f"{self.metric}: {self.before} to {self.after}, "
-                f"difference {self.difference.value:+.3f} "
-                f"[{self.difference.low:+.3f}, {self.difference.high:+.3f}]{flips}{test}")
+        return (
+            f"{self.metric}: {self.before} to {self.after}, "
+            f"difference {self.difference.value:+.3f} "
+            f"[{self.difference.low:+.3f}, {self.difference.high:+.3f}]{flips}{test}"
+        )
 
 
 def compare(after, before, metric, *, relative=False):
@@ -123,8 +131,10 @@ def compare(after, before, metric, *, relative=False):
     """
     first, second = before[metric], after[metric]
     if not before.same_examples(after):
-        raise SettingError("compare needs two evaluations of the same examples in the same order; "
-                           "evaluate both models on one data set.")
+        raise SettingError(
+            "compare needs two evaluations of the same examples in the same order; "
+            "evaluate both models on one data set."
+        )
     if relative:
         value = second.value / first.value - 1
         samples = second.samples / first.samples - 1
@@ -164,20 +174,37 @@ class Claim:
 
     def row(self):
         """The claim as a table row: a dict of strings."""
-        show = (lambda e: "" if e is None else str(Estimate(**e)))
+        show = lambda e: "" if e is None else str(Estimate(**e))
         kind, limit = next(iter(self.bound.items()))
-        word = ("held" if self.held else "NOT held") if self.judged else \
-            f"{'held' if self.held else 'not held'} (not judged)"
-        return {"claim": self.claim, "metric": self.metric or "", "base": show(self.before),
-                "tuned": show(self.after), "difference": show(self.difference),
-                "needed": f"{kind.replace('_', ' ')} {limit:g}", "verdict": word}
+        word = (
+            ("held" if self.held else "NOT held")
+            if self.judged
+            else f"{'held' if self.held else 'not held'} (not judged)"
+        )
+        return {
+            "claim": self.claim,
+            "metric": self.metric or "",
+            "base": show(self.before),
+            "tuned": show(self.after),
+            "difference": show(self.difference),
+            "needed": f"{kind.replace('_', ' ')} {limit:g}",
+            "verdict": word,
+        }
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         row = self.row()
         text = "\n".join(f"{name:>10}: {value}" for name, value in row.items() if value)
-        cells = "".join(f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>"
-                        f"{html.escape(value)}</td></tr>" for name, value in row.items() if value)
-        return {"text/plain": text, "text/html": f"<table>{cells}</table>", CLAIM_MIME: asdict(self)}
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>"
+            f"{html.escape(value)}</td></tr>"
+            for name, value in row.items()
+            if value
+        )
+        return {
+            "text/plain": text,
+            "text/html": f"<table>{cells}</table>",
+            CLAIM_MIME: asdict(self),
+        }
 
 
 def claim(text, after, before=None, *, metric=None, at_least=None, at_most=None, relative=False):
@@ -204,7 +231,12 @@ def claim(text, after, before=None, *, metric=None, at_least=None, at_most=None,
         n = len(after)
     else:
         comparison = compare(after, before, metric, relative=relative)
-        found, first, second, n = comparison.difference, comparison.before, comparison.after, len(after)
+        found, first, second, n = (
+            comparison.difference,
+            comparison.before,
+            comparison.after,
+            len(after),
+        )
     if at_most is not None:
         bound, held = {"at_most": at_most}, found.high <= at_most
     else:
@@ -212,8 +244,19 @@ def claim(text, after, before=None, *, metric=None, at_least=None, at_most=None,
         bound = {"at_least": limit}
         held = found.low > 0 if at_least is None else found.low >= at_least
     name = hardware.current_profile()
-    made = Claim(text, metric, first and first.as_dict(), second and second.as_dict(),
-                 found.as_dict(), bound, relative, bool(held), name != "smoke", name, n)
+    made = Claim(
+        text,
+        metric,
+        first and first.as_dict(),
+        second and second.as_dict(),
+        found.as_dict(),
+        bound,
+        relative,
+        bool(held),
+        name != "smoke",
+        name,
+        n,
+    )
     _claims.append(made)
     _display(made)
     return made
@@ -231,13 +274,18 @@ def conclude():
         raise ClaimNotHeld("this lesson made no claim; call ft.claim before ft.conclude.")
     from ftkit.show import show_table
 
-    show_table([{k: c.row()[k] for k in ("claim", "difference", "needed", "verdict")} for c in made])
+    show_table(
+        [{k: c.row()[k] for k in ("claim", "difference", "needed", "verdict")} for c in made]
+    )
     if failed:
-        lines = "; ".join(f"{c.claim!r}: {Estimate(**c.difference)}, needed "
-                          f"{json.dumps(c.bound)}" for c in failed)
-        raise ClaimNotHeld(f"{len(failed)} of {len(made)} claims did not hold: {lines}. Run it "
-                           "with another seed, more test data or a longer training before you "
-                           "believe either side.")
+        lines = "; ".join(
+            f"{c.claim!r}: {Estimate(**c.difference)}, needed {json.dumps(c.bound)}" for c in failed
+        )
+        raise ClaimNotHeld(
+            f"{len(failed)} of {len(made)} claims did not hold: {lines}. Run it "
+            "with another seed, more test data or a longer training before you "
+            "believe either side."
+        )
 
 
 def _display(thing):

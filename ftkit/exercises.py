@@ -63,8 +63,11 @@ def cases(*pairs, tolerance=None):
 
 def _same(answer, expected, tolerance):
     if isinstance(expected, str) or isinstance(answer, str):
-        return isinstance(answer, str) and isinstance(expected, str) \
+        return (
+            isinstance(answer, str)
+            and isinstance(expected, str)
             and answer.strip().casefold() == expected.strip().casefold()
+        )
     try:
         one, two = np.asarray(answer, dtype=float), np.asarray(expected, dtype=float)
     except (TypeError, ValueError):
@@ -76,7 +79,10 @@ def _reason(answer, expected, hints, tolerance):
     for wrong, explanation in (hints or {}).items():
         if wrong(answer) if callable(wrong) else _same(answer, wrong, tolerance):
             return explanation
-    if isinstance(expected, int | float) and not isinstance(expected, bool) \
-            and isinstance(answer, int | float):
+    if (
+        isinstance(expected, int | float)
+        and not isinstance(expected, bool)
+        and isinstance(answer, int | float)
+    ):
         return f"{answer!r} is too {'low' if answer < expected else 'high'}."
     return f"{answer!r} is not it."

@@ -104,7 +104,11 @@ def this_machine():
     if torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)
         return Machine(
-            "cuda", card.name, card.total_memory, cores, (card.major, card.minor),
+            "cuda",
+            card.name,
+            card.total_memory,
+            cores,
+            (card.major, card.minor),
             devices=torch.cuda.device_count(),
         )
     memory = _memory_limit() or psutil.virtual_memory().total
@@ -161,8 +165,18 @@ def choose_attention(machine, length):
     return Choice("sdpa", "SDPA attention: the fused kernel saves time and memory")
 
 
-def estimate_memory(shape, *, batch_size, length, dtype="float32", trainable=1.0, attention="sdpa",
-                    checkpointing=False, quantization=None, labelled=1.0):
+def estimate_memory(
+    shape,
+    *,
+    batch_size,
+    length,
+    dtype="float32",
+    trainable=1.0,
+    attention="sdpa",
+    checkpointing=False,
+    quantization=None,
+    labelled=1.0,
+):
     """Bytes that one training step needs at its peak: weights, gradients, AdamW, activations, logits.
 
     trainable: the share of the parameters that is trained. labelled: the share of the positions
@@ -196,8 +210,10 @@ def choose_quantization(machine, shape):
     needed = shape.parameters * 2 * 1.3
     if needed <= machine.memory * USABLE:
         return Choice(None, "weights as they are: they fit")
-    return Choice("nf4", f"4-bit weights: 16-bit ones need {needed / GIB:.1f} GiB "
-                         f"of {machine.memory / GIB:.0f} GiB")
+    return Choice(
+        "nf4",
+        f"4-bit weights: 16-bit ones need {needed / GIB:.1f} GiB of {machine.memory / GIB:.0f} GiB",
+    )
 
 
 def plan(machine, shape, *, length, batch_size=16, trainable=1.0, labelled=1.0):
@@ -214,9 +230,15 @@ def plan(machine, shape, *, length, batch_size=16, trainable=1.0, labelled=1.0):
 
     def needs(micro, checkpointing):
         return estimate_memory(
-            shape, batch_size=micro, length=length, dtype=dtype.value, trainable=trainable,
-            attention=attention.value, checkpointing=checkpointing,
-            quantization=quantization.value, labelled=labelled,
+            shape,
+            batch_size=micro,
+            length=length,
+            dtype=dtype.value,
+            trainable=trainable,
+            attention=attention.value,
+            checkpointing=checkpointing,
+            quantization=quantization.value,
+            labelled=labelled,
         )
 
     halvings = [batch_size]
@@ -239,8 +261,17 @@ def plan(machine, shape, *, length, batch_size=16, trainable=1.0, labelled=1.0):
     if checkpointing:
         why.append("activations are computed again in the backward pass, to save memory")
     optimizer = "adamw_torch" if machine.device == "mps" else "adamw_torch_fused"
-    return Plan(dtype.value, attention.value, checkpointing, quantization.value, micro,
-                -(-batch_size // micro), optimizer, estimate, why)
+    return Plan(
+        dtype.value,
+        attention.value,
+        checkpointing,
+        quantization.value,
+        micro,
+        -(-batch_size // micro),
+        optimizer,
+        estimate,
+        why,
+    )
 
 
 def shape_of(net):
@@ -255,7 +286,9 @@ def shape_of(net):
         parameters=sum(p.numel() for p in net.parameters()),
         layers=first("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
         hidden=hidden,
-        intermediate=first("intermediate_size", "d_ff", "n_inner", "hidden_dim", default=4 * hidden),
+        intermediate=first(
+            "intermediate_size", "d_ff", "n_inner", "hidden_dim", default=4 * hidden
+        ),
         heads=first("num_attention_heads", "num_heads", "n_head", "n_heads"),
         vocabulary=config.vocab_size,
         gated=str(first("hidden_act", "hidden_activation", default="")) in ("silu", "swiglu"),

@@ -32,8 +32,13 @@ def scores_labels_only(net):
     """Whether the head can be applied to chosen positions without changing the result."""
     config = inner(net).config
     changed = any(getattr(config, name, None) not in (None, 1, 1.0) for name in CHANGED_LOGITS)
-    return not changed and not config.is_encoder_decoder and head(net) is not None \
-        and isinstance(head(net), torch.nn.Linear) and backbone(net) is not inner(net)
+    return (
+        not changed
+        and not config.is_encoder_decoder
+        and head(net) is not None
+        and isinstance(head(net), torch.nn.Linear)
+        and backbone(net) is not inner(net)
+    )
 
 
 def token_losses(net, hidden, labels):
@@ -96,7 +101,7 @@ def choice_logits(net, batch):
     """
     vectors = sentence_vectors(net, batch["input_ids"], batch["attention_mask"])
     index = batch["index"]
-    questions, choices = vectors[: len(index)], vectors[len(index):]
+    questions, choices = vectors[: len(index)], vectors[len(index) :]
     scores = SCALE * torch.einsum("qd,qcd->qc", questions, choices[index.clamp(min=0)])
     return scores.masked_fill(index < 0, -torch.inf)
 

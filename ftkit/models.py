@@ -61,8 +61,14 @@ class Model:
 
     def copy(self):
         """A second model with weights of its own; the tokenizer is shared."""
-        return Model(copy.deepcopy(self.net), self.tokenizer, self.task, self.name,
-                     self.labels, dict(self.settings))
+        return Model(
+            copy.deepcopy(self.net),
+            self.tokenizer,
+            self.task,
+            self.name,
+            self.labels,
+            dict(self.settings),
+        )
 
     def save(self, folder):
         """Write weights (safetensors), tokenizer and task to `folder`; load_model(folder) reads them.
@@ -84,8 +90,9 @@ class Model:
         return f"Model({self.name!r}, task={self.task!r}, {total / 1e6:.1f}M parameters)"
 
 
-def load_model(source, task=None, *, labels=None, pretrained=True, dtype="float32", seed=0,
-               revision=None):
+def load_model(
+    source, task=None, *, labels=None, pretrained=True, dtype="float32", seed=0, revision=None
+):
     """Load a base model with the head that a task needs.
 
     source: a name of the catalog (`ftkit models` lists them), a folder, or a hub id "owner/name".
@@ -113,8 +120,13 @@ def load_model(source, task=None, *, labels=None, pretrained=True, dtype="float3
         tokenizer.pad_token = tokenizer.eos_token
     if net.config.pad_token_id is None:
         net.config.pad_token_id = tokenizer.pad_token_id
-    model = Model(net.eval().to(this_machine().device), tokenizer, task,
-                  card.get("name", name), list(labels) if labels else None)
+    model = Model(
+        net.eval().to(this_machine().device),
+        tokenizer,
+        task,
+        card.get("name", name),
+        list(labels) if labels else None,
+    )
     # Saved from a name that can be fetched again, so that an adapter can find its base.
     net.config._name_or_path = name if not Path(name).exists() else str(folder)
     return model
@@ -131,8 +143,9 @@ def _folder(source, revision):
     if text.count("/") == 1 and not text.startswith((".", "~", "/")):
         return _hub_folder(text, revision), text
     hint = catalog.nearest(text, [entry.name for entry in catalog.models()])
-    raise FetchError(f"model {text!r} is no folder, no hub id (owner/name) and not in the "
-                     f"catalog. {hint}")
+    raise FetchError(
+        f"model {text!r} is no folder, no hub id (owner/name) and not in the catalog. {hint}"
+    )
 
 
 def _catalog_folder(entry):
@@ -147,8 +160,10 @@ def _catalog_folder(entry):
         options = {"gguf_file": file, "trust_remote_code": False}
         with _quiet():
             net = transformers.AutoModelForCausalLM.from_pretrained(
-                scratch, dtype=torch.float32,
-                quantization_config=transformers.GgufConfig(dequantize=True), **options,
+                scratch,
+                dtype=torch.float32,
+                quantization_config=transformers.GgufConfig(dequantize=True),
+                **options,
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(scratch, **options)
             # The note of how it was read must not travel with plain float32 weights.
@@ -166,13 +181,23 @@ def _catalog_folder(entry):
 def _hub_folder(repository, revision):
     """The folder of a hub model (safetensors only), downloaded on first use."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns,
-                                      cache_dir=fetch.cache_home() / "hub",
-                                      local_files_only=fetch.offline()))
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                allow_patterns=patterns,
+                cache_dir=fetch.cache_home() / "hub",
+                local_files_only=fetch.offline(),
+            )
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         state = "FTKIT_OFFLINE is set" if fetch.offline() else "the hub did not give it"
         raise FetchError(
@@ -189,8 +214,10 @@ def _write_folder(folder, build):
         build(scratch)
         if folder.exists():
             if not (folder / CARD).exists():
-                raise FetchError(f"{folder} exists and is no saved ftkit model; nothing was "
-                                 "written. Choose another folder.")
+                raise FetchError(
+                    f"{folder} exists and is no saved ftkit model; nothing was "
+                    "written. Choose another folder."
+                )
             shutil.rmtree(folder)
         os.replace(scratch, folder)
     finally:
@@ -214,8 +241,10 @@ def _default_task(folder):
 def _config(folder, task, labels):
     options = {"trust_remote_code": False}
     if task in LABELLED:
-        options |= {"id2label": dict(enumerate(labels)),
-                    "label2id": {label: i for i, label in enumerate(labels)}}
+        options |= {
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: i for i, label in enumerate(labels)},
+        }
     if task == "regression":
         options |= {"num_labels": 1, "problem_type": "regression"}
     return transformers.AutoConfig.from_pretrained(folder, **options)
@@ -289,5 +318,7 @@ def blocks(net):
     """
     lists = [m for m in net.modules() if isinstance(m, torch.nn.ModuleList) and len(m)]
     if not lists:
-        raise SettingError(f"{type(net).__name__} has no list of blocks, so layers cannot be chosen.")
+        raise SettingError(
+            f"{type(net).__name__} has no list of blocks, so layers cannot be chosen."
+        )
     return max(lists, key=len)

@@ -27,8 +27,10 @@ def few_shot(examples, question, *, template="Q: {question}\nA: {answer}", instr
         except KeyError as missing:
             raise DataError(f"{fields!r} lacks the field {missing} of the template.") from None
 
-    shown = [fill(e if isinstance(e, dict) else dict(zip(("question", "answer"), e, strict=True)))
-             for e in examples]
+    shown = [
+        fill(e if isinstance(e, dict) else dict(zip(("question", "answer"), e, strict=True)))
+        for e in examples
+    ]
     asked = question if isinstance(question, dict) else {"question": question}
     open_end = template[: template.index("{answer}")].rstrip(" ")
     last = open_end.format(**{**asked, "answer": ""})
@@ -71,8 +73,10 @@ def as_prompt_and_response(dataset, tokenizer, *, chat=True):
     if {"question", "answers"} <= set(names):
         prompts = [few_shot([], q) for q in dataset["question"]]
         return prompts, [" " + answers[0] for answers in dataset["answers"]]
-    raise DataError("columns text, prompt and response, instruction and output, source and target, "
-                    f"or question and answers were expected; the data has {', '.join(names)}.")
+    raise DataError(
+        "columns text, prompt and response, instruction and output, source and target, "
+        f"or question and answers were expected; the data has {', '.join(names)}."
+    )
 
 
 def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=False):
@@ -89,8 +93,10 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
     prompts, own = list(prompts), len(candidates) and not isinstance(candidates[0], str)
     lists = candidates if own else [candidates] * len(prompts)
     if len(lists) != len(prompts):
-        raise SettingError(f"{len(lists)} lists of candidates for {len(prompts)} prompts; "
-                           "give one list for all, or one for each.")
+        raise SettingError(
+            f"{len(lists)} lists of candidates for {len(prompts)} prompts; "
+            "give one list for all, or one for each."
+        )
     first = _tokens(model, [prefix + prompt for prompt in prompts])
     known = {c: t for c in {c for cs in lists for c in cs} for t in _tokens(model, [c])}
     if empty := [c for c, ids in known.items() if not ids]:
@@ -102,7 +108,7 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
     with torch.inference_mode():
         cache = _prefix_cache(model, shared)
         for start in range(0, len(jobs), batch_size):
-            batch = jobs[start:start + batch_size]
+            batch = jobs[start : start + batch_size]
             found = _score_batch(model, batch, shared, cache)
             for (_, targets), logs in zip(batch, found, strict=True):
                 for row, column, ids, at in targets:
@@ -137,10 +143,18 @@ def _score_batch(model, batch, shared, cache):
     rows = [ids[skip:] for ids, _ in batch]
     ids = pad(rows, model.tokenizer.pad_token_id).to(model.device)
     mask = pad([[1] * len(ids_) for ids_, _ in batch], 0).to(model.device)
-    hidden = backbone(model.net)(input_ids=ids, attention_mask=mask, use_cache=bool(skip),
-                                 past_key_values=_expand(cache, len(rows)))[0]
-    places = [(i, at + k - skip) for i, (_, targets) in enumerate(batch)
-              for _, _, answer, at in targets[:1] for k in range(len(answer))]
+    hidden = backbone(model.net)(
+        input_ids=ids,
+        attention_mask=mask,
+        use_cache=bool(skip),
+        past_key_values=_expand(cache, len(rows)),
+    )[0]
+    places = [
+        (i, at + k - skip)
+        for i, (_, targets) in enumerate(batch)
+        for _, _, answer, at in targets[:1]
+        for k in range(len(answer))
+    ]
     picked = hidden[[i for i, _ in places], [p for _, p in places]]
     logs = head(model.net)(picked).float().log_softmax(-1).cpu()
     found = [{} for _ in batch]
@@ -174,10 +188,11 @@ def generate(model, prompts, *, max_new_tokens=32, stop=None, prefix="", batch_s
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     out = [""] * len(texts)
     for start in range(0, len(order), batch_size):
-        part = order[start:start + batch_size]
+        part = order[start : start + batch_size]
         run = _by_library if _needs_library(model) else _greedy
-        for i, text in zip(part, run(model, [texts[i] for i in part], max_new_tokens, stops),
-                           strict=True):
+        for i, text in zip(
+            part, run(model, [texts[i] for i in part], max_new_tokens, stops), strict=True
+        ):
             out[i] = text
     return out[0] if single else out
 
@@ -202,15 +217,21 @@ def _greedy(model, texts, limit, stops):
     from ftkit.batching import pad
 
     pad_id, ends = model.tokenizer.pad_token_id, _end_ids(model)
-    rows = [t[len(shared):] for t in tokens]
+    rows = [t[len(shared) :] for t in tokens]
     ids = pad(rows, pad_id, left=True).to(model.device)
     own = pad([[1] * len(r) for r in rows], 0, left=True).to(model.device)
     mask = torch.cat([own.new_ones(len(rows), len(shared)), own], dim=1)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, len(shared):]
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, len(shared) :]
     new, done, alive = [[] for _ in texts], ["" for _ in texts], list(range(len(texts)))
     for _ in range(limit):
-        step = model.net(input_ids=ids, attention_mask=mask, position_ids=positions,
-                         past_key_values=past, use_cache=True, logits_to_keep=1)
+        step = model.net(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=past,
+            use_cache=True,
+            logits_to_keep=1,
+        )
         past, chosen = step.past_key_values, step.logits[:, -1].argmax(-1)
         keep = []
         for place, (row, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
@@ -233,13 +254,19 @@ def _greedy(model, texts, limit, stops):
 
 def _by_library(model, texts, limit, stops):
     """The same through transformers' generate, for encoder-decoders and learned prompts."""
-    batch = model.tokenizer(texts, return_tensors="pt", padding=True, padding_side="left",
-                            add_special_tokens=model.net.config.is_encoder_decoder)
+    batch = model.tokenizer(
+        texts,
+        return_tensors="pt",
+        padding=True,
+        padding_side="left",
+        add_special_tokens=model.net.config.is_encoder_decoder,
+    )
     batch = {k: v.to(model.device) for k, v in batch.items() if k != "token_type_ids"}
-    ids = model.net.generate(**batch, max_new_tokens=limit, do_sample=False,
-                             pad_token_id=model.tokenizer.pad_token_id)
+    ids = model.net.generate(
+        **batch, max_new_tokens=limit, do_sample=False, pad_token_id=model.tokenizer.pad_token_id
+    )
     if not model.net.config.is_encoder_decoder:
-        ids = ids[:, batch["input_ids"].shape[1]:]
+        ids = ids[:, batch["input_ids"].shape[1] :]
     return [_cut(t, stops) for t in model.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
@@ -288,5 +315,6 @@ def _expand(cache, rows):
 
 def _need_decoder(model):
     if model.task != "causal-lm":
-        raise SettingError(f"likelihoods need a causal-lm model; {model.name} was loaded for "
-                           f"{model.task!r}.")
+        raise SettingError(
+            f"likelihoods need a causal-lm model; {model.name} was loaded for {model.task!r}."
+        )

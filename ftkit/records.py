@@ -38,13 +38,25 @@ def write(run, *, name=None, data=None, energy=None):
     stamp = time.strftime("%Y%m%d-%H%M%S")
     machine = hardware.this_machine()
     record = {
-        "name": name or run.model.name, "time": stamp, "profile": hardware.current_profile(),
-        "model": run.model.name, "task": run.model.task,
-        "data": getattr(data, "name", None), "data_hash": getattr(data, "hash", None),
-        "settings": run.settings, "metrics": run.metrics, "trainable": run.trainable,
-        "seconds": run.seconds, "peak_memory": run.peak_memory, "energy_joules": energy,
-        "hardware": {"device": machine.device, "name": machine.name, "cores": machine.cores,
-                     "memory": machine.memory},
+        "name": name or run.model.name,
+        "time": stamp,
+        "profile": hardware.current_profile(),
+        "model": run.model.name,
+        "task": run.model.task,
+        "data": getattr(data, "name", None),
+        "data_hash": getattr(data, "hash", None),
+        "settings": run.settings,
+        "metrics": run.metrics,
+        "trainable": run.trainable,
+        "seconds": run.seconds,
+        "peak_memory": run.peak_memory,
+        "energy_joules": energy,
+        "hardware": {
+            "device": machine.device,
+            "name": machine.name,
+            "cores": machine.cores,
+            "memory": machine.memory,
+        },
         "versions": versions(),
     }
     folder = runs_home() / f"{stamp}-{uuid.uuid4().hex[:8]}"
@@ -57,8 +69,11 @@ def write(run, *, name=None, data=None, energy=None):
     except OSError as error:
         import warnings
 
-        warnings.warn(f"the run was not recorded in {folder}: {error}. Set FTKIT_RUNS to a folder "
-                      "that can be written.", stacklevel=2)
+        warnings.warn(
+            f"the run was not recorded in {folder}: {error}. Set FTKIT_RUNS to a folder "
+            "that can be written.",
+            stacklevel=2,
+        )
         return None
     return folder
 

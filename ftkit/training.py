@@ -22,7 +22,11 @@ BATCH = 16
 POINTS = 25  # of the loss curve
 _ARGUMENTS = {f.name for f in dataclasses.fields(transformers.TrainingArguments)}
 _TRAINER = set(inspect.signature(transformers.Trainer.__init__).parameters) - {
-    "self", "model", "args", "train_dataset", "eval_dataset",
+    "self",
+    "model",
+    "args",
+    "train_dataset",
+    "eval_dataset",
 }
 
 
@@ -49,9 +53,11 @@ class Run:
         t = self.trainable
         loss = self.metrics.get("eval_loss")
         shown = f", validation loss {loss:.3f}" if loss is not None else ""
-        return (f"trained {t['trained']:,} of {t['total']:,} parameters ({t['share']:.2%}, "
-                f"{t['bytes'] / 1e6:.1f} MB to store) in {self.seconds:.0f} s, "
-                f"peak memory {self.peak_memory / 1e9:.1f} GB{shown}")
+        return (
+            f"trained {t['trained']:,} of {t['total']:,} parameters ({t['share']:.2%}, "
+            f"{t['bytes'] / 1e6:.1f} MB to store) in {self.seconds:.0f} s, "
+            f"peak memory {self.peak_memory / 1e9:.1f} GB{shown}"
+        )
 
     def show(self):
         """Plot the loss on training and validation data."""
@@ -60,9 +66,26 @@ class Run:
         return plot_history(self)
 
 
-def fit(model, data, *, method=None, epochs=3, learning_rate=None, batch_size=BATCH, seed=0,
-        max_length=None, patience=None, schedule="linear", warmup=0.06, loss_on="response",
-        checkpoint_dir=None, resume=False, name=None, quiet=False, **trainer_arguments):
+def fit(
+    model,
+    data,
+    *,
+    method=None,
+    epochs=3,
+    learning_rate=None,
+    batch_size=BATCH,
+    seed=0,
+    max_length=None,
+    patience=None,
+    schedule="linear",
+    warmup=0.06,
+    loss_on="response",
+    checkpoint_dir=None,
+    resume=False,
+    name=None,
+    quiet=False,
+    **trainer_arguments,
+):
     """Train a copy of a model; the model given stays as it is.
 
     data: splits "train" and, for a validation curve, "validation"; or a single Dataset.
@@ -84,8 +107,10 @@ def fit(model, data, *, method=None, epochs=3, learning_rate=None, batch_size=BA
     held = encode(validation, tuned, max_length=max_length, loss_on=loss_on) if validation else None
     _need_labels(rows)
     plan = hardware.plan(
-        hardware.this_machine(), hardware.shape_of(losses.inner(tuned.net)),
-        length=int(np.quantile(rows.lengths, 0.95)), batch_size=min(batch_size, len(rows)),
+        hardware.this_machine(),
+        hardware.shape_of(losses.inner(tuned.net)),
+        length=int(np.quantile(rows.lengths, 0.95)),
+        batch_size=min(batch_size, len(rows)),
         trainable=trainable["share"],
     )
     passed, extra = _sort_arguments(trainer_arguments)
@@ -94,26 +119,43 @@ def fit(model, data, *, method=None, epochs=3, learning_rate=None, batch_size=BA
     updates = max(1, int(np.ceil(len(rows) / (plan.batch_size * accumulate)) * epochs))
     scratch = None if checkpoint_dir else tempfile.mkdtemp(prefix="ftkit-")
     settings = {
-        "output_dir": str(checkpoint_dir or scratch), "num_train_epochs": epochs,
-        "learning_rate": rate, "per_device_train_batch_size": plan.batch_size,
-        "per_device_eval_batch_size": max(16, plan.batch_size), "lr_scheduler_type": schedule,
-        "gradient_accumulation_steps": accumulate, "warmup_steps": warmup, "seed": seed,
-        "optim": plan.optimizer, "bf16": plan.dtype == "bf16", "fp16": plan.dtype == "fp16",
-        "use_cpu": hardware.this_machine().device == "cpu", "report_to": "none",
-        "activation_checkpointing": plan.checkpointing, "remove_unused_columns": False,
-        "save_strategy": "epoch" if checkpoint_dir else "no", "save_total_limit": 2,
-        "eval_strategy": "epoch" if held else "no", "disable_tqdm": True,
-        "logging_steps": max(1, updates // POINTS), "prediction_loss_only": True,
+        "output_dir": str(checkpoint_dir or scratch),
+        "num_train_epochs": epochs,
+        "learning_rate": rate,
+        "per_device_train_batch_size": plan.batch_size,
+        "per_device_eval_batch_size": max(16, plan.batch_size),
+        "lr_scheduler_type": schedule,
+        "gradient_accumulation_steps": accumulate,
+        "warmup_steps": warmup,
+        "seed": seed,
+        "optim": plan.optimizer,
+        "bf16": plan.dtype == "bf16",
+        "fp16": plan.dtype == "fp16",
+        "use_cpu": hardware.this_machine().device == "cpu",
+        "report_to": "none",
+        "activation_checkpointing": plan.checkpointing,
+        "remove_unused_columns": False,
+        "save_strategy": "epoch" if checkpoint_dir else "no",
+        "save_total_limit": 2,
+        "eval_strategy": "epoch" if held else "no",
+        "disable_tqdm": True,
+        "logging_steps": max(1, updates // POINTS),
+        "prediction_loss_only": True,
         "dataloader_pin_memory": hardware.this_machine().device == "cuda",
     } | passed
     if not quiet:
-        print(f"{trainable['trained']:,} of {trainable['total']:,} parameters are trained "
-              f"({trainable['share']:.2%}); {len(rows):,} examples, {updates:,} updates\n{plan.why[0]}")
+        print(
+            f"{trainable['trained']:,} of {trainable['total']:,} parameters are trained "
+            f"({trainable['share']:.2%}); {len(rows):,} examples, {updates:,} updates\n{plan.why[0]}"
+        )
     keep = KeepBest(patience) if patience else None
     try:
         trainer = _trainer(tuned, settings, rows, held, extra, keep, quiet, plan)
-        last = transformers.trainer_utils.get_last_checkpoint(checkpoint_dir) \
-            if resume and checkpoint_dir and Path(checkpoint_dir).is_dir() else None
+        last = (
+            transformers.trainer_utils.get_last_checkpoint(checkpoint_dir)
+            if resume and checkpoint_dir and Path(checkpoint_dir).is_dir()
+            else None
+        )
         with hardware.measured() as used, _forward_for(tuned, extra):
             trainer.train(resume_from_checkpoint=last)
     finally:
@@ -136,8 +178,10 @@ def _splits(data, patience):
     if validation is not None and not len(validation):
         validation = None
     if patience and validation is None:
-        raise SettingError(f"patience={patience} watches a validation split and there is none; "
-                           "load the data with n_validation above 0, or leave patience out.")
+        raise SettingError(
+            f"patience={patience} watches a validation split and there is none; "
+            "load the data with n_validation above 0, or leave patience out."
+        )
     return train, validation
 
 
@@ -158,18 +202,25 @@ def _sort_arguments(arguments):
             known = [*_ARGUMENTS, *_TRAINER, *inspect.signature(fit).parameters]
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise SettingError(f"fit does not know the argument {name!r}{hint} It takes its own and "
-                               "those of transformers' TrainingArguments and Trainer.")
-    return ({k: v for k, v in arguments.items() if k in _ARGUMENTS},
-            {k: v for k, v in arguments.items() if k not in _ARGUMENTS})
+            raise SettingError(
+                f"fit does not know the argument {name!r}{hint} It takes its own and "
+                "those of transformers' TrainingArguments and Trainer."
+            )
+    return (
+        {k: v for k, v in arguments.items() if k in _ARGUMENTS},
+        {k: v for k, v in arguments.items() if k not in _ARGUMENTS},
+    )
 
 
 def _forward_for(model, extra):
     """Causal models score labelled positions only, unless the caller wants logits for metrics."""
     from contextlib import nullcontext
 
-    if model.task == "causal-lm" and "compute_metrics" not in extra \
-            and losses.scores_labels_only(model.net):
+    if (
+        model.task == "causal-lm"
+        and "compute_metrics" not in extra
+        and losses.scores_labels_only(model.net)
+    ):
         return losses.label_only_head(model.net)
     return nullcontext()
 
@@ -181,10 +232,19 @@ def _trainer(model, settings, rows, held, extra, keep, quiet, plan):
     if arguments.parallel_mode.name == "NOT_DISTRIBUTED":
         arguments._n_gpu = 1  # several GPUs are for torchrun; DataParallel is slower than one
     extra = {"data_collator": Collator(model, arguments.seed)} | extra
-    callbacks = [*(extra.pop("callbacks", None) or []), *([keep] if keep else []),
-                 *([] if quiet else [Report()])]
-    trainer = KitTrainer(model=model.net, args=arguments, train_dataset=rows, eval_dataset=held,
-                         callbacks=callbacks, **extra)
+    callbacks = [
+        *(extra.pop("callbacks", None) or []),
+        *([keep] if keep else []),
+        *([] if quiet else [Report()]),
+    ]
+    trainer = KitTrainer(
+        model=model.net,
+        args=arguments,
+        train_dataset=rows,
+        eval_dataset=held,
+        callbacks=callbacks,
+        **extra,
+    )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.kit_task = model.task
     if model.task == "choice":
@@ -231,8 +291,11 @@ class KeepBest(transformers.TrainerCallback):
         if loss < self.best:
             self.best, self.bad, self.epoch = loss, 0, state.epoch
             net = getattr(model, "module", model)
-            self.weights = {n: p.detach().to("cpu", copy=True)
-                            for n, p in net.named_parameters() if p.requires_grad}
+            self.weights = {
+                n: p.detach().to("cpu", copy=True)
+                for n, p in net.named_parameters()
+                if p.requires_grad
+            }
             return
         self.bad += 1
         if self.bad >= self.patience:
@@ -257,8 +320,10 @@ class Report(transformers.TrainerCallback):
     def on_evaluate(self, args, state, control, metrics=None, **_):
         if state.is_world_process_zero and "eval_loss" in (metrics or {}):
             train = f"{self.loss:.3f}" if self.loss is not None else "-"
-            print(f"epoch {state.epoch:4.1f}   training loss {train}   "
-                  f"validation loss {metrics['eval_loss']:.3f}")
+            print(
+                f"epoch {state.epoch:4.1f}   training loss {train}   "
+                f"validation loss {metrics['eval_loss']:.3f}"
+            )
 
 
 def _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep, data):
@@ -271,12 +336,22 @@ def _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep,
     metrics = {}
     if "eval_loss" in history:
         values = history["eval_loss"].dropna()
-        metrics["eval_loss"] = float(keep.best if keep else values.iloc[-1]) if len(values) else None
+        metrics["eval_loss"] = (
+            float(keep.best if keep else values.iloc[-1]) if len(values) else None
+        )
     if keep:
         metrics["best_epoch"] = keep.epoch
     kept = {k: v for k, v in settings.items() if k != "output_dir"}
-    run = Run(tuned, history, used.seconds, used.peak_memory, trainable, metrics,
-              {"method": repr(method), **kept}, plan=plan)
+    run = Run(
+        tuned,
+        history,
+        used.seconds,
+        used.peak_memory,
+        trainable,
+        metrics,
+        {"method": repr(method), **kept},
+        plan=plan,
+    )
     if trainer.is_world_process_zero():
         run.folder = records.write(run, name=name, data=data, energy=used.energy)
     return run

@@ -28,7 +28,7 @@ class Freeze:
                 f"choose 0 to {len(layers)}."
             )
         model.net.requires_grad_(False)
-        for block in list(layers)[len(layers) - self.top:]:
+        for block in list(layers)[len(layers) - self.top :]:
             block.requires_grad_(True)
         bottom = {id(p) for p in model.net.get_input_embeddings().parameters()}
         above = _after(model.net, layers)
@@ -36,8 +36,10 @@ class Freeze:
             for parameter in module.parameters():
                 parameter.requires_grad_(id(parameter) not in bottom)
         if not any(p.requires_grad for p in model.net.parameters()):
-            raise SettingError(f"Freeze(top={self.top}) leaves nothing to train in {model.name}: "
-                               "it has no head of its own; choose top=1 or more.")
+            raise SettingError(
+                f"Freeze(top={self.top}) leaves nothing to train in {model.name}: "
+                "it has no head of its own; choose top=1 or more."
+            )
         return model
 
 

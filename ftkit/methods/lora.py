@@ -26,11 +26,20 @@ class LoRA:
         import peft
 
         if self.rank < 1:
-            raise SettingError(f"LoRA(rank={self.rank}) is no rank; choose 1 or more, often 4 to 64.")
-        kinds = {"classification": "SEQ_CLS", "regression": "SEQ_CLS", "tagging": "TOKEN_CLS",
-                 "causal-lm": "CAUSAL_LM", "seq2seq-lm": "SEQ_2_SEQ_LM"}
+            raise SettingError(
+                f"LoRA(rank={self.rank}) is no rank; choose 1 or more, often 4 to 64."
+            )
+        kinds = {
+            "classification": "SEQ_CLS",
+            "regression": "SEQ_CLS",
+            "tagging": "TOKEN_CLS",
+            "causal-lm": "CAUSAL_LM",
+            "seq2seq-lm": "SEQ_2_SEQ_LM",
+        }
         config = peft.LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout,
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
             target_modules=list(self.targets) if self.targets else "all-linear",
             task_type=kinds.get(model.task, "FEATURE_EXTRACTION"),
         )
