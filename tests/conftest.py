@@ -1,0 +1,43 @@
+"""What all tests share: few threads, no traces outside the test's folder, small notebooks."""
+
+import json
+import os
+
+# Before torch is loaded: the workers of a parallel run share the cores.
+_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _workers)))
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _no_traces(tmp_path_factory, monkeypatch):
+    """Runs are recorded in a temporary folder, and figures open no window."""
+    monkeypatch.setenv("FTKIT_RUNS", str(tmp_path_factory.getbasetemp() / "runs"))
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="session")
+def write_notebook():
+    """A function that writes a notebook: code cells as text, (text, [tags]) or "#md text"."""
+
+    def write(path, *cells):
+        made = []
+        for number, cell in enumerate(cells):
+            text, tags = cell if isinstance(cell, tuple) else (cell, [])
+            markdown = text.startswith("#md ")
+            made.append({
+                "cell_type": "markdown" if markdown else "code", "id": f"cell{number}",
+                "metadata": {"tags": tags} if tags else {},
+                "source": text.removeprefix("#md ").splitlines(keepends=True),
+                **({} if markdown else {"outputs": [], "execution_count": None}),
+            })
+        kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"cells": made, "metadata": {"kernelspec": kernel},
+                                    "nbformat": 4, "nbformat_minor": 5}, indent=1))
+        return path
+
+    return write

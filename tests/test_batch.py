@@ -1,0 +1,261 @@
+"""A user who starts a batch and walks away must be able to believe what it says afterwards."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from ftkit import notebook as nb
+from ftkit.batch import find_notebooks, run_batch
+from ftkit.errors import DataError, FtkitError, SettingError
+
+PARAMETERS = ('profile = "cpu"  # smoke, cpu or gpu\nseed = 0  # any whole number', ["parameters"])
+# A child of the kernel: it must not outlive the lesson.
+CHILD = ("import pathlib, subprocess, sys, time\n"
+         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+         "pathlib.Path({path!r}).write_text(str(child.pid))\n")
+CLAIM = {
+    "claim": "tuned beats base", "metric": "accuracy",
+    "before": {"value": 0.5, "low": 0.4, "high": 0.6},
+    "after": {"value": 0.8, "low": 0.7, "high": 0.9},
+    "difference": {"value": 0.3, "low": 0.2, "high": 0.4},
+    "bound": {"at_least": 0}, "relative": False, "held": True, "judged": True,
+    "profile": "cpu", "n": 500,
+}
+
+
+def show(claim):
+    return ("from IPython.display import display\n"
+            f"display({{'{nb.CLAIM}': {claim!r}, 'text/plain': 'a claim'}}, raw=True)")
+
+
+def quiet(text):
+    pass
+
+
+@pytest.fixture(scope="module")
+def everything_wrong(tmp_path_factory, write_notebook):
+    """One batch over a good lesson and one of each kind of failure."""
+    folder = tmp_path_factory.mktemp("lessons")
+    out = tmp_path_factory.mktemp("artifacts")
+    child = folder / "child"
+    hold = "import time\nheld = bytearray(900_000_000)\nfor i in range(0, 900_000_000, 4096):\n"
+    lessons = {
+        "01_good": ["#md # Good", PARAMETERS, "import os, sys\nprint(seed, os.getcwd())\n"
+                    "print(sys.executable)", show(CLAIM)],
+        "02_error": ["1 / 0", "print('never')"],
+        "03_dead": ["import os\nos._exit(3)", "print('never')"],
+        "04_hang": [CHILD.format(path=str(child)) + "time.sleep(600)"],
+        "05_memory": [hold + "    held[i] = 1\ntime.sleep(600)"],
+        "06_early": ["import sys\nsys.exit(0)", "print('never')"],
+        "07_lost": [show({**CLAIM, "held": False})],
+        "08_silent": ["def conclude():\n    pass", "conclude()"],
+    }
+    for name, cells in lessons.items():
+        write_notebook(folder / f"{name}.ipynb", *cells)
+    # A kernel of the user's that shadows python3 and does not work.
+    broken = folder / "jupyter" / "kernels" / "python3"
+    broken.mkdir(parents=True)
+    (broken / "kernel.json").write_text(json.dumps(
+        {"argv": ["/bin/false"], "display_name": "broken", "language": "python"}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(folder / "jupyter"))
+        records = run_batch([folder], out=out, workers=2, cell_timeout=10, memory=800_000_000,
+                            report=quiet)
+    return {record["name"]: record for record in records}, out, int(child.read_text())
+
+
+def test_a_good_lesson_is_ok_with_its_claims(everything_wrong):
+    records, out, _ = everything_wrong
+    good = records["01_good"]
+    assert (good["status"], good["output"]) == ("ok", "01_good.ipynb")
+    assert good["claims"] == [CLAIM]
+    assert good["seconds"] > 0 and good["peak_memory"] > 20e6
+
+
+def test_the_kernel_is_this_python_in_the_notebooks_folder(everything_wrong):
+    _, out, _ = everything_wrong
+    executed = nb.read(out / "01_good.ipynb")
+    printed = "".join("".join(o.get("text", "")) for o in executed["cells"][2]["outputs"])
+    assert "lessons" in printed and sys.executable in printed
+
+
+def test_the_executed_file_says_what_made_it_and_nothing_of_the_machine(everything_wrong):
+    _, out, _ = everything_wrong
+    executed = nb.read(out / "01_good.ipynb")
+    assert executed["metadata"]["ftkit"]["source_hash"] == nb.source_hash(executed)
+    assert executed["metadata"]["ftkit"]["parameters"] == {"profile": "cpu", "seed": 0}
+    text = json.dumps([executed["metadata"], [c["metadata"] for c in executed["cells"]]])
+    assert "papermill" not in text and "T00" not in text and str(out) not in text
+
+
+@pytest.mark.parametrize(("name", "status", "words"), [
+    ("02_error", "error", "cell 1: ZeroDivisionError"),
+    ("03_dead", "dead kernel", "died in cell 1 of 2"),
+    ("04_hang", "cell timeout", "longer than 10 s"),
+    ("05_memory", "memory", "the limit is 0.80 GB"),
+    ("06_early", "error", "SystemExit"),
+    ("07_lost", "claim not held", "tuned beats base"),
+    ("08_silent", "no claim", "conclude()"),
+])
+def test_each_failure_has_its_name_and_never_counts_as_done(everything_wrong, name, status, words):
+    records, out, _ = everything_wrong
+    assert records[name]["status"] == status
+    assert words in records[name]["message"]
+    assert not (out / f"{name}.ipynb").exists()
+
+
+def test_a_failing_cell_is_kept_for_looking_at(everything_wrong):
+    records, out, _ = everything_wrong
+    failure = records["02_error"]["failure"]
+    assert failure["source"] == "1 / 0" and "division by zero" in failure["traceback"][-1]
+    assert nb.failure(nb.read(out / records["02_error"]["output"]))["cell"] == 0
+
+
+def test_nothing_outlives_its_lesson(everything_wrong):
+    _, out, child = everything_wrong
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie"
+    assert not [path for path in out.glob(".*") if path.is_dir()]
+
+
+def test_a_lesson_that_takes_too_long_is_stopped(tmp_path, write_notebook):
+    hang = write_notebook(tmp_path / "hang.ipynb", "import time", "time.sleep(600)")
+    [record] = run_batch([hang], out=tmp_path / "out", timeout=8, report=quiet)
+    assert record["status"] == "timeout" and "after 8 s" in record["message"]
+    assert record["seconds"] < 30
+
+
+def test_resume_runs_only_what_is_not_done(tmp_path, write_notebook, monkeypatch):
+    lesson = write_notebook(tmp_path / "01_a.ipynb", PARAMETERS, "print(seed)")
+    out = tmp_path / "out"
+
+    class Ran(Exception):
+        pass
+
+    def runs(**options):
+        with monkeypatch.context() as patch:
+            patch.setattr("ftkit.batch.Running", lambda *_: (_ for _ in ()).throw(Ran))
+            try:
+                [record] = run_batch([lesson], out=out, report=quiet, **options)
+            except Ran:
+                return True
+            assert record["resumed"] and record["status"] == "ok"
+            return False
+
+    assert runs()
+    [record] = run_batch([lesson], out=out, report=quiet)
+    assert not record["resumed"]
+    assert not runs()
+    assert runs(resume=False)
+    assert runs(parameters={"seed": 7})
+    monkeypatch.setattr("ftkit.batch._environment", lambda: "another package was installed")
+    assert runs()
+    monkeypatch.undo()
+    assert not runs()
+    (out / "01_a.ipynb").write_text("{}")  # the output is not the one that was recorded
+    assert runs()
+    write_notebook(lesson, PARAMETERS, "print(seed + 1)")
+    assert runs()
+
+
+def test_parameters_are_injected_only_when_they_differ(tmp_path, write_notebook):
+    lesson = write_notebook(tmp_path / "a.ipynb", PARAMETERS, "print(profile, seed)")
+    [record] = run_batch([lesson], profile="cpu", parameters={"seed": 7}, out=tmp_path / "out",
+                         report=quiet)
+    executed = nb.read(tmp_path / "out" / "a.ipynb")
+    assert nb.INJECTED in nb.tags(executed["cells"][1])
+    assert "profile" not in nb.source(executed["cells"][1])
+    assert "cpu 7" in "".join(executed["cells"][2]["outputs"][0]["text"])
+    assert nb.source_hash(executed) == nb.source_hash(nb.read(lesson))
+
+
+def start_batch(*arguments):
+    return subprocess.Popen([sys.executable, "-m", "ftkit.cli", "batch", *map(str, arguments)],
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143),
+                                              (signal.SIGKILL, -9)])
+def test_a_stopped_batch_leaves_no_process_and_no_half_file(tmp_path, write_notebook, number, code):
+    pid = tmp_path / "pid"
+    hang = write_notebook(tmp_path / "hang.ipynb",
+                          CHILD.format(path=str(pid)) + "time.sleep(600)")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "hang.ipynb").write_text("the good output of an earlier day")
+    batch = start_batch(hang, "--out", out)
+    wait_for(lambda: pid.exists() and pid.read_text())
+    family = psutil.Process(batch.pid).children(recursive=True)
+    assert len(family) >= 3  # the worker, its kernel and the kernel's child
+    batch.send_signal(number)
+    batch.wait(30)
+    assert batch.returncode == code, batch.stdout.read()
+    psutil.wait_procs(family, timeout=20)
+    assert not [p for p in family if p.is_running() and p.status() != "zombie"]
+    assert (out / "hang.ipynb").read_text() == "the good output of an earlier day"
+    if number != signal.SIGKILL:
+        assert not [path for path in out.glob(".hang*")]
+
+
+def test_a_full_disk_keeps_the_output_that_was_there(tmp_path, write_notebook, monkeypatch):
+    lesson = write_notebook(tmp_path / "a.ipynb", "print(1)")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.ipynb").write_text("the good output of an earlier day")
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    [record] = run_batch([lesson], out=out, report=quiet)
+    assert record["status"] == "disk"
+    assert "a.ipynb" in record["message"] and "Free some space" in record["message"]
+    assert (out / "a.ipynb").read_text() == "the good output of an earlier day"
+    assert not [p for p in out.rglob(".a*")]
+
+
+def test_two_batches_do_not_share_a_folder(tmp_path, write_notebook):
+    from filelock import FileLock
+
+    lesson = write_notebook(tmp_path / "a.ipynb", "print(1)")
+    out = tmp_path / "out"
+    out.mkdir()
+    with FileLock(out / ".lock"), pytest.raises(FtkitError, match="another batch"):
+        run_batch([lesson], out=out, report=quiet)
+
+
+def test_requests_that_make_no_sense_are_refused_before_anything_runs(tmp_path, write_notebook):
+    lesson = write_notebook(tmp_path / "01_a.ipynb", PARAMETERS, "print(1)")
+    out = tmp_path / "out"
+    for paths, options, error, words in [
+        ([lesson], {"parameters": {"sed": 7}}, SettingError, "no parameter 'sed'.*profile, seed"),
+        ([lesson], {"workers": 0}, SettingError, "greater than 0"),
+        ([tmp_path / "none.ipynb"], {}, DataError, "does not exist"),
+        ([tmp_path / "out2"], {}, DataError, "does not exist"),
+        ([lesson], {"profile": "smoke", "commit_to": tmp_path}, SettingError, "default parameters"),
+    ]:
+        with pytest.raises(error, match=words):
+            run_batch(paths, out=out, report=quiet, **options)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SettingError, match="no lesson"):
+        find_notebooks([tmp_path / "empty"])
+    (tmp_path / "bad.ipynb").write_text('{"cells": [')
+    with pytest.raises(DataError, match="not a notebook"):
+        run_batch([tmp_path / "bad.ipynb"], out=out, report=quiet)
+    write_notebook(lesson, ("seed = int('3')", ["parameters"]))
+    with pytest.raises(SettingError, match="literal value"):
+        run_batch([lesson], out=out, report=quiet)
+    assert not out.exists()

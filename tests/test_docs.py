@@ -1,0 +1,85 @@
+"""Links resolve, generated tables and figures are current, and the code keeps its style."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from ftkit import notebook as nb
+from ftkit import report
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+DOCUMENTS = [p for folder in (".", "docs", "data") for p in sorted((ROOT / folder).glob("*.md"))]
+NOTEBOOKS = [p for p in sorted((ROOT / "notebooks").rglob("*.ipynb"))
+             if ".ipynb_checkpoints" not in p.parts]
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)|(?:src|href)=\"([^\"]+)\"")
+
+
+def text_of(path):
+    """The Markdown of a document or notebook, without its code."""
+    if path.suffix == ".ipynb":
+        cells = nb.read(path)["cells"]
+        text = "\n\n".join(nb.source(c) for c in cells if c["cell_type"] == "markdown")
+    else:
+        text = path.read_text(encoding="utf-8")
+    return re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(path):
+    """The names that headings give to links, as the usual renderers make them."""
+    heads = re.findall(r"^#+ (.+)$", text_of(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.strip().lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS + NOTEBOOKS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_resolve(path):
+    broken = []
+    for plain, html in LINK.findall(text_of(path)):
+        target = unquote(plain or html)
+        if re.match(r"(https?|mailto|attachment|data):", target):
+            continue
+        file, _, anchor = target.partition("#")
+        found = (path.parent / file).resolve() if file else path
+        if not found.exists():
+            broken.append(target)
+        elif anchor and found.suffix in (".md", ".ipynb") and anchor.lower() not in anchors(found):
+            broken.append(target)
+    assert not broken, f"these links lead nowhere: {broken}"
+
+
+def test_the_readme_shows_what_the_lessons_measured():
+    table = report.committed_table(ROOT / "notebooks", "notebooks/")
+    text = README.read_text(encoding="utf-8")
+    assert report.insert_table(text, table) == text, "run `ftkit report --write README.md`"
+
+
+def test_the_readmes_figure_shows_the_same_claims():
+    from PIL import Image
+
+    figures = [ROOT / link for link, _ in LINK.findall(README.read_text(encoding="utf-8"))
+               if link.endswith("results.png")]
+    assert figures, "README.md shows no results.png"
+    with Image.open(figures[0]) as image:
+        assert image.text["ftkit"] == report.claims_hash(report.committed(ROOT / "notebooks")), (
+            f"run `ftkit report --figure {figures[0].relative_to(ROOT)}`")
+
+
+def test_the_readme_names_the_two_commands():
+    text = README.read_text(encoding="utf-8")
+    assert "make run" in text and "make test" in text
+
+
+def test_ruff_finds_nothing():
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", str(ROOT)],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_files_stay_readable():
+    long = {str(p.relative_to(ROOT)): n for p in (ROOT / "ftkit").rglob("*.py")
+            if (n := len(p.read_text().splitlines())) > 400}
+    assert not long, f"over 400 lines: {long}"

@@ -1,0 +1,100 @@
+"""The tables a reader sees must say what the claims say, and nothing else."""
+
+import json
+
+import pytest
+
+from ftkit import notebook as nb
+from ftkit import report
+from ftkit.errors import DataError
+
+
+def claim(text="tuned beats base", **changes):
+    made = {
+        "claim": text, "metric": "accuracy",
+        "before": {"value": 0.5, "low": 0.4, "high": 0.6},
+        "after": {"value": 0.8, "low": 0.7, "high": 0.9},
+        "difference": {"value": 0.3, "low": 0.2, "high": 0.4},
+        "bound": {"at_least": 0}, "relative": False, "held": True, "judged": True,
+        "profile": "cpu", "n": 500,
+    }
+    return {**made, **changes}
+
+
+def record(name="01_a", status="ok", message="", claims=None):
+    return {"name": name, "status": status, "message": message, "seconds": 61.6,
+            "peak_memory": 1_850_000_000, "claims": [claim()] if claims is None else claims}
+
+
+def test_a_claims_row():
+    assert report.claim_cells(claim()) == (
+        "tuned beats base", "0.500 [0.400, 0.600]", "0.800 [0.700, 0.900]",
+        "+0.300 [+0.200, +0.400]", "yes")
+
+
+def test_relative_differences_are_percentages_and_large_values_lose_digits():
+    fall = claim(metric="perplexity", relative=True,
+                 before={"value": 160.44, "low": 158, "high": 163},
+                 after={"value": 24.72, "low": 23, "high": 26},
+                 difference={"value": -0.59, "low": -0.62, "high": -0.57})
+    assert report.claim_cells(fall)[1:4] == (
+        "160 [158, 163]", "24.7 [23.0, 26.0]", "-59% [-62%, -57%]")
+
+
+def test_claims_without_a_base_and_claims_that_are_not_held():
+    assert report.claim_cells(claim(before=None))[1:4:2] == ("–", "–")
+    alone = claim(before=None, after=None)
+    assert report.claim_cells(alone)[1:4] == ("–", "–", "+0.300 [+0.200, +0.400]")
+    assert report.claim_cells(claim(held=False))[-1] == "NO"
+    assert report.claim_cells(claim(held=False, judged=False))[-1] == "not judged"
+
+
+def test_the_text_table_has_a_row_for_each_claim_and_each_failure():
+    table = report.text_table([
+        record(claims=[claim(), claim("a second claim with so many words that it must be folded")]),
+        record("02_b", "error", "cell 3: ZeroDivisionError", claims=[]),
+        record("03_c", "claim not held", claims=[claim(held=False)]),
+        record("04_d", claims=[]),
+    ])
+    assert "62  1.9 GB" in table and "a second claim" in table
+    assert "ERROR: cell 3: ZeroDivisionError" in table
+    assert table.count("NO") == 2 and "no claims" in table
+
+
+def test_results_are_written_and_say_whether_all_held(tmp_path):
+    good = report.write_results([record()], tmp_path, profile="cpu", parameters={"seed": 7})
+    assert good["all_held"] and good == json.loads((tmp_path / "results.json").read_text())
+    assert "| 01_a | tuned beats base |" in (tmp_path / "results.md").read_text()
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+    bad = report.write_results([record(status="error", claims=[])], tmp_path, profile="cpu",
+                               parameters={})
+    assert not bad["all_held"]
+    assert not (tmp_path / "results.png").exists()  # the old figure shows another batch
+
+
+def test_the_figure_knows_which_claims_it_shows(tmp_path):
+    from PIL import Image
+
+    records = [record(claims=[claim(), claim("b", before=None), claim("c", before=None, after=None),
+                              claim("d", metric=None, held=False)])]
+    report.figure(records, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.text["ftkit"] == report.claims_hash(records)
+
+
+def test_the_table_of_committed_lessons_goes_between_the_marks(tmp_path, write_notebook):
+    with pytest.raises(DataError, match="--commit-to"):
+        report.committed(tmp_path)
+    path = write_notebook(tmp_path / "01_a.ipynb", "ft.claim()")
+    notebook = nb.read(path)
+    notebook["cells"][0].update(execution_count=1, outputs=[
+        {"output_type": "display_data", "metadata": {}, "data": {nb.CLAIM: claim("a | b")}}])
+    nb.write(notebook, path)
+    table = report.committed_table(tmp_path, "notebooks/")
+    assert "| [01_a](notebooks/01_a.ipynb) | a \\| b |" in table
+    document = f"before\n{report.START}\nold\n{report.END}\nafter\n"
+    made = report.insert_table(document, table)
+    assert table in made and "old" not in made
+    assert report.insert_table(made, table) == made
+    with pytest.raises(DataError, match="results:start"):
+        report.insert_table("no marks", table)
