@@ -12,7 +12,7 @@ LOSS_ON = ("response", "all")
 
 
 class Encoded(torch.utils.data.Dataset):
-    """Token ids of a data set, one dict of lists an example, with each example's length in tokens."""
+    """Token ids of a data set, one dict of lists an example, and each one's length."""
 
     def __init__(self, rows, lengths):
         self.rows, self.lengths = rows, np.asarray(lengths)
@@ -235,7 +235,7 @@ class Collator:
         }
 
     def _choice(self, rows):
-        """Questions and the distinct choices of the batch, each encoded once; `index` says whose."""
+        """Questions and the batch's distinct choices, each encoded once; `index` says whose."""
         place, index = {}, []
         for row in rows:
             index.append([place.setdefault(tuple(c), len(place)) for c in row["choices"]])
@@ -290,6 +290,6 @@ class SimilarLength(torch.utils.data.Sampler):
 
 
 def by_length(encoded, batch_size):
-    """Index lists for evaluation: longest first, so that a batch that does not fit fails at once."""
+    """Index lists for evaluation, longest first: what does not fit fails at once."""
     order = np.argsort(-encoded.lengths, kind="stable")
     return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]

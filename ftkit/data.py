@@ -1,4 +1,4 @@
-"""Loads a data set in fixed splits that do not leak: from the catalog, a file, or the hub."""
+"""Loads a data set in three splits that do not leak: from the catalog, a file, or the hub."""
 
 from __future__ import annotations
 
@@ -9,28 +9,35 @@ from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_from_disk
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    List,
+    Value,
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+    load_from_disk,
+)
 
-from ftkit import catalog
+from ftkit import catalog, fetch, files
 from ftkit.errors import DataError, SettingError
-from ftkit.fetch import cached_folder
-from ftkit.sources import SOURCES, Source
-from ftkit.splits import SPLITS, distinct, linked, order, split_of
+from ftkit.sources import SOURCES, Source, hub_dataset, written_here
+from ftkit.splits import FRACTIONS, SPLITS, distinct, linked, order, split_of
 
 # Their text is part of the cache key, so that a changed reader never meets rows of the old one.
 _CODE = ("data.py", "sources.py", "phenotypes.py", "instructions.py", "splits.py")
-CARDS = Path(__file__).resolve().parent.parent / "data"
-
-_COLUMNS = {
-    "classification": ("text", "label"), "regression": ("text", "label"),
-    "tagging": ("tokens", "tags"), "choice": ("question", "choices", "answer"),
-    "qa": ("question", "answers"), "text": ("text",), "pairs": ("source", "target"),
-    "instruction": ("kind", "instruction", "input", "output"),
-}
+_OWN_COLUMNS = ("text", "text_pair", "label", "group")
 
 
 class Data(DatasetDict):
-    """A `datasets.DatasetDict` with "train", "validation" and "test", and what they are."""
+    """A `datasets.DatasetDict` with "train", "validation" and "test", and what they are.
+
+    name; task ("classification", "choice", …); card, the path of its description, "" where there
+    is none.
+    """
 
     def __init__(self, splits, *, name: str, task: str, card: str = ""):
         super().__init__(splits)
@@ -57,34 +64,55 @@ class Data(DatasetDict):
 def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, **options) -> Data:
     """Return the data set `source` as Data, with "train", "validation" and "test".
 
-    source: a catalog name. The splits are fixed; `seed` only chooses which n_train, n_validation
-    and n_test rows are drawn (all by default), and a smaller draw is the beginning of a larger one.
-    options: what the data set offers, such as form="choice" for "phenotype-definitions".
-    Raises DataError when there are fewer rows than asked for, SettingError for an unknown name or
-    option, FetchError when the archive cannot be had.
+    source: a catalog name (`ftkit data` lists them), a file (CSV, TSV, JSONL, JSON, BioASQ's JSON,
+    Parquet, text, CoNLL), a folder (saved with `datasets`, or holding train, validation and test
+    files), or a hub id "owner/name".
+    n_train, n_validation, n_test: how many rows to draw, all by default. The splits are fixed;
+    `seed` only chooses the rows, and a smaller draw is the beginning of a larger one.
+    options: for a catalog name what it offers, such as form="choice" for "phenotype-definitions"
+    or hub=True; for your own data text=, text_pair=, label= and group= (your column names), task=,
+    split=(0.8, 0.1, 0.1), paragraphs=True (for a text file), config= and revision= (for the hub).
+    `group` names the unit (a film, a patient) of which no rows may be in two splits.
+    Raises DataError when the rows do not fit or are fewer than asked for, SettingError for an
+    unknown name or option, FetchError when the data cannot be had.
     """
-    data = _from_catalog(source, options)
+    name, path = str(source), Path(source).expanduser()
+    if name in SOURCES:
+        data, first = _from_catalog(name, options)
+    elif path.exists():
+        data, first = _from_files(path, **_own_options(options, ("paragraphs",))), {}
+    elif name in catalog.names():
+        raise SettingError(f"{name!r} is a model. Load it with load_model.")
+    elif name.count("/") == 1 and not name.startswith((".", "~", "/")) and not path.suffix:
+        data, first = _from_hub(name, **_own_options(options, ("config", "revision"))), {}
+    elif "/" in name or path.suffix:
+        raise DataError(f"There is no file or folder {name!r} (looked in {Path.cwd()}).")
+    else:
+        raise SettingError(
+            f"{name!r} is not a data set of the catalog, a file or a hub id. "
+            f"{catalog.nearest(name, list(SOURCES))}"
+        )
     sizes = dict(zip(SPLITS, (n_train, n_validation, n_test), strict=True))
-    drawn = {split: _draw(data, split, sizes[split], seed) for split in SPLITS}
+    drawn = {split: _draw(data, split, sizes[split], seed, first.get(split, 0)) for split in SPLITS}
     return Data(drawn, name=data.name, task=data.task, card=data.card)
 
 
 def split_rows(rows: list[dict], source: Source) -> dict[str, list[dict]]:
     """Return the rows of each split: no near-duplicate twice, no group in two splits."""
-    texts = [_joined(row, source.unique) for row in rows]
-    kept = [rows[i] for i in distinct(texts, near=source.near)]
+    kept = [rows[i] for i in distinct([_joined(row, source.unique) for row in rows],
+                                      near=source.near)]
     if source.linked:
         texts = [_joined(row, source.linked) for row in kept]
         groups = linked([row["group"] for row in kept], texts)
         kept = [{**row, "group": group} for row, group in zip(kept, groups, strict=True)]
     fixed = {row["group"]: row["split"] for row in kept if row.get("split")}
     splits: dict[str, list[dict]] = {split: [] for split in SPLITS}
-    for row in kept:
+    for row in sorted(kept, key=lambda row: (not row.get("first"), order(str(row["group"])))):
         split = fixed.get(row["group"]) or split_of(row["group"], source.fractions)
-        splits[split].append({key: value for key, value in row.items() if key != "split"})
-    if source.per_split:
+        splits[split].append(row)
+    if source.per_kind:
         splits = {
-            split: _first_of_each_kind(members, source.per_split[split])
+            split: _first_of_each_kind(members, source.per_kind[split])
             for split, members in splits.items()
         }
     return splits
@@ -93,7 +121,7 @@ def split_rows(rows: list[dict], source: Source) -> dict[str, list[dict]]:
 def _first_of_each_kind(rows: list[dict], most: int) -> list[dict]:
     counts: dict[str, int] = {}
     kept = []
-    for row in sorted(rows, key=lambda row: order(row["group"])):
+    for row in rows:
         counts[row["kind"]] = counts.get(row["kind"], 0) + 1
         if counts[row["kind"]] <= most:
             kept.append(row)
@@ -101,75 +129,146 @@ def _first_of_each_kind(rows: list[dict], most: int) -> list[dict]:
 
 
 def _joined(row: dict, columns: tuple[str, ...]) -> str:
-    return " ".join(row[column] for column in columns)
+    values = (row[column] for column in columns)
+    return " ".join(value if isinstance(value, str) else " ".join(value) for value in values)
 
 
-def _from_catalog(name: str, options: dict) -> Data:
-    entry = catalog.find(name)
-    if name not in SOURCES:
-        raise SettingError(f"{name!r} is a model; load it with load_model.")
-    make = SOURCES[name]
-    known = list(inspect.signature(make).parameters)
-    for option in options:
-        if option not in known:
-            offers = f"It offers {', '.join(known)}." if known else "It has none."
-            raise SettingError(f"{name!r} has no option {option!r}. {offers}")
+def _from_catalog(name: str, options: dict) -> tuple[Data, dict[str, int]]:
+    """Return a catalog data set, and how many rows of a split come first in every draw."""
+    entry, make = catalog.find(name), SOURCES[name]
+    offered = inspect.signature(make).parameters
+    _check_options(options, list(offered), name)
     source = make(**options)
-    chosen = {
-        option: options.get(option, parameter.default)
-        for option, parameter in inspect.signature(make).parameters.items()
-    }
-    content = json.dumps([
-        chosen, [catalog.ARCHIVES[archive].sha256 for archive in entry.archives], _code_hash(),
-    ])
+    chosen = {key: options.get(key, parameter.default) for key, parameter in offered.items()}
+    archives = [catalog.ARCHIVES[archive].sha256 for archive in entry.archives]
+    content = json.dumps([chosen, archives, entry.revision, _code_hash()])
 
     def build(folder: Path) -> None:
         splits = split_rows(source.read(), source)
-        features = _features(splits["train"][0], source)
+        counts = {split: sum(bool(row.get("first")) for row in splits[split]) for split in splits}
+        (folder / "first.json").write_text(json.dumps(counts), encoding="utf-8")
         with _no_progress_bars():
-            DatasetDict({
-                split: Dataset.from_list(rows, features=features) for split, rows in splits.items()
-            }).save_to_disk(str(folder))
+            _to_datasets(splits, source.labels).save_to_disk(str(folder))
 
-    folder = cached_folder(f"data/{name}-{order(content)[:16]}", build)
-    return Data(load_from_disk(str(folder)), name=name, task=source.task,
-                card=str(CARDS / entry.card))
+    folder = fetch.cached_folder(f"data/{name}-{order(content)[:16]}", build)
+    first = json.loads((folder / "first.json").read_text(encoding="utf-8"))
+    card = str(written_here(entry.card))
+    return Data(load_from_disk(str(folder)), name=name, task=source.task, card=card), first
+
+
+def _from_files(path: Path, *, names, task, split, paragraphs=False) -> Data:
+    return _own_data(files.read_own(path, paragraphs=paragraphs), path.name, names, task, split)
+
+
+def _from_hub(name: str, *, names, task, split, config=None, revision=None) -> Data:
+    with _no_progress_bars():
+        rows = files.from_datasets(hub_dataset(name, config, revision))
+    return _own_data(rows, name, names, task, split)
+
+
+def _own_options(options: dict, more: tuple[str, ...]) -> dict:
+    _check_options(options, [*_OWN_COLUMNS, "task", "split", *more], "your own data")
+    return {
+        "names": {column: options.get(column) for column in _OWN_COLUMNS},
+        "task": options.get("task"),
+        "split": tuple(options.get("split", FRACTIONS)),
+        **{key: options[key] for key in more if key in options},
+    }
+
+
+def _own_data(content, name: str, names: dict, task: str | None, split: tuple) -> Data:
+    """Return Data of rows, or of splits of rows; a split that is missing is taken from train."""
+    given = content if isinstance(content, dict) else {"train": content}
+    if "train" not in given:
+        raise DataError(f"{name} has no train split, only {', '.join(given) or 'none'}.")
+    given = {
+        part: files.named_columns(rows, names, f"{name} ({part})" if len(given) > 1 else name)
+        for part, rows in given.items()
+    }
+    task = files.find_task(given["train"], task, name)
+    for part, rows in given.items():
+        files.find_task(rows, task, f"{name} ({part})")
+        files.check_rows(rows, task, name if len(given) == 1 else f"{name} ({part})")
+    absent = [part for part in SPLITS if part not in given]
+    if absent:
+        kept = 1 - sum(share for part, share in zip(SPLITS, split, strict=True) if part in absent)
+        shares = [
+            kept if part == "train" else share if part in absent else 0.0
+            for part, share in zip(SPLITS, split, strict=True)
+        ]
+        parts = files.split_own(given["train"], shares if len(given) > 1 else split, name)
+        given = {part: parts[part] if part == "train" or part in absent else given[part]
+                 for part in SPLITS}
+    labels = None
+    if task == "classification":
+        labels = files.label_names(given, name)
+        numbers = {label: number for number, label in enumerate(labels)}
+        given = {
+            part: [{**row, "label": numbers[str(row["label"])]} for row in rows]
+            for part, rows in given.items()
+        }
+    elif task == "regression":
+        given = {
+            part: [{**row, "label": float(row["label"])} for row in rows]
+            for part, rows in given.items()
+        }
+    return Data(_to_datasets(given, labels), name=name, task=task)
+
+
+def _check_options(options: dict, offered: list[str], name: str) -> None:
+    for option in options:
+        if option not in offered:
+            hint = catalog.nearest(option, offered) if offered else "It has none."
+            raise SettingError(f"{option!r} is not an option of {name}. {hint}")
+
+
+def _to_datasets(splits: dict[str, list[dict]], labels: tuple[str, ...] | None) -> DatasetDict:
+    """Return the rows as datasets whose columns have the same types in every split."""
+    sample: dict = {}  # the first value of each column that has one
+    for row in (row for rows in splits.values() for row in rows):
+        for column, value in row.items():
+            if sample.get(column) in (None, []):
+                sample[column] = value
+    columns = [column for column in sample if column not in ("split", "first")]
+    features = Features({
+        column: ClassLabel(names=list(labels)) if column == "label" and labels
+        else _feature(sample[column]) for column in columns
+    })
+    return DatasetDict({
+        split: Dataset.from_dict(
+            {column: [row.get(column) for row in rows] for column in columns}, features=features
+        )
+        for split, rows in splits.items()
+    })
+
+
+def _feature(value):
+    if isinstance(value, list):
+        return List(_feature(value[0]) if value else Value("string"))
+    kinds = {bool: "bool", int: "int64", float: "float64"}
+    return Value(kinds.get(type(value), "string"))
 
 
 @cache
 def _code_hash() -> str:
     folder = Path(__file__).parent
-    return order(*(folder.joinpath(file).read_text(encoding="utf-8") for file in _CODE))
+    code = [folder.joinpath(file).read_text(encoding="utf-8") for file in _CODE]
+    return order(*code, written_here("capitals.csv").read_text(encoding="utf-8"))
 
 
 @contextmanager
 def _no_progress_bars():
     """Silence the bars of `datasets` for a step that takes milliseconds."""
-    import datasets
-
-    shown = datasets.are_progress_bars_disabled() is False
-    datasets.disable_progress_bars()
+    silent = are_progress_bars_disabled()
+    disable_progress_bars()
     try:
         yield
     finally:
-        if shown:
-            datasets.enable_progress_bars()
+        if not silent:
+            enable_progress_bars()
 
 
-def _features(row: dict, source: Source) -> Features:
-    features = {}
-    for column, value in row.items():
-        if column == "label" and source.labels:
-            features[column] = ClassLabel(names=list(source.labels))
-        elif isinstance(value, list):
-            features[column] = List(Value("string"))
-        else:
-            kinds = {bool: "bool", int: "int64", float: "float64"}
-            features[column] = Value(kinds.get(type(value), "string"))
-    return Features(features)
-
-
-def _draw(data: DatasetDict, split: str, n: int | None, seed: int) -> Dataset:
+def _draw(data: Data, split: str, n: int | None, seed: int, first: int) -> Dataset:
     import numpy as np
 
     rows = data[split]
@@ -180,16 +279,17 @@ def _draw(data: DatasetDict, split: str, n: int | None, seed: int) -> Dataset:
         )
     drawn = np.random.default_rng([seed, SPLITS.index(split)]).permutation(len(rows))
     if data.task == "instruction" and "kind" in rows.column_names:
-        drawn = _in_turn(drawn, rows["kind"][:])
+        drawn = _in_turn(drawn, np.array(rows["kind"][:]))
+    drawn = np.concatenate([np.arange(first), drawn[drawn >= first]])
     return rows.select(drawn[:n])
 
 
-def _in_turn(drawn, kinds: list[str]):
+def _in_turn(drawn, kinds):
     """Return the order with the kinds taking turns, so that a small draw has as many of each."""
-    place: dict[str, int] = {}
-    turns = []
-    for position in drawn:
-        kind = kinds[position]
-        place[kind] = place.get(kind, 0) + 1
-        turns.append(place[kind])
-    return [position for _, position in sorted(zip(turns, drawn, strict=True), key=lambda t: t[0])]
+    import numpy as np
+
+    turns = np.empty(len(drawn), int)
+    for kind in np.unique(kinds):
+        chosen = kinds[drawn] == kind
+        turns[chosen] = np.arange(chosen.sum())
+    return drawn[np.argsort(turns, kind="stable")]

@@ -318,7 +318,7 @@ def _language(model, dataset, found, generate, max_new_tokens, stop, common):
 
 
 def chrf(texts, references):
-    """Character F-score of each text against its reference, 0 to 100 (Popović 2015, by sacrebleu)."""
+    """Character F-score of each text, 0 to 100 (Popović 2015, by sacrebleu)."""
     from sacrebleu.metrics import CHRF
 
     metric = CHRF()

@@ -174,7 +174,10 @@ class Claim:
 
     def row(self):
         """The claim as a table row: a dict of strings."""
-        show = lambda e: "" if e is None else str(Estimate(**e))
+
+        def show(estimate):
+            return "" if estimate is None else str(Estimate(**estimate))
+
         kind, limit = next(iter(self.bound.items()))
         word = (
             ("held" if self.held else "NOT held")
@@ -263,7 +266,7 @@ def claim(text, after, before=None, *, metric=None, at_least=None, at_most=None,
 
 
 def conclude():
-    """End a lesson: show its claims together, and on the profiles cpu and gpu insist that they hold.
+    """End a lesson: show its claims, and on the profiles cpu and gpu insist that they hold.
 
     Returns nothing. Raises ClaimNotHeld, naming the claims that failed, when one was judged and
     did not hold, or when the lesson made none. Start-over: the list of claims is emptied.

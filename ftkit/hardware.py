@@ -1,4 +1,4 @@
-"""What this machine can do, and what ftkit therefore chooses: each choice is a pure function of a described machine."""
+"""What this machine can do, and what ftkit chooses for it: pure functions of a description."""
 
 import os
 from contextlib import contextmanager
@@ -144,7 +144,7 @@ def _cpu_name():
 
 
 def choose_dtype(machine):
-    """The number format for matrix products while training. Returns a Choice of "bf16", "fp16" or "float32"."""
+    """Number format of matrix products in training: a Choice of "bf16", "fp16" or "float32"."""
     if machine.device == "cuda":
         if machine.capability >= (8, 0):
             return Choice("bf16", f"bf16: {machine.name} multiplies it in tensor cores")
@@ -159,7 +159,7 @@ def choose_dtype(machine):
 
 
 def choose_attention(machine, length):
-    """The attention kernel for sequences of about `length` tokens. Returns a Choice of "eager" or "sdpa"."""
+    """Attention kernel for sequences of about `length` tokens: a Choice of "eager" or "sdpa"."""
     if machine.device == "cpu" and length <= SHORT:
         return Choice("eager", f"plain attention: faster than SDPA on a CPU up to {SHORT} tokens")
     return Choice("sdpa", "SDPA attention: the fused kernel saves time and memory")
@@ -177,7 +177,7 @@ def estimate_memory(
     quantization=None,
     labelled=1.0,
 ):
-    """Bytes that one training step needs at its peak: weights, gradients, AdamW, activations, logits.
+    """Bytes that a training step needs at its peak: weights, gradients, AdamW, activations, logits.
 
     trainable: the share of the parameters that is trained. labelled: the share of the positions
     that the head scores (causal models score labelled positions only).
@@ -204,7 +204,7 @@ def estimate_memory(
 
 
 def choose_quantization(machine, shape):
-    """Whether the frozen weights must be held in 4 bits (QLoRA). Returns a Choice of "nf4" or None."""
+    """Whether frozen weights must be held in 4 bits (QLoRA): a Choice of "nf4" or None."""
     if machine.device != "cuda":
         return Choice(None, "weights as they are: 4-bit training needs CUDA")
     needed = shape.parameters * 2 * 1.3
@@ -316,7 +316,7 @@ def matrix_peak(dtype="float32", size=2048, repeats=5):
 
 @contextmanager
 def measured():
-    """Measure a block of code. Yields a namespace that afterwards has seconds, peak_memory and energy.
+    """Measure a block of code: yields a namespace that gets seconds, peak_memory and energy.
 
     peak_memory: bytes of this process (on CUDA, of the device). energy: joules of the processor
     package where the system lets it be read, else None.

@@ -14,7 +14,7 @@ TRANSLATE = "Translate English to French"
 NAME = "Give the medical term for this definition"
 EXTRACT = "Extract the finding that is present and the one that is absent as JSON"
 
-# The record that the course takes as its example; always trained on.
+# The record that the course takes as its example; it comes first in every draw.
 EXAMPLE = {
     "kind": "translate",
     "instruction": TRANSLATE,
@@ -79,7 +79,8 @@ def _pair(source: str, target: str, kind: str) -> dict:
 def records() -> list[dict]:
     """Return the records of all kinds; the course's example first."""
     terms = phenotypes.read_terms()
-    example = {**EXAMPLE, "group": normalized(EXAMPLE["input"]), "split": "train"}
+    group = normalized(EXAMPLE["input"])
+    example = {**EXAMPLE, "group": group, "split": "train", "first": True}
     # a term is in the split it has in "phenotype-definitions"
     named = [{**row, "split": split_of(row["group"])} for row in naming(terms)]
     return [example, *translating(), *named, *extracting(terms)]

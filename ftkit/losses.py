@@ -19,7 +19,7 @@ def inner(net):
 
 
 def backbone(net):
-    """The part of a language model below its head: returns hidden states, shape (batch, tokens, hidden)."""
+    """The part of a language model below its head: gives hidden states (batch, tokens, hidden)."""
     return inner(net).base_model
 
 

@@ -71,7 +71,7 @@ class Model:
         )
 
     def save(self, folder):
-        """Write weights (safetensors), tokenizer and task to `folder`; load_model(folder) reads them.
+        """Write weights (safetensors), tokenizer and task to `folder`, for load_model(folder).
 
         A peft model is stored as its adapter alone, with the name of its base. Returns the path.
         """
@@ -133,7 +133,7 @@ def load_model(
 
 
 def _folder(source, revision):
-    """The local folder that holds `source`, fetched or converted first where needed, and its name."""
+    """The local folder of `source`, fetched or converted first where needed, and its name."""
     text = str(source)
     if Path(text).is_dir():
         return Path(text), text
@@ -269,7 +269,7 @@ def _network(folder, config, task, pretrained, dtype, seed):
             if "Unrecognized configuration class" not in str(error):
                 raise
             raise SettingError(
-                f"a {config.model_type} model cannot do task {task!r}; choose another task or model."
+                f"a {config.model_type} model cannot do task {task!r}; choose another of either."
             ) from error
 
 
@@ -299,7 +299,7 @@ def _load_adapter(folder, task, labels, card, dtype, seed):
 
 
 def trainable_summary(model):
-    """What is trained: {"trained": parameters, "total": parameters, "share": 0..1, "bytes": to store}."""
+    """What is trained: counts "trained" and "total", "share" (0 to 1) and "bytes" to store."""
     trained = [p for p in model.net.parameters() if p.requires_grad]
     count = sum(p.numel() for p in trained)
     total = sum(p.numel() for p in model.net.parameters())
@@ -312,7 +312,7 @@ def trainable_summary(model):
 
 
 def blocks(net):
-    """The list of transformer blocks of a network, lowest first (its longest list of modules).
+    """The transformer blocks of a network, lowest first (its longest list of modules).
 
     Raises SettingError for a network without one.
     """

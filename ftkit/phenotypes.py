@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ftkit.fetch import read_member
 from ftkit.splits import normalized, order
@@ -25,6 +26,11 @@ class Term:
     synonyms: list[str] = field(default_factory=list)
     lay: list[str] = field(default_factory=list)  # the synonyms that a layperson would use
     obsolete: bool = False
+
+    @cached_property
+    def names(self) -> set[str]:
+        """The name and the synonyms, normalized."""
+        return {normalized(name) for name in (self.name, *self.synonyms)}
 
 
 def read_terms() -> dict[str, Term]:
@@ -117,11 +123,10 @@ def lay_choices(terms: dict[str, Term], n_choices: int = 10) -> list[dict]:
 
 
 def _choice(term: Term, question: str, terms: dict[str, Term], n_choices: int) -> dict | None:
-    asked = normalized(question)
+    asked, right = normalized(question), normalized(term.name)
     others: dict[str, str] = {}  # by normalized name, so that no two choices read the same
     for relative in _relatives(term, terms):
-        names = {normalized(name) for name in (relative.name, *relative.synonyms)}
-        if asked not in names and normalized(term.name) not in names:
+        if asked not in relative.names and right not in relative.names:
             others.setdefault(normalized(relative.name), relative.name)
         if len(others) == n_choices - 1:
             break

@@ -256,13 +256,12 @@ def show_examples(dataset, before, after, n=6, which="flips", metric="accuracy",
     rows = []
     for i in index:
         row = dataset[int(i)]
-        name = lambda ev, i, row=row: _answer(ev, i, row)
         rows.append(
             {
                 field: _cut(row[field]),
                 "right answer": _truth(after, i, row),
-                "before": name(before, i),
-                "after": name(after, i),
+                "before": _answer(before, i, row),
+                "after": _answer(after, i, row),
                 "flip": "gained" if i in found.gained else "lost" if i in found.lost else "",
             }
         )

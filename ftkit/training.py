@@ -146,8 +146,9 @@ def fit(
     if not quiet:
         print(
             f"{trainable['trained']:,} of {trainable['total']:,} parameters are trained "
-            f"({trainable['share']:.2%}); {len(rows):,} examples, {updates:,} updates\n{plan.why[0]}"
+            f"({trainable['share']:.2%}); {len(rows):,} examples, {updates:,} updates"
         )
+        print(plan.why[0])
     keep = KeepBest(patience) if patience else None
     try:
         trainer = _trainer(tuned, settings, rows, held, extra, keep, quiet, plan)

@@ -20,7 +20,7 @@ class Freeze:
     top: int = 0
 
     def apply(self, model):
-        """Freeze `model` but for its top. Returns the same model; raises SettingError if too few blocks."""
+        """Freeze all but the top. Returns the model; SettingError when it has too few blocks."""
         layers = blocks(model.net)
         if not 0 <= self.top <= len(layers):
             raise SettingError(
