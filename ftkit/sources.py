@@ -225,7 +225,13 @@ def _choice_row(question: str, choices: list[str], answer: int) -> dict:
 
 
 def django_fr() -> Source:
-    return Source(instructions.french_strings, "pairs", ("source",), fractions=(0.6, 0.1, 0.3))
+    return Source(instructions.django_strings, "pairs", ("source",), fractions=(0.6, 0.1, 0.3))
+
+
+def jupyterlab_fr() -> Source:
+    return Source(
+        instructions.jupyterlab_strings, "pairs", ("source",), fractions=(0.6, 0.1, 0.3)
+    )
 
 
 def instruction_records() -> Source:
@@ -350,6 +356,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "commonsense-qa": commonsense_qa,
     "openbook-qa": openbook_qa,
     "django-fr": django_fr,
+    "jupyterlab-fr": jupyterlab_fr,
     "instructions": instruction_records,
     "crows-pairs": crows_pairs,
     "privacy-policy": privacy_policy,
