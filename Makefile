@@ -28,7 +28,7 @@ setup: .venv/.ready
 	  "Install one (Debian: apt install python3 python3-venv; macOS: brew install python)."; exit 1; }
 	@$(PY) -m pip install --quiet --disable-pip-version-check "pip>=23.1"
 	@echo "set-up: packages pinned in constraints.txt (some minutes the first time)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check \
+	@$(PY) -m pip install --disable-pip-version-check \
 	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e ".[test,lab]"
 	@touch $@
 

@@ -7,8 +7,7 @@ The copies keep the committed outputs, so that cells marked NBVAL_CHECK_OUTPUT a
 import sys
 from pathlib import Path
 
-import nbformat
-from papermill.parameterize import parameterize_notebook
+from papermill import execute_notebook
 
 from ftkit import notebook as nb
 
@@ -21,14 +20,11 @@ def write_copies(folder):
     for path in sorted(NOTEBOOKS.rglob("[0-9][0-9]_*.ipynb")):
         if ".ipynb_checkpoints" in path.parts:
             continue
-        copy = nbformat.read(path, as_version=4)
-        copy.metadata["papermill"] = {}  # papermill expects a place for its notes
-        if "profile" in nb.parameters(nb.read(path), path.name):
-            copy = parameterize_notebook(copy, {"profile": "smoke"}, kernel_name="python3",
-                                         language="python")
         target = folder / path.relative_to(NOTEBOOKS)
         target.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(copy, target)
+        known = nb.parameters(nb.read(path), path.name)
+        execute_notebook(path, target, {"profile": "smoke"} if "profile" in known else {},
+                         prepare_only=True, kernel_name="python3", language="python")
 
 
 if __name__ == "__main__":
