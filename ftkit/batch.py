@@ -90,7 +90,8 @@ def _run_all(lessons, limits, workers, resume, report, live):
                     running.append(Running(lesson, limits, workers))
                 except OSError as error:
                     records[lesson.name] = lesson.record(
-                        "disk", f"could not start: {error.strerror} ({error.filename})")
+                        "disk", f"could not start in {lesson.out}: {error.strerror}. Free some "
+                        "space there, or choose another --out")
                     report(_line(records[lesson.name]))
             time.sleep(POLL)
             if live:

@@ -132,7 +132,7 @@ def _list(entries):
 
     rows = [("name", "task", "download", "licence", "cached", "what it is")]
     for entry in entries:
-        size = f"{entry.size / 1e6:.0f} MB" if entry.archives else "with ftkit"
+        size = f"{entry.size / 1e6:.1f} MB" if entry.archives else "with ftkit"
         cached = "yes" if all(map(fetch.is_cached, entry.archives)) else "no"
         rows.append((entry.name, entry.task, size, entry.licence, cached, entry.title))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
@@ -213,9 +213,7 @@ def _bytes(text):
 
 
 def _runs(options):
-    from ftkit.runs import runs
-
-    frame = runs(options.folder)
+    frame = ftkit.runs(options.folder)
     print("no runs are recorded there yet" if frame.empty else frame.to_string(index=False))
 
 

@@ -3,13 +3,17 @@
 import json
 import os
 
-# Before torch is loaded: the workers of a parallel run share the cores.
-_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _workers)))
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+import pytest
 
-import pytest  # noqa: E402
+
+def pytest_configure(config):
+    """Before torch is loaded: the workers of a parallel run share the cores."""
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    if workers == 1 and getattr(config.option, "numprocesses", None):
+        return  # this process only hands out the tests, and its workers would inherit its number
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 @pytest.fixture(autouse=True)
