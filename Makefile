@@ -6,6 +6,8 @@ PY := .venv/bin/python
 TORCH_INDEX ?=
 PROFILE ?= cpu
 OUT ?= artifacts
+# More for the batch, such as ARGS="--fresh" or ARGS="-p seed 7".
+ARGS ?=
 PYTEST_WORKERS ?= 2
 SMOKE := build/smoke
 
@@ -28,8 +30,8 @@ setup: .venv/.ready
 	  "Install one (Debian: apt install python3 python3-venv; macOS: brew install python)."; exit 1; }
 	@$(PY) -m pip install --quiet --disable-pip-version-check "pip>=23.1"
 	@echo "set-up: packages pinned in constraints.txt (some minutes the first time)"
-	@$(PY) -m pip install --disable-pip-version-check \
-	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e ".[test,lab]"
+	@index="$(TORCH_INDEX)"; $(PY) -m pip install --disable-pip-version-check \
+	  $${index:+--extra-index-url "$$index"} -c constraints.txt -e ".[test,lab]"
 	@touch $@
 
 # Prints one line and downloads nothing when the cache has everything.
@@ -37,12 +39,12 @@ data: .venv/.ready
 	@.venv/bin/ftkit fetch --all
 
 run: data
-	@.venv/bin/ftkit batch notebooks --profile $(PROFILE) --out $(OUT)
+	@.venv/bin/ftkit batch notebooks --profile $(PROFILE) --out $(OUT) $(ARGS)
 
 # The lessons are tested as copies on the smoke profile; their committed outputs stay as they are.
 test: data
 	@rm -rf $(SMOKE) && $(PY) tests/smoke_copies.py $(SMOKE)
-	@FTKIT_RUNS="$(CURDIR)/$(SMOKE)/runs" $(PY) -m pytest tests $(SMOKE) \
+	@FTKIT_RUNS="$$PWD/$(SMOKE)/runs" $(PY) -m pytest tests $(SMOKE) \
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
 	  -n $(PYTEST_WORKERS) --dist loadfile
 
