@@ -40,14 +40,15 @@ class Data(DatasetDict):
     """A `datasets.DatasetDict` with "train", "validation" and "test", and what they are.
 
     name; task ("classification", "choice", …); card, the path of its description, "" where there
-    is none.
+    is none; rows_read, how many rows the source had before duplicates were removed.
     """
 
-    def __init__(self, splits, *, name: str, task: str, card: str = ""):
+    def __init__(self, splits, *, name: str, task: str, card: str = "", rows_read: int = 0):
         super().__init__(splits)
         self.name = name
         self.task = task
         self.card = card
+        self.rows_read = rows_read
 
     @property
     def labels(self) -> list[str] | None:
@@ -98,7 +99,9 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
         )
     sizes = dict(zip(SPLITS, (n_train, n_validation, n_test), strict=True))
     drawn = {split: _draw(data, split, sizes[split], seed, first.get(split, 0)) for split in SPLITS}
-    return Data(drawn, name=data.name, task=data.task, card=data.card)
+    return Data(
+        drawn, name=data.name, task=data.task, card=data.card, rows_read=data.rows_read
+    )
 
 
 def _is_hub_id(name: str, path: Path) -> bool:
@@ -158,18 +161,21 @@ def _from_catalog(name: str, options: dict) -> tuple[Data, dict[str, int]]:
     content = json.dumps([chosen, archives, entry.revision, _code_hash()])
 
     def build(folder: Path) -> None:
-        splits = split_rows(source.read(), source)
-        counts = {split: sum(bool(row.get("first")) for row in splits[split]) for split in splits}
-        (folder / "first.json").write_text(json.dumps(counts), encoding="utf-8")
+        rows = source.read()
+        splits = split_rows(rows, source)
+        first = {split: sum(bool(row.get("first")) for row in splits[split]) for split in splits}
+        facts = {"rows_read": len(rows), "first": first}
+        (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
         with _no_progress_bars():
             _to_datasets(splits, source.labels).save_to_disk(str(folder))
 
     folder = fetch.cached_folder(f"data/{name}-{order(content)[:16]}", build)
-    first = json.loads((folder / "first.json").read_text(encoding="utf-8"))
-    card = str(written_here(entry.card))
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     # in memory, or `map` would keep its results beside the files of the cache
     splits = load_from_disk(str(folder), keep_in_memory=True)
-    return Data(splits, name=name, task=source.task, card=card), first
+    data = Data(splits, name=name, task=source.task, card=str(written_here(entry.card)),
+                rows_read=facts["rows_read"])
+    return data, facts["first"]
 
 
 def _from_files(path: Path, *, names, task, split, paragraphs=False) -> Data:
@@ -228,7 +234,8 @@ def _own_data(content, name: str, names: dict, task: str | None, split: tuple) -
             part: [{**row, "label": float(row["label"])} for row in rows]
             for part, rows in given.items()
         }
-    return Data(_to_datasets(given, labels), name=name, task=task)
+    count = sum(len(rows) for rows in given.values())
+    return Data(_to_datasets(given, labels), name=name, task=task, rows_read=count)
 
 
 def _check_options(options: dict, offered: list[str], name: str) -> None:

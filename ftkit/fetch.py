@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from ftkit.catalog import ARCHIVES, Archive, ModelEntry, find, nearest
+from ftkit.catalog import ARCHIVES, Archive, ModelEntry, nearest
 from ftkit.errors import FetchError
 
 Progress = Callable[[int, int], None]  # bytes so far, bytes in all
@@ -171,22 +171,6 @@ def cached_folder(key: str, build: Callable[[Path], None]) -> Path:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return final
-
-
-def fetch_all(names: Iterable[str] = (), *, progress: Callable | None = None) -> list[Path]:
-    """Fetch the archives behind catalog names (default: all) and return their paths.
-
-    names: models, data sets or archives. progress(archive, done, total) is called per archive.
-    """
-    archives: dict[str, None] = {}
-    for name in names:
-        for archive in [name] if name in ARCHIVES else find(name).archives:
-            archives[archive] = None
-    paths = []
-    for name in archives or ARCHIVES:
-        report = (lambda done, total, name=name: progress(name, done, total)) if progress else None
-        paths.append(fetch(name, progress=report))
-    return paths
 
 
 def _archive(name: str) -> Archive:
