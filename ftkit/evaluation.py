@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ftkit import evidence, losses
+from ftkit import cache, evidence, losses
 from ftkit.batching import Collator, by_length, encode
 from ftkit.errors import DataError, SettingError
 from ftkit.hardware import choose_dtype, this_machine
@@ -136,6 +136,7 @@ def evaluate(
     max_new_tokens=32,
     stop=None,
     loss_on="response",
+    trunk_cache=True,
 ):
     """Measure a model on a held-out split.
 
@@ -143,12 +144,14 @@ def evaluate(
     classification gives accuracy, macro_f1, f1_<label>, loss, calibration_error; tagging accuracy
     over words; choice accuracy and loss; regression rmse, mae, pearson; language models
     loss (nats a token) and perplexity; generate=True adds exact_match and chrf of greedy answers.
-    batch_size: examples run side by side. max_length: tokens.
+    batch_size: examples run side by side. max_length: tokens. trunk_cache: run the blocks below
+    the lowest trainable one once for each text, also over several evaluations (cache.py).
     Returns an Evaluation. Where the data has a column `group`, intervals resample whole groups.
     Raises DataError when columns are missing or there are no rows.
     """
     rows = encode(dataset, model, max_length=max_length, loss_on=loss_on)
-    found = _forward(model, rows, batch_size or BATCH)
+    with cache.trunk(model.net, wanted=trunk_cache and model.task == "causal-lm"):
+        found = _forward(model, rows, batch_size or BATCH)
     common = {"dataset": dataset, "groups": _groups(dataset)}
     if model.task in ("causal-lm", "masked-lm", "seq2seq-lm"):
         return _language(model, dataset, found, generate, max_new_tokens, stop, common)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import transformers
 
-from ftkit import hardware, losses, records
+from ftkit import cache, hardware, losses, records
 from ftkit.batching import Collator, SimilarLength, encode
 from ftkit.errors import DataError, SettingError
 from ftkit.methods import Full
@@ -84,6 +84,7 @@ def fit(
     resume=False,
     name=None,
     quiet=False,
+    trunk_cache=True,
     **trainer_arguments,
 ):
     """Train a copy of a model; the model given stays as it is.
@@ -93,6 +94,7 @@ def fit(
     batch_size: examples for each update; split into smaller batches where memory asks for it.
     patience: stop after so many evaluations without a lower validation loss, and go back to the
     best weights. warmup: share of the updates. loss_on: "response" or "all" tokens of records.
+    trunk_cache: run frozen lower blocks once for each text (cache.py) where that changes nothing.
     checkpoint_dir: keep checkpoints there, and with resume=True go on from the last of them.
     Everything else that TrainingArguments or Trainer take passes through by name.
     Returns a Run. Raises SettingError for an unknown argument, DataError for data that cannot be
@@ -157,7 +159,14 @@ def fit(
             if resume and checkpoint_dir and Path(checkpoint_dir).is_dir()
             else None
         )
-        with hardware.measured() as used, _forward_for(tuned, extra):
+        wanted = trunk_cache and tuned.task == "causal-lm" and not passed.get("torch_compile")
+        with (
+            hardware.measured() as used,
+            _forward_for(tuned, extra),
+            cache.trunk(tuned.net, wanted=wanted, training=True) as chosen,
+        ):
+            if chosen.why and not quiet:
+                print(chosen.why)
             trainer.train(resume_from_checkpoint=last)
     finally:
         if scratch:
