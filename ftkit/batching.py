@@ -12,10 +12,13 @@ LOSS_ON = ("response", "all")
 
 
 class Encoded(torch.utils.data.Dataset):
-    """Token ids of a data set, one dict of lists an example, and each one's length."""
+    """Token ids of a data set, one dict of lists an example, and each one's length.
 
-    def __init__(self, rows, lengths):
-        self.rows, self.lengths = rows, np.asarray(lengths)
+    families: a number an example, the same where the choices are the same; None for other tasks.
+    """
+
+    def __init__(self, rows, lengths, families=None):
+        self.rows, self.lengths, self.families = rows, np.asarray(lengths), families
 
     def __len__(self):
         return len(self.rows)
@@ -64,7 +67,13 @@ def encode(dataset, model, *, max_length=None, loss_on="response"):
     limit = min(max_length or MAX_LENGTH, _longest(model))
     rows = _ENCODERS[model.task](dataset, model, limit, loss_on)
     lengths = [len(r["input_ids"]) if "input_ids" in r else len(r["question"]) for r in rows]
-    return Encoded(rows, lengths)
+    return Encoded(rows, lengths, _families(rows) if model.task == "choice" else None)
+
+
+def _families(rows):
+    number = {}
+    keys = (tuple(sorted(map(tuple, row["choices"]))) for row in rows)
+    return np.array([number.setdefault(key, len(number)) for key in keys])
 
 
 def _longest(model):
@@ -289,7 +298,30 @@ class SimilarLength(torch.utils.data.Sampler):
         return iter(np.concatenate([*full, *short]).tolist() if len(order) else [])
 
 
+class SameChoices(SimilarLength):
+    """Draw examples in random order, but those with the same choices one after the other.
+
+    A batch encodes each of its choices once, so that questions about the same ten cost two texts
+    each in place of eleven. The order of the families changes with each epoch.
+    """
+
+    def __init__(self, families, batch_size, seed=0):
+        super().__init__(families, batch_size, seed)
+
+    def __iter__(self):
+        random = np.random.default_rng((self.seed, self.epoch))
+        order = random.permutation(len(self.lengths))
+        rank = random.permutation(self.lengths.max() + 1)[self.lengths[order]]
+        self.epoch += 1
+        return iter(order[np.argsort(rank, kind="stable")].tolist())
+
+
 def by_length(encoded, batch_size):
-    """Index lists for evaluation, longest first: what does not fit fails at once."""
+    """Index lists for evaluation, longest first: what does not fit fails at once.
+
+    Questions with the same choices stay together, so that a batch encodes them once.
+    """
     order = np.argsort(-encoded.lengths, kind="stable")
+    if getattr(encoded, "families", None) is not None:
+        order = order[np.argsort(encoded.families[order], kind="stable")]
     return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]

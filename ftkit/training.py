@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from ftkit import cache, hardware, losses, records
-from ftkit.batching import Collator, SimilarLength, encode
+from ftkit.batching import Collator, SameChoices, SimilarLength, encode
 from ftkit.errors import DataError, SettingError
 from ftkit.methods import Full
 from ftkit.models import Model, trainable_summary
@@ -276,6 +276,8 @@ class KitTrainer(transformers.Trainer):
         if chosen or not hasattr(dataset, "lengths"):
             return super()._get_train_sampler(train_dataset)
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        if getattr(dataset, "families", None) is not None:
+            return SameChoices(dataset.families, size, self.args.seed)
         return SimilarLength(dataset.lengths, size, self.args.seed)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
