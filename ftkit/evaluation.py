@@ -149,6 +149,11 @@ def evaluate(
     Returns an Evaluation. Where the data has a column `group`, intervals resample whole groups.
     Raises DataError when columns are missing or there are no rows.
     """
+    if model.task == "encoder":
+        raise SettingError(
+            "an encoder without a head has nothing to evaluate; load it with "
+            'task="classification", "choice" or another.'
+        )
     rows = encode(dataset, model, max_length=max_length, loss_on=loss_on)
     with cache.trunk(model.net, wanted=trunk_cache and model.task == "causal-lm"):
         found = _forward(model, rows, batch_size or BATCH)
@@ -159,11 +164,6 @@ def evaluate(
         references = np.asarray(dataset["label"], dtype=float)
         values = np.concatenate(found["logits"]).ravel()
         return Evaluation(_regression(values, references), values, references, **common)
-    if model.task == "encoder":
-        raise SettingError(
-            "an encoder without a head has nothing to evaluate; load it with "
-            'task="classification", "choice" or another.'
-        )
     if model.task == "tagging":
         return _tags(model, rows, found, common)
     probabilities = _softmax(found["logits"])

@@ -107,7 +107,7 @@ def fit(
     trainable = trainable_summary(tuned)
     rows = encode(train, tuned, max_length=max_length, loss_on=loss_on)
     held = encode(validation, tuned, max_length=max_length, loss_on=loss_on) if validation else None
-    _need_labels(rows)
+    _need_labels(tuned.task, rows)
     plan = hardware.plan(
         hardware.this_machine(),
         hardware.shape_of(losses.inner(tuned.net)),
@@ -143,6 +143,7 @@ def fit(
         "disable_tqdm": True,
         "logging_steps": max(1, updates // POINTS),
         "prediction_loss_only": True,
+        "label_names": ["labels"],
         "dataloader_pin_memory": hardware.this_machine().device == "cuda",
     } | passed
     if not quiet:
@@ -195,14 +196,15 @@ def _splits(data, patience):
     return train, validation
 
 
-def _need_labels(rows):
-    first = rows.rows[0]
-    if "labels" not in first and "question" not in first and not _unlabelled_task(rows):
+def _need_labels(task, rows):
+    # Masked words are their own labels: the collator draws them.
+    if task == "encoder":
+        raise SettingError(
+            "an encoder without a head has nothing to learn; load it with "
+            'task="classification", "choice", "masked-lm" or another.'
+        )
+    if task != "masked-lm" and "labels" not in rows[0]:
         raise DataError("column 'label' is missing; training needs the right answers.")
-
-
-def _unlabelled_task(rows):
-    return set(rows.rows[0]) == {"input_ids"}  # masked words: the collator makes the labels
 
 
 def _sort_arguments(arguments):

@@ -1,0 +1,101 @@
+"""Without these, a metric could be wrong and every lesson's claim with it."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from datasets import Dataset
+
+import ftkit as ft
+from ftkit.errors import DataError, SettingError
+
+
+def test_batching_does_not_change_an_evaluation():
+    data, model = tiny.reviews(30)["test"], tiny.encoder()
+    one, many = (ft.evaluate(model, data, batch_size=b) for b in (1, 16))
+    np.testing.assert_allclose(one.probabilities, many.probabilities, atol=1e-5)
+    assert one.predictions.tolist() == many.predictions.tolist()
+
+
+def test_perplexity_is_that_of_the_library_over_all_tokens():
+    model = tiny.decoder()
+    texts = ["the film was good", "a cat", "so very dull a plot and music"]
+    total = count = 0.0
+    with torch.no_grad():
+        for text in texts:
+            ids = torch.tensor([model.tokenizer(text)["input_ids"]])
+            n = ids.shape[1] - 1
+            total += model.net(input_ids=ids, labels=ids).loss.item() * n
+            count += n
+    ev = ft.evaluate(model, Dataset.from_dict({"text": texts}))
+    assert ev["loss"].value == pytest.approx(total / count, rel=1e-5)
+    assert ev["perplexity"].value == pytest.approx(np.exp(total / count), rel=1e-5)
+    assert ev["perplexity"].low < ev["perplexity"].value < ev["perplexity"].high
+
+
+def test_regression_metrics_are_those_of_numpy():
+    values, truth = np.array([0.1, 0.5, 0.7, 0.2]), np.array([0.0, 0.6, 0.9, 0.4])
+    from ftkit.evaluation import Evaluation, _regression
+
+    ev = Evaluation(_regression(values, truth), values, truth)
+    assert ev["rmse"].value == pytest.approx(np.sqrt(((values - truth) ** 2).mean()))
+    assert ev["mae"].value == pytest.approx(abs(values - truth).mean())
+    assert ev["pearson"].value == pytest.approx(np.corrcoef(values, truth)[0, 1])
+
+
+def test_calibration_error_by_hand():
+    probabilities = np.array([[0.1, 0.9]] * 10 + [[0.35, 0.65]] * 10)
+    truth = np.array([1] * 5 + [0] * 5 + [1] * 10)
+    ev = ft.from_predictions(probabilities.argmax(1), truth, probabilities=probabilities)
+    assert ev["calibration_error"].value == pytest.approx((abs(0.9 - 0.5) + abs(0.65 - 1)) / 2)
+    assert ev["loss"].value == pytest.approx(-np.log(probabilities[range(20), truth]).mean())
+
+
+def test_generated_answers_are_compared_with_the_right_ones():
+    model = tiny.decoder()
+    data = Dataset.from_dict(
+        {"prompt": ["the film was", "a cat is"], "response": [" good", " warm"]}
+    )
+    ev = ft.evaluate(model, data, generate=True, max_new_tokens=3)
+    assert len(ev.texts) == 2
+    assert {"exact_match", "chrf", "perplexity"} <= set(ev.metrics)
+    same = data.map(lambda row, i: {"response": ev.texts[i]}, with_indices=True)
+    assert ft.evaluate(model, same, generate=True, max_new_tokens=3)["exact_match"].value == 1
+
+
+def test_the_choice_is_the_nearest_by_cosine():
+    model = tiny.encoder("choice")
+    data = Dataset.from_dict(
+        {
+            "question": ["the cat", "good", "film"],
+            "answer": [0, 1, 0],
+            "choices": [["the cat", "dog"], ["a", "good"], ["film", "cat", "dog"]],
+        }
+    )
+    assert ft.evaluate(model, data)["accuracy"].value == 1
+
+
+def test_own_scores_become_an_evaluation():
+    ev = ft.from_scores("loss", [2.0, 6.0], [1, 3])
+    assert ev["loss"].value == 2
+    assert ev.per_example("loss").tolist() == [2, 2]
+
+
+def test_the_confusion_matrix_counts_references_by_row():
+    ev = ft.from_predictions([0, 1, 1], [0, 0, 1], labels=["a", "b"])
+    assert ev.confusion().tolist() == [[1, 1], [0, 1]]
+
+
+def test_wrong_requests_are_explained():
+    data = tiny.reviews(4)["test"]
+    with pytest.raises(DataError, match="'label' is missing"):
+        ft.evaluate(tiny.encoder(), data.remove_columns("label"))
+    with pytest.raises(SettingError, match="encoder without a head"):
+        ft.evaluate(tiny.encoder("encoder"), data)
+    with pytest.raises(DataError, match="2 predictions for 1"):
+        ft.from_predictions([1, 2], [1])
+    with pytest.raises(SettingError, match="confusion"):
+        ft.from_scores("x", [1.0]).confusion()
+    short = Dataset.from_dict({"text": ["a", "a"]})
+    with pytest.raises(DataError, match="no token carries a loss"):
+        ft.evaluate(tiny.decoder(), short)

@@ -1,0 +1,217 @@
+"""Your own files: every format gives the same rows, and what does not fit is explained."""
+
+import json
+
+import datasets
+import pandas as pd
+import pytest
+
+from ftkit.data import load_data
+from ftkit.errors import DataError, SettingError
+from ftkit.splits import SPLITS
+
+WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
+ROWS = [
+    {"review": f"{WORDS[i % 10]} {WORDS[i // 10]} number {i}", "stars": ["bad", "good"][i % 2],
+     "film": f"film {i // 3}"}
+    for i in range(60)
+]
+NAMES = {"text": "review", "label": "stars", "group": "film"}
+
+
+def write(folder, kind, rows=ROWS, name="reviews"):
+    path = folder / f"{name}.{kind}"
+    table = pd.DataFrame(rows)
+    if kind in ("csv", "tsv"):
+        table.to_csv(path, sep="\t" if kind == "tsv" else ",", index=False)
+    elif kind == "jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    elif kind == "json":
+        path.write_text(json.dumps(rows))
+    else:
+        table.to_parquet(path)
+    return path
+
+
+def everything(data, column="text"):
+    return sorted(value for split in SPLITS for value in data[split][column][:])
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "json", "parquet"])
+def test_every_table_format_gives_the_same_rows(tmp_path, kind):
+    data = load_data(write(tmp_path, kind), **NAMES)
+    assert data.task == "classification" and data.labels == ["bad", "good"]
+    assert everything(data) == sorted(row["review"] for row in ROWS)
+    assert data.hash == load_data(write(tmp_path, kind, name="same"), **NAMES).hash
+
+
+def test_groups_stay_together_and_fractions_are_kept(tmp_path):
+    data = load_data(write(tmp_path, "csv"), **NAMES, split=(0.5, 0.25, 0.25))
+    groups = [set(data[split]["group"][:]) for split in SPLITS]
+    assert sum(map(len, groups)) == 20
+    assert 24 <= len(data["train"]) <= 36 and len(data["test"]) >= 9
+
+
+def test_saved_data_set_folder(tmp_path):
+    saved = datasets.DatasetDict({
+        "train": datasets.Dataset.from_list(ROWS[:40]),
+        "test": datasets.Dataset.from_list(ROWS[40:]),
+    })
+    saved.save_to_disk(str(tmp_path / "saved"))
+    data = load_data(tmp_path / "saved", text="review", label="stars")
+    assert sorted(data["test"]["text"][:]) == sorted(row["review"] for row in ROWS[40:])
+    assert len(data["validation"]) > 0 and len(data["train"]) + len(data["validation"]) == 40
+
+
+def test_folder_of_split_files(tmp_path):
+    for name, rows in (("train", ROWS[:40]), ("dev", ROWS[40:50]), ("test", ROWS[50:])):
+        write(tmp_path, "jsonl", rows, name)
+    data = load_data(str(tmp_path), text="review", label="stars")
+    assert [len(data[split]) for split in SPLITS] == [40, 10, 10]
+
+
+def test_a_catalog_data_set_saved_and_loaded_again(tmp_path):
+    data = load_data("openbook-qa", n_train=20, n_validation=10, n_test=10)
+    data.save_to_disk(str(tmp_path / "saved"))
+    again = load_data(tmp_path / "saved")
+    assert again.task == "choice"
+    assert sorted(again["test"]["question"][:]) == sorted(data["test"]["question"][:])
+
+
+def test_numbers_as_labels(tmp_path):
+    rows = [{"text": row["review"], "label": i % 3} for i, row in enumerate(ROWS)]
+    assert load_data(write(tmp_path, "csv", rows)).labels == ["0", "1", "2"]
+    rows = [{"text": row["review"], "label": i / 3} for i, row in enumerate(ROWS)]
+    data = load_data(write(tmp_path, "csv", rows))
+    assert data.task == "regression" and data.labels is None
+    rows = [{"text": row["review"], "label": i} for i, row in enumerate(ROWS)]
+    assert load_data(write(tmp_path, "csv", rows), task="regression").task == "regression"
+
+
+def test_text_files_by_line_and_by_paragraph(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text("\n\n".join(f"{row['review']}\nsecond line {i}" for i, row in enumerate(ROWS)))
+    assert len(everything(load_data(path))) == 120
+    paragraphs = load_data(path, paragraphs=True)
+    assert paragraphs.task == "text" and len(everything(paragraphs)) == 60
+    assert "alpha alpha number 0 second line 0" in everything(paragraphs)
+
+
+def test_conll_file(tmp_path):
+    path = tmp_path / "news.conll"
+    blocks = [f"{row['review'].split()[0]} NN B-PER\nruns{i} VB O" for i, row in enumerate(ROWS)]
+    path.write_text("-DOCSTART- -X- O\n\n" + "\n\n".join(blocks))
+    data = load_data(path)
+    assert data.task == "tagging" and data["train"][0]["tags"] == ["B-PER", "O"]
+
+
+def bioasq(path, n=30):
+    questions = [
+        {"id": f"q{i}", "type": "yesno", "body": f"{WORDS[i % 10]} {WORDS[i // 10]} cures {i}?",
+         "exact_answer": "Yes" if i % 2 else ["no"],
+         "snippets": [{"text": f"Study {i} says so."}, {"text": f"Study {i} says so."},
+                      {"text": "Another agrees."}]}
+        for i in range(n)
+    ]
+    questions.append({"id": "f", "type": "factoid", "body": "Which?", "exact_answer": [["x"]]})
+    path.write_text(json.dumps({"questions": questions}))
+    return path
+
+
+def test_bioasq_file(tmp_path):
+    data = load_data(bioasq(tmp_path / "BioASQ-training.json"))
+    assert data.task == "classification" and data.labels == ["no", "yes"]
+    assert len(everything(data)) == 30  # only the yes/no questions
+    row = data["train"][0]
+    assert row["text_pair"].endswith("says so. Another agrees.")
+
+
+@pytest.mark.parametrize(("columns", "task"), [
+    (("question", "choices", "answer"), "choice"), (("question", "answers"), "qa"),
+    (("source", "target"), "pairs"), (("prompt", "response"), "response"),
+    (("instruction", "output"), "instruction"), (("tokens", "tags"), "tagging"),
+])
+def test_task_follows_from_the_columns(tmp_path, columns, task):
+    values = {"choices": ["a", "b"], "answer": 1, "answers": ["a"], "tags": ["O"]}
+    rows = [
+        {column: values.get(column, [row["review"]] if column == "tokens" else row["review"])
+         for column in columns}
+        for row in ROWS
+    ]
+    assert load_data(write(tmp_path, "jsonl", rows)).task == task
+
+
+def test_missing_column_lists_those_that_exist(tmp_path):
+    path = write(tmp_path, "csv")
+    with pytest.raises(DataError, match="no column 'txt' .* It has: 'review', 'stars', 'film'"):
+        load_data(path, text="txt")
+    with pytest.raises(DataError, match="fits no task.* 'review', 'stars', 'film'"):
+        load_data(path)
+    with pytest.raises(DataError, match="no column 'tokens' .needed for tagging"):
+        load_data(path, task="tagging")
+    with pytest.raises(DataError, match="task='sorting': expected one of"):
+        load_data(path, text="review", task="sorting")
+
+
+def test_label_unseen_in_training_is_named(tmp_path):
+    write(tmp_path, "csv", ROWS[:50], "train")
+    write(tmp_path, "csv", [{**ROWS[50], "stars": "awful"}, ROWS[51]], "test")
+    with pytest.raises(DataError, match="test split has labels that train has not: awful"):
+        load_data(tmp_path, text="review", label="stars")
+
+
+@pytest.mark.parametrize(("kind", "empty"), [("csv", None), ("jsonl", "  "), ("parquet", None)])
+def test_empty_rows_are_counted_and_located(tmp_path, kind, empty):
+    rows = [*ROWS[:5], {**ROWS[5], "review": empty}, *ROWS[6:]]
+    with pytest.raises(DataError, match=r"1 of 60 rows have an empty 'text' \(first: row 6\)"):
+        load_data(write(tmp_path, kind, rows), **NAMES)
+
+
+def test_tags_and_tokens_of_unequal_length(tmp_path):
+    rows = [{"tokens": ["a", "b"], "tags": ["O", "O"]}, {"tokens": ["a", "b"], "tags": ["O"]}]
+    with pytest.raises(DataError, match="row 2: 2 tokens but 1 tags"):
+        load_data(write(tmp_path, "jsonl", rows))
+
+
+@pytest.mark.parametrize(("name", "content", "words"), [
+    ("a.xlsx", "x", "of no kind that can be read. Expected a file ending in .csv"),
+    ("a.csv", "", "a.csv has no rows"),
+    ("a.jsonl", '{"text": "x"}\n{oops\n', "a.jsonl, line 2 is not JSON"),
+    ("a.jsonl", "[1]\n", "line 1: expected an object"),
+    ("a.json", "{oops", "a.json is not JSON"),
+    ("a.json", '{"rows": []}', "expected a list of objects, or BioASQ"),
+    ("a.json", '{"questions": [{"type": "list", "body": "x"}]}', "no yes/no question"),
+    ("a.parquet", "not parquet", "is not a Parquet file"),
+    ("a.conll", "word\n", "line 1: 'word' has no tag"),
+    ("a.txt", "one\n", "1 rows in 1 groups .* leave none for"),
+])
+def test_files_that_cannot_be_read_say_why(tmp_path, name, content, words):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=words):
+        load_data(tmp_path / name)
+
+
+def test_text_that_is_not_utf8(tmp_path):
+    (tmp_path / "a.txt").write_bytes("déjà".encode("latin-1"))
+    with pytest.raises(DataError, match="not UTF-8"):
+        load_data(tmp_path / "a.txt")
+
+
+def test_paths_that_do_not_exist_and_folders_that_hold_nothing(tmp_path):
+    with pytest.raises(DataError, match="There is no file or folder '/nowhere/reviews.csv'"):
+        load_data("/nowhere/reviews.csv")
+    with pytest.raises(DataError, match="There is no file or folder 'mine/reviews.csv'"):
+        load_data("mine/reviews.csv")
+    with pytest.raises(DataError, match="holds no data set.* It holds nothing"):
+        load_data(tmp_path)
+    write(tmp_path, "csv", name="test")
+    with pytest.raises(DataError, match="holds no data set.* It holds test.csv"):
+        load_data(tmp_path)
+
+
+def test_wrong_options_for_own_files(tmp_path):
+    path = write(tmp_path, "csv")
+    with pytest.raises(SettingError, match="'txt' is not an option of your own data. Did you mean"):
+        load_data(path, txt="review")
+    with pytest.raises(DataError, match="expected three fractions that add up to 1"):
+        load_data(path, **NAMES, split=(0.5, 0.4, 0.4))

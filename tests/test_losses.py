@@ -1,0 +1,84 @@
+"""Without these, the faster loss could teach a model something else than the library's."""
+
+import pytest
+import tiny
+import torch
+
+import ftkit as ft
+from ftkit import losses
+
+
+def batch_of(model, labelled=0.4):
+    torch.manual_seed(1)
+    ids = torch.randint(5, 100, (3, 14))
+    labels = torch.where(torch.rand(ids.shape) < labelled, ids, losses.IGNORED)
+    mask = torch.ones_like(ids)
+    mask[0, 9:] = 0
+    labels[0, 9:] = losses.IGNORED
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def gradients(net):
+    return {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        tiny.decoder,
+        lambda: tiny.decoder("gpt2"),
+        lambda: tiny.decoder(tie_word_embeddings=True),
+    ],
+)
+def test_labels_only_equals_the_library(make, lora):
+    model = make()
+    if lora:
+        model = ft.LoRA(rank=2).apply(model)
+    net, batch = model.net.train(), batch_of(model)
+    assert losses.scores_labels_only(net)
+    wanted = net(**batch).loss
+    wanted.backward()
+    expected = gradients(net)
+    net.zero_grad()
+    with losses.label_only_head(net):
+        found = net(**batch)
+    assert found.logits is None, "the full head was run all the same"
+    found.loss.backward()
+    torch.testing.assert_close(found.loss, wanted)
+    for name, grad in gradients(net).items():
+        torch.testing.assert_close(grad, expected[name], rtol=1e-4, atol=1e-6)
+    assert net(**batch).logits is not None, "the forward was not put back"
+
+
+def test_the_divisor_of_the_trainer_is_used():
+    model, batch = tiny.decoder(), batch_of(None)
+    with losses.label_only_head(model.net):
+        mean = model.net(**batch).loss
+        shared = model.net(**batch, num_items_in_batch=100).loss
+    count = (batch["labels"][:, 1:] != losses.IGNORED).sum()
+    torch.testing.assert_close(shared * 100, mean * count)
+
+
+def test_a_batch_without_labels_is_no_nan():
+    model, batch = tiny.decoder(), batch_of(None)
+    batch["labels"][:] = losses.IGNORED
+    with losses.label_only_head(model.net):
+        loss = model.net(**batch).loss
+    assert loss.item() == 0
+    loss.backward()
+
+
+def test_changed_logits_go_through_the_library():
+    assert not losses.scores_labels_only(tiny.decoder("gemma2").net)
+    assert not losses.scores_labels_only(tiny.seq2seq().net)
+
+
+def test_sentence_vectors_do_not_see_padding():
+    net = tiny.encoder("choice").net
+    ids = torch.randint(5, 100, (1, 6))
+    alone = losses.sentence_vectors(net, ids, torch.ones_like(ids))
+    padded = torch.cat([ids, torch.zeros(1, 4, dtype=torch.long)], 1)
+    mask = (padded != 0).long()
+    torch.testing.assert_close(losses.sentence_vectors(net, padded, mask), alone)
+    assert alone.norm(dim=-1).item() == pytest.approx(1, abs=1e-5)

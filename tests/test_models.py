@@ -1,0 +1,137 @@
+"""Without these, a saved model could come back changed, or a wrong name end in a traceback."""
+
+import pytest
+import tiny
+import torch
+
+import ftkit as ft
+from ftkit import models
+from ftkit.errors import DataError, FetchError, SettingError
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        tiny.decoder,
+        tiny.encoder,
+        tiny.seq2seq,
+        lambda: tiny.encoder("tagging", ("O", "B-PER")),
+        lambda: tiny.encoder("regression"),
+        lambda: tiny.encoder("choice"),
+    ],
+)
+def test_a_saved_model_comes_back_the_same(make, tmp_path):
+    model = make()
+    folder = model.save(tmp_path / "model")
+    again = ft.load_model(folder)
+    assert again.hash() == model.hash()
+    assert (again.task, again.labels, again.name) == (model.task, model.labels, model.name)
+    assert not list(tmp_path.glob(".*")), "a half-written folder was left behind"
+    assert not list(folder.rglob("*.bin")), "weights must be safetensors"
+
+
+def test_a_low_rank_model_comes_back_on_its_base(tmp_path):
+    base_folder = tiny.decoder().save(tmp_path / "base")
+    tuned = ft.LoRA(rank=2).apply(ft.load_model(base_folder))
+    for name, weight in tuned.net.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    folder = tuned.save(tmp_path / "adapter")
+    assert ft.load_model(folder).hash() == tuned.hash()
+    size = sum(f.stat().st_size for f in folder.glob("*.safetensors"))
+    assert size < 0.5 * sum(f.stat().st_size for f in base_folder.glob("*.safetensors"))
+
+
+def test_saving_does_not_overwrite_somebody_elses_folder(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(FetchError, match="no saved ftkit model"):
+        tiny.encoder().save(tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_random_weights_come_from_the_seed(tmp_path):
+    folder = tiny.encoder().save(tmp_path / "model")
+    first, same, other = (ft.load_model(folder, pretrained=False, seed=s) for s in (1, 1, 2))
+    assert first.hash() == same.hash() != other.hash()
+    assert first.hash() != ft.load_model(folder).hash()
+
+
+def test_a_new_head_comes_from_the_seed_and_leaves_the_random_state(tmp_path):
+    folder = tiny.encoder("encoder").save(tmp_path / "model")
+    state = torch.random.get_rng_state()
+    heads = [ft.load_model(folder, "classification", labels=["a", "b"], seed=s) for s in (1, 1, 2)]
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert heads[0].hash() == heads[1].hash() != heads[2].hash()
+
+
+def test_a_copy_has_weights_of_its_own():
+    model = tiny.encoder()
+    copy = model.copy()
+    with torch.no_grad():
+        next(copy.net.parameters()).add_(1)
+    assert copy.hash() != model.hash()
+
+
+def test_wrong_names_are_explained(tmp_path, monkeypatch):
+    with pytest.raises(FetchError, match="minilm-l6"):
+        ft.load_model("minilm-l7")
+    folder = tiny.encoder().save(tmp_path / "model")
+    with pytest.raises(SettingError, match="'sentiment'.*classification"):
+        ft.load_model(folder, "sentiment")
+    (tmp_path / "model" / models.CARD).unlink()
+    with pytest.raises(DataError, match="needs labels"):
+        ft.load_model(folder, "classification")
+    with pytest.raises(SettingError, match="bert.*seq2seq-lm"):
+        ft.load_model(folder, "seq2seq-lm")
+    with pytest.raises(SettingError, match="float64"):
+        ft.load_model(folder, "encoder", dtype="float64")
+    monkeypatch.setenv("FTKIT_OFFLINE", "1")
+    with pytest.raises(FetchError, match="FTKIT_OFFLINE"):
+        ft.load_model("someone/some-model")
+
+
+def test_freezing_trains_the_top_and_the_head_only():
+    model = ft.Freeze(top=1).apply(tiny.encoder())
+    names = [n for n, p in model.net.named_parameters() if p.requires_grad]
+    assert names and all(
+        n.startswith(("bert.encoder.layer.2", "bert.pooler", "classifier")) for n in names
+    )
+    head = [
+        n
+        for n, p in ft.Freeze(top=0).apply(tiny.encoder()).net.named_parameters()
+        if p.requires_grad
+    ]
+    assert not any("layer" in n for n in head)
+    decoder = [
+        n
+        for n, p in ft.Freeze(top=2).apply(tiny.decoder()).net.named_parameters()
+        if p.requires_grad
+    ]
+    assert any("layers.2" in n for n in decoder) and "model.norm.weight" in decoder
+    assert not any("embed" in n or "layers.0" in n for n in decoder)
+    with pytest.raises(SettingError, match="0 to 3"):
+        ft.Freeze(top=9).apply(tiny.encoder())
+
+
+def test_the_summary_counts_what_is_trained():
+    full = ft.trainable_summary(ft.Full().apply(tiny.encoder()))
+    top = ft.trainable_summary(ft.Freeze(top=1).apply(tiny.encoder()))
+    low = ft.trainable_summary(ft.LoRA(rank=2).apply(tiny.encoder()))
+    assert full["share"] == 1 and full["bytes"] == 4 * full["total"]
+    assert low["trained"] < top["trained"] < full["trained"]
+    with pytest.raises(SettingError, match="rank=0"):
+        ft.LoRA(rank=0).apply(tiny.encoder())
+
+
+def test_a_catalog_model_loads_in_three_seconds_the_second_time():
+    """What is asserted is that nothing is converted again; the time itself is a benchmark's."""
+    ft.load_model("smollm2-135m-instruct")
+    from ftkit import catalog
+
+    folder = models._catalog_folder(catalog.find("smollm2-135m-instruct"))
+    stamp = (folder / "model.safetensors").stat().st_mtime_ns
+    model = ft.load_model("smollm2-135m-instruct")
+    assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
+    assert not list(folder.glob("*.gguf"))
+    assert {p.dtype for p in model.net.parameters()} == {torch.float32}

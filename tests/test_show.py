@@ -1,0 +1,71 @@
+"""Without these, a figure could lack its units, or a table run a review's text as HTML."""
+
+import numpy as np
+import pytest
+import tiny
+
+import ftkit as ft
+from ftkit.errors import SettingError
+from ftkit.show import Table, Tokens
+
+
+def labelled(figure):
+    axes = figure.axes[0]
+    return axes.get_title() and axes.get_ylabel()
+
+
+def test_every_figure_has_a_title_and_units():
+    e = ft.Estimate(0.7, 0.6, 0.8)
+    rng = np.random.default_rng(0)
+    p = rng.random(80)
+    ev = ft.from_predictions(
+        (p > 0.5).astype(int),
+        (rng.random(80) < p).astype(int),
+        labels=["a", "b"],
+        probabilities=np.stack([1 - p, p], 1),
+    )
+    run = ft.fit(tiny.encoder(), tiny.reviews(8), epochs=2, patience=2, quiet=True)
+    figures = [
+        ft.plot_bars({"a": e, "b": e}, "Accuracy", "share right", baseline=0.5),
+        ft.plot_curve(
+            {"a": ([0, 10, 100], [e, e, 0.5])}, "Accuracy", "examples", "share", logx=True
+        ),
+        ft.plot_confusion(ev),
+        ft.plot_calibration({"model": ev}),
+        run.show(),
+    ]
+    assert all(labelled(f) for f in figures)
+    assert figures[1].axes[0].get_xlabel() == "examples"
+
+
+def test_figures_are_told_apart_without_colour():
+    e = ft.Estimate(0.7, 0.6, 0.8)
+    axes = ft.plot_curve({k: ([1, 2], [e, e]) for k in "abc"}, "t", "x", "y").axes[0]
+    styles = {
+        (line.get_marker(), line.get_linestyle()) for line, *_ in (c.lines for c in axes.containers)
+    }
+    assert len(styles) == 3
+
+
+def test_tables_show_text_as_text():
+    table = Table([{"text": "<b>bold</b>", "value": 0.12345}])
+    assert "<b>bold" not in table._repr_html_()
+    assert "0.123" in repr(table)
+
+
+def test_labelled_tokens_are_marked(capsys):
+    ft.show_tokens(tiny.decoder(), {"prompt": "the film was", "response": " good"})
+    shown = repr(Tokens(["the", " film", " good"], [False, False, True]))
+    assert shown == "the film[ good]"
+
+
+def test_flips_are_shown_both_ways():
+    data = tiny.reviews(20)["test"]
+    one = ft.from_predictions([0] * 20, data["label"], labels=["bad", "good"], dataset=data)
+    two = ft.from_predictions([1] * 20, data["label"], labels=["bad", "good"], dataset=data)
+    for which in ("flips", "gained", "lost", "any"):
+        ft.show_examples(data, one, two, n=4, which=which)
+    with pytest.raises(SettingError, match="'both'"):
+        ft.show_examples(data, one, two, which="both")
+    with pytest.raises(SettingError, match="no probabilities"):
+        ft.plot_calibration(one)

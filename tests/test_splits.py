@@ -1,0 +1,104 @@
+"""Splits: near-duplicates are all found, and no group is ever in two splits, whatever the rows."""
+
+import subprocess
+import sys
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ftkit.files import main_text, split_own
+from ftkit.splits import (
+    THRESHOLD,
+    distinct,
+    linked,
+    near_pairs,
+    normalized,
+    split_of,
+)
+
+# Few words, so that many texts are alike.
+texts = st.lists(
+    st.lists(st.sampled_from("a b c d e".split()), min_size=1, max_size=9).map(" ".join),
+    min_size=1, max_size=25,
+)
+
+
+def runs(text):
+    words = text.split() + [""] * (3 - len(text.split()))
+    return set(zip(words, words[1:], words[2:], strict=False))
+
+
+def alike(one, two):
+    a, b = runs(one), runs(two)
+    return len(a & b) / len(a | b) >= THRESHOLD - 1e-9
+
+
+def brute_force(many):
+    return [
+        (i, j) for i in range(len(many)) for j in range(i + 1, len(many))
+        if alike(many[i], many[j])
+    ]
+
+
+@given(texts)
+@settings(max_examples=200, deadline=None)
+def test_near_pairs_are_those_that_comparing_all_finds(many):
+    assert sorted(near_pairs(many)) == brute_force(many)
+
+
+@given(texts)
+@settings(max_examples=200, deadline=None)
+def test_kept_texts_are_unlike_each_other_and_each_other_text_is_like_one(many):
+    kept = [many[i] for i in distinct(many)]
+    assert not brute_force(kept)
+    assert all(any(alike(text, other) for other in kept) for text in many)
+
+
+@given(texts, st.integers(1, 9))
+@settings(max_examples=200, deadline=None)
+def test_near_duplicates_share_a_group(many, n_groups):
+    groups = [f"g{i % n_groups}" for i in range(len(many))]
+    tied = linked(groups, many)
+    assert all(tied[i] == tied[j] for i, j in brute_force(many))
+    for i in range(len(many)):
+        assert all(tied[i] == tied[j] for j in range(len(many)) if groups[i] == groups[j])
+
+
+@given(texts, st.integers(1, 9))
+@settings(max_examples=100, deadline=None)
+def test_no_group_and_no_near_duplicate_crosses_splits_of_own_rows(many, n_groups):
+    rows = [{"text": text, "group": i % n_groups} for i, text in enumerate(many)]
+    splits = split_own(rows, (1.0, 0.0, 0.0), "rows")
+    assert len(splits["train"]) == len(rows)
+    try:
+        splits = split_own(rows, (0.6, 0.2, 0.2), "rows")
+    except ValueError as error:  # too few groups for three splits
+        assert "leave none for" in str(error)
+        return
+    assert sum(map(len, splits.values())) == len(rows)
+    where = [(split, row) for split, members in splits.items() for row in members]
+    for split, row in where:
+        for other_split, other in where:
+            if split != other_split:
+                assert row["group"] != other["group"]
+                assert not alike(main_text(row), main_text(other))
+
+
+def test_case_and_punctuation_make_no_difference():
+    assert normalized("A pretentious mess!") == normalized("a  pretentious, mess")
+    assert distinct(["A pretentious mess.", "a pretentious mess"]) == [0]
+
+
+def test_only_the_same_words_count_when_near_is_off():
+    place = ["What's the capital of Guinea?", "What's the capital of Guinea-Bissau?"]
+    assert distinct(place) == [0] and distinct(place, near=False) == [0, 1]
+
+
+def test_split_depends_on_the_group_alone_on_any_machine():
+    shares = [split_of(f"film {i}") for i in range(5000)]
+    assert 0.08 < shares.count("test") / 5000 < 0.12
+    assert 0.08 < shares.count("validation") / 5000 < 0.12
+    script = "from ftkit.splits import split_of; print([split_of(f'film {i}') for i in range(50)])"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
+                         env={"PYTHONHASHSEED": "1", "PATH": ""})
+    assert ran.stdout.strip() == str(shares[:50])

@@ -1,0 +1,143 @@
+"""Tiny randomly initialised models of each kind, made in a moment, for tests of behaviour."""
+
+import torch
+import transformers
+from datasets import Dataset, DatasetDict
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from ftkit.models import Model
+
+WORDS = (
+    "the a film was is good bad warm dull great terrible and not so very plot music cat dog".split()
+)
+
+
+def tokenizer():
+    """A byte-level tokenizer over a few words, with the special tokens of all kinds of model."""
+    core = Tokenizer(models.BPE(unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    core.train_from_iterator([" ".join(WORDS)] * 5, trainer)
+    from tokenizers import decoders
+
+    core.decoder = decoders.ByteLevel()
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+    )
+
+
+SIZES = dict(
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    max_position_embeddings=128,
+)
+
+
+def decoder(kind="llama", **changes):
+    """A causal language model: llama, gpt2 or gemma2 (whose logits are changed after the head)."""
+    words = tokenizer()
+    torch.manual_seed(0)
+    common = dict(vocab_size=len(words), pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    if kind == "gpt2":
+        config = transformers.GPT2Config(
+            n_embd=32,
+            n_layer=3,
+            n_head=2,
+            n_positions=128,
+            resid_pdrop=0,
+            embd_pdrop=0,
+            attn_pdrop=0,
+            **common,
+        )
+        net = transformers.GPT2LMHeadModel(config)
+    elif kind == "gemma2":
+        config = transformers.Gemma2Config(**SIZES, num_key_value_heads=1, head_dim=16, **common)
+        net = transformers.Gemma2ForCausalLM(config)
+    else:
+        config = transformers.LlamaConfig(
+            **{**SIZES, "num_key_value_heads": 1, **common, **changes}
+        )
+        net = transformers.LlamaForCausalLM(config)
+    return Model(net.eval(), words, "causal-lm", f"tiny-{kind}")
+
+
+def encoder(task="classification", labels=("bad", "good")):
+    """A BERT-type model with the head of a task, without dropout."""
+    words = tokenizer()
+    torch.manual_seed(0)
+    kinds = {
+        "classification": "BertForSequenceClassification",
+        "choice": "BertModel",
+        "regression": "BertForSequenceClassification",
+        "masked-lm": "BertForMaskedLM",
+        "tagging": "BertForTokenClassification",
+        "encoder": "BertModel",
+    }
+    extra = {"num_labels": 1, "problem_type": "regression"} if task == "regression" else {}
+    if task in ("classification", "tagging"):
+        extra = {"id2label": dict(enumerate(labels))}
+    config = transformers.BertConfig(
+        **SIZES,
+        vocab_size=len(words),
+        pad_token_id=0,
+        hidden_dropout_prob=0,
+        attention_probs_dropout_prob=0,
+        **extra,
+    )
+    net = getattr(transformers, kinds[task])(config)
+    named = list(labels) if task in ("classification", "tagging") else None
+    return Model(net.eval(), words, task, "tiny-bert", named)
+
+
+def seq2seq():
+    """A T5-type encoder-decoder."""
+    words = tokenizer()
+    torch.manual_seed(0)
+    config = transformers.T5Config(
+        vocab_size=len(words),
+        d_model=32,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
+        d_kv=16,
+        dropout_rate=0,
+        pad_token_id=0,
+        eos_token_id=2,
+        decoder_start_token_id=0,
+    )
+    return Model(
+        transformers.T5ForConditionalGeneration(config).eval(), words, "seq2seq-lm", "tiny-t5"
+    )
+
+
+def reviews(n=48, shuffled=False):
+    """Reviews that a model can learn in a moment; shuffled=True gives labels without a meaning."""
+    import random
+
+    rng = random.Random(7)
+
+    def split(n):
+        labels = [i % 2 for i in range(n)]
+        texts = [
+            f"the {rng.choice(['film', 'plot', 'music'])} was "
+            f"{rng.choice(['good', 'great', 'warm'] if label else ['bad', 'dull', 'terrible'])}"
+            for label in labels
+        ]
+        if shuffled:
+            rng.shuffle(labels)
+        return Dataset.from_dict({"text": texts, "label": labels})
+
+    return DatasetDict(train=split(n), validation=split(n), test=split(n))
