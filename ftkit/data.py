@@ -301,9 +301,9 @@ def _draw(data: Data, split: str, n: int | None, seed: int, first: int) -> Datas
             f"Ask for at most that, or leave n_{split} out for all of them."
         )
     drawn = np.random.default_rng([seed, SPLITS.index(split)]).permutation(len(rows))
+    drawn = np.concatenate([np.arange(first), drawn[drawn >= first]])
     if data.task == "instruction" and "kind" in rows.column_names:
         drawn = _in_turn(drawn, np.array(rows["kind"][:]))
-    drawn = np.concatenate([np.arange(first), drawn[drawn >= first]])
     return rows.select(drawn[:n])
 
 
