@@ -124,7 +124,7 @@ def split_rows(rows: list[dict], source: Source) -> dict[str, list[dict]]:
         splits[split].append({**row, "group": _short(row["group"])})
     if source.per_kind:
         splits = {
-            split: _first_of_each_kind(members, source.per_kind[split])
+            split: _some_of_each_kind(members, source.per_kind[split])
             for split, members in splits.items()
         }
     return splits
@@ -135,10 +135,11 @@ def _short(group: str) -> str:
     return group if len(group) <= 60 else order(group)[:16]
 
 
-def _first_of_each_kind(rows: list[dict], most: int) -> list[dict]:
+def _some_of_each_kind(rows: list[dict], most: int) -> list[dict]:
+    """Return at most so many rows of each kind, from as many groups as there are."""
     counts: dict[str, int] = {}
     kept = []
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (not row.get("first"), order(row["input"]))):
         counts[row["kind"]] = counts.get(row["kind"], 0) + 1
         if counts[row["kind"]] <= most:
             kept.append(row)
