@@ -44,7 +44,7 @@ run: data
 # The lessons are tested as copies on the smoke profile; their committed outputs stay as they are.
 test: data
 	@rm -rf $(SMOKE) && $(PY) tests/smoke_copies.py $(SMOKE)
-	@FTKIT_RUNS="$$PWD/$(SMOKE)/runs" $(PY) -m pytest tests $(SMOKE) \
+	@FTKIT_PLAIN=1 FTKIT_RUNS="$$PWD/$(SMOKE)/runs" $(PY) -m pytest tests $(SMOKE) \
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
 	  -n $(PYTEST_WORKERS) --dist loadfile
 

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import inspect
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import transformers
 
 from ftkit import cache, hardware, losses, records
 from ftkit.batching import Collator, SameChoices, SimilarLength, encode
+from ftkit.callbacks import KeepBest, Progress, Report, watched
 from ftkit.errors import DataError, SettingError
 from ftkit.methods import Full
 from ftkit.models import Model, trainable_summary
@@ -91,7 +93,7 @@ def fit(
 
     data: splits "train" and, for a validation curve, "validation"; or a single Dataset.
     method: Full(), Freeze(...), LoRA(...) and the like; by default all weights are trained.
-    batch_size: examples for each update; split into smaller batches where memory asks for it.
+    batch_size: examples for each update, over all processes; split where memory asks for it.
     patience: stop after so many evaluations without a lower validation loss, and go back to the
     best weights. warmup: share of the updates. loss_on: "response" or "all" tokens of records.
     trunk_cache: run frozen lower blocks once for each text (cache.py) where that changes nothing.
@@ -108,17 +110,19 @@ def fit(
     rows = encode(train, tuned, max_length=max_length, loss_on=loss_on)
     held = encode(validation, tuned, max_length=max_length, loss_on=loss_on) if validation else None
     _need_labels(tuned.task, rows)
+    processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun and accelerate say so
     plan = hardware.plan(
         hardware.this_machine(),
         hardware.shape_of(losses.inner(tuned.net)),
         length=int(np.quantile(rows.lengths, 0.95)),
-        batch_size=min(batch_size, len(rows)),
+        batch_size=-(-min(batch_size, len(rows)) // processes),
         trainable=trainable["share"],
     )
     passed, extra = _sort_arguments(trainer_arguments)
     rate = learning_rate or getattr(method, "learning_rate", 1e-4)
     accumulate = passed.pop("gradient_accumulation_steps", 1) * plan.accumulation
-    updates = max(1, int(np.ceil(len(rows) / (plan.batch_size * accumulate)) * epochs))
+    each = plan.batch_size * accumulate * processes
+    updates = max(1, int(np.ceil(len(rows) / each) * epochs))
     scratch = None if checkpoint_dir else tempfile.mkdtemp(prefix="ftkit-")
     settings = {
         "output_dir": str(checkpoint_dir or scratch),
@@ -248,6 +252,7 @@ def _trainer(model, settings, rows, held, extra, keep, quiet, plan):
         *(extra.pop("callbacks", None) or []),
         *([keep] if keep else []),
         *([] if quiet else [Report()]),
+        *([Progress()] if watched() and arguments.process_index == 0 else []),
     ]
     trainer = KitTrainer(
         model=model.net,
@@ -259,8 +264,8 @@ def _trainer(model, settings, rows, held, extra, keep, quiet, plan):
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.kit_task = model.task
-    if model.task == "choice":
-        trainer.model_accepts_loss_kwargs = False
+    # Other models ignore the count of labels, and Trainer would scale their loss for it.
+    trainer.model_accepts_loss_kwargs = model.task == "causal-lm"
     net = losses.inner(model.net)
     if hasattr(net, "set_attn_implementation"):
         net.set_attn_implementation(plan.attention)
@@ -288,56 +293,6 @@ class KitTrainer(transformers.Trainer):
         with self.accelerator.autocast():
             out = losses.choice_loss(model, inputs)
         return (out.loss, {"loss": out.loss, "logits": out.logits}) if return_outputs else out.loss
-
-
-class KeepBest(transformers.TrainerCallback):
-    """Early stopping: remember the trained weights with the lowest validation loss.
-
-    They stay in memory, so that no checkpoint needs to be written for it.
-    """
-
-    def __init__(self, patience):
-        self.patience, self.best, self.bad, self.weights = patience, float("inf"), 0, {}
-        self.epoch = 0.0
-
-    def on_evaluate(self, args, state, control, model=None, metrics=None, **_):
-        loss = (metrics or {}).get("eval_loss", float("nan"))
-        if loss < self.best:
-            self.best, self.bad, self.epoch = loss, 0, state.epoch
-            net = getattr(model, "module", model)
-            self.weights = {
-                n: p.detach().to("cpu", copy=True)
-                for n, p in net.named_parameters()
-                if p.requires_grad
-            }
-            return
-        self.bad += 1
-        if self.bad >= self.patience:
-            control.should_training_stop = True
-
-    @torch.no_grad()
-    def restore(self, net):
-        """Put the best weights back."""
-        for name, parameter in net.named_parameters():
-            if name in self.weights:
-                parameter.copy_(self.weights[name])
-
-
-class Report(transformers.TrainerCallback):
-    """One line for each evaluation, the same in a terminal, a notebook and a batch."""
-
-    loss = None
-
-    def on_log(self, args, state, control, logs=None, **_):
-        self.loss = (logs or {}).get("loss", self.loss)
-
-    def on_evaluate(self, args, state, control, metrics=None, **_):
-        if state.is_world_process_zero and "eval_loss" in (metrics or {}):
-            train = f"{self.loss:.3f}" if self.loss is not None else "-"
-            print(
-                f"epoch {state.epoch:4.1f}   training loss {train}   "
-                f"validation loss {metrics['eval_loss']:.3f}"
-            )
 
 
 def _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep, data):
