@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 import transformers
 
 from ftkit import cache, hardware, losses, records
