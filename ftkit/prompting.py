@@ -7,6 +7,7 @@ from ftkit.errors import DataError, SettingError
 
 SHORTEST_PREFIX = 8  # tokens; sharing less than this saves nothing
 ROWS = 32  # prompts that are run side by side
+LOAD = 16_384  # tokens whose keys and values are held at a time while candidates are scored
 PLAIN = "### Instruction:\n{question}\n\n### Response:\n"
 
 
@@ -84,7 +85,7 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
 
     prompts: strings, each read after `prefix`. candidates: one list for all prompts, or a list of
     lists, one for each; a candidate usually begins with a space. What all prompts begin with is
-    run through the model once, and its key-value cache reused.
+    run through the model once, each prompt once for all its candidates (key-value cache).
     normalize=True divides by the number of tokens.
     Returns an array of shape (prompts, candidates), in nats; -inf where a prompt has fewer.
     Raises SettingError when the model is no decoder or a candidate is empty.
@@ -103,63 +104,81 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
         raise SettingError(f"candidate {empty[0]!r} has no tokens; a candidate must not be empty.")
     shared = _common_prefix(first)
     out = np.full((len(prompts), max(map(len, lists), default=0)), -np.inf)
-    jobs = _jobs(first, lists, known)
-    jobs.sort(key=lambda job: -len(job[0]))
     with torch.inference_mode():
         cache = _prefix_cache(model, shared)
-        for start in range(0, len(jobs), batch_size):
-            batch = jobs[start : start + batch_size]
-            found = _score_batch(model, batch, shared, cache)
-            for (_, targets), logs in zip(batch, found, strict=True):
-                for row, column, ids, at in targets:
-                    value = sum(logs[at + i][token] for i, token in enumerate(ids)).item()
-                    out[row, column] = value / (len(ids) if normalize else 1)
+        for batch in _batches(first, lists, batch_size):
+            answers = [[known[lists[row][j]] for j in columns] for row, columns in batch]
+            found = _score_batch(model, [first[row] for row, _ in batch], answers, shared, cache)
+            for (row, columns), ids, values in zip(batch, answers, found, strict=True):
+                counts = [len(i) if normalize else 1 for i in ids]
+                out[row, columns] = np.array(values) / counts
     return out
 
 
-def _jobs(first, lists, known):
-    """Sequences to run, each with the (row, column, answer ids, position) that it answers.
+def _batches(first, lists, most):
+    """Lists of (row, columns) to run side by side: at most `most` prompts, within LOAD tokens.
 
-    Candidates of one token share one run of their prompt; longer ones need a run each.
+    A prompt is counted once for each candidate, since each gets a copy of its key-value cache.
     """
-    jobs = []
-    for row, (prompt, names) in enumerate(zip(first, lists, strict=True)):
-        at = len(prompt) - 1
-        short = [(row, j, known[c], at) for j, c in enumerate(names) if len(known[c]) == 1]
-        if short:
-            jobs.append((prompt, short))
-        for j, name in enumerate(names):
-            if len(known[name]) > 1:
-                jobs.append((prompt + known[name][:-1], [(row, j, known[name], at)]))
-    return jobs
+    batch, load = [], 0
+    for row in sorted(range(len(first)), key=lambda row: -len(first[row])):
+        step = max(1, LOAD // len(first[row]))
+        for start in range(0, len(lists[row]), step):
+            columns = list(range(start, min(start + step, len(lists[row]))))
+            cost = len(first[row]) * len(columns)
+            if batch and (len(batch) == most or load + cost > LOAD):
+                yield batch
+                batch, load = [], 0
+            batch.append((row, columns))
+            load += cost
+    if batch:
+        yield batch
 
 
-def _score_batch(model, batch, shared, cache):
-    """Log-probabilities at the answer positions: for each sequence {position: (vocabulary,)}."""
+def _score_batch(model, prompts, answers, shared, cache):
+    """The log-likelihood of each answer after its prompt: a list of floats for each prompt.
+
+    prompts: token ids. answers: lists of token ids, one list for each prompt. The prompts run
+    once; from there their key-value cache serves every answer of more than one token.
+    """
     from ftkit.batching import pad
     from ftkit.losses import backbone, head
 
-    skip = len(shared)
-    rows = [ids[skip:] for ids, _ in batch]
-    ids = pad(rows, model.tokenizer.pad_token_id).to(model.device)
-    mask = pad([[1] * len(ids_) for ids_, _ in batch], 0).to(model.device)
-    hidden = backbone(model.net)(
-        input_ids=ids,
+    filler, device, skip = model.tokenizer.pad_token_id, model.device, len(shared)
+    rows = [prompt[skip:] for prompt in prompts]
+    mask = pad([[1] * len(prompt) for prompt in prompts], 0).to(device)
+    long = [(i, j) for i, own in enumerate(answers) for j, ids in enumerate(own) if len(ids) > 1]
+    read = backbone(model.net)(
+        input_ids=pad(rows, filler).to(device),
         attention_mask=mask,
-        use_cache=bool(skip),
         past_key_values=_expand(cache, len(rows)),
+        use_cache=bool(skip or long),
+    )
+    last = read[0][range(len(rows)), [len(row) - 1 for row in rows]]
+    logs = head(model.net)(last).float().log_softmax(-1).cpu()
+    found = [[logs[i, ids[0]].item() for ids in own] for i, own in enumerate(answers)]
+    if not long:
+        return found
+    which = torch.tensor([i for i, _ in long], device=device)
+    rest = [answers[i][j] for i, j in long]
+    past = read.past_key_values
+    past.batch_select_indices(which)
+    own = pad([[1] * (len(ids) - 1) for ids in rest], 0).to(device)
+    hidden = backbone(model.net)(
+        input_ids=pad([ids[:-1] for ids in rest], filler).to(device),
+        attention_mask=torch.cat([mask[which], own], dim=1),
+        # Positions go on where each prompt ended, whatever padding stands between.
+        position_ids=mask.sum(1)[which, None] + torch.arange(own.shape[1], device=device),
+        past_key_values=past,
+        use_cache=True,
     )[0]
-    places = [
-        (i, at + k - skip)
-        for i, (_, targets) in enumerate(batch)
-        for _, _, answer, at in targets[:1]
-        for k in range(len(answer))
-    ]
-    picked = hidden[[i for i, _ in places], [p for _, p in places]]
-    logs = head(model.net)(picked).float().log_softmax(-1).cpu()
-    found = [{} for _ in batch]
-    for (i, place), row in zip(places, logs, strict=True):
-        found[i][place + skip] = row
+    places = own.nonzero(as_tuple=True)
+    targets = torch.tensor([token for ids in rest for token in ids[1:]], device=device)
+    logits = head(model.net)(hidden[places]).float()
+    values = -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    for place, value in zip(places[0].tolist(), values.tolist(), strict=True):
+        i, j = long[place]
+        found[i][j] += value
     return found
 
 
