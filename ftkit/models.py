@@ -14,7 +14,7 @@ import transformers
 
 from ftkit import catalog, fetch
 from ftkit.errors import DataError, FetchError, SettingError
-from ftkit.hardware import choose_attention, this_machine
+from ftkit.hardware import choose_attention, choose_dtype, this_machine
 
 AUTO = {
     "classification": "AutoModelForSequenceClassification",
@@ -99,6 +99,8 @@ def load_model(
     task: one of models.TASKS; by default what a saved folder says, else "causal-lm" for a decoder.
     labels: class names for classification and tagging. pretrained=False keeps the architecture and
     draws new weights from `seed`, which also fixes the weights of a new head.
+    dtype: "float32", "bf16", "fp16", or "nf4" for 4-bit weights under LoRA (QLoRA; needs CUDA and
+    the package bitsandbytes). revision: a commit of the hub; the catalog pins its own.
     Returns a Model in evaluation mode on this machine's device.
     Raises SettingError for an unknown task, DataError when labels are missing, FetchError when
     the source is neither known nor found.
@@ -120,8 +122,10 @@ def load_model(
         tokenizer.pad_token = tokenizer.eos_token
     if net.config.pad_token_id is None:
         net.config.pad_token_id = tokenizer.pad_token_id
+    if dtype != "nf4":  # 4-bit weights are placed while they are loaded
+        net = net.to(this_machine().device)
     model = Model(
-        net.eval().to(this_machine().device),
+        net.eval(),
         tokenizer,
         task,
         card.get("name", name),
@@ -141,7 +145,8 @@ def _folder(source, revision):
     if entry:
         return _catalog_folder(entry), text
     if text.count("/") == 1 and not text.startswith((".", "~", "/")):
-        return _hub_folder(text, revision), text
+        pinned = next((entry.revision for entry in catalog.models() if entry.hub == text), None)
+        return _hub_folder(text, revision or pinned), text
     hint = catalog.nearest(text, [entry.name for entry in catalog.models()])
     raise FetchError(
         f"model {text!r} is no folder, no hub id (owner/name) and not in the catalog. {hint}"
@@ -254,11 +259,13 @@ def _network(folder, config, task, pretrained, dtype, seed):
     kind = getattr(transformers, AUTO[task])
     attention = choose_attention(this_machine(), 0).value
     formats = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if dtype not in formats:
-        raise SettingError(f"dtype {dtype!r} does not exist; choose one of {', '.join(formats)}.")
+    if dtype not in (*formats, "nf4"):
+        known = ", ".join((*formats, "nf4"))
+        raise SettingError(f"dtype {dtype!r} does not exist; choose one of {known}.")
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
-        options = {"dtype": formats[dtype], "attn_implementation": attention}
+        options = {"attn_implementation": attention}
+        options |= _four_bits() if dtype == "nf4" else {"dtype": formats[dtype]}
         try:
             if pretrained:
                 return kind.from_pretrained(
@@ -271,6 +278,24 @@ def _network(folder, config, task, pretrained, dtype, seed):
             raise SettingError(
                 f"a {config.model_type} model cannot do task {task!r}; choose another of either."
             ) from error
+
+
+def _four_bits():
+    """Options that load weights in 4 bits, computed with in 16 (Dettmers et al. 2023, "QLoRA")."""
+    machine = this_machine()
+    if machine.device != "cuda":
+        raise SettingError(
+            f'dtype "nf4" needs CUDA and this machine has {machine.device}; load float32 and train '
+            "with LoRA, which leaves the base as it is too."
+        )
+    compute = torch.bfloat16 if choose_dtype(machine).value == "bf16" else torch.float16
+    config = transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )
+    return {"quantization_config": config, "device_map": {"": 0}, "dtype": compute}
 
 
 class _quiet:

@@ -5,7 +5,7 @@ import tiny
 import torch
 
 import ftkit as ft
-from ftkit import models
+from ftkit import hardware, models
 from ftkit.errors import DataError, FetchError, SettingError
 
 
@@ -86,6 +86,9 @@ def test_wrong_names_are_explained(tmp_path, monkeypatch):
         ft.load_model(folder, "seq2seq-lm")
     with pytest.raises(SettingError, match="float64"):
         ft.load_model(folder, "encoder", dtype="float64")
+    if not torch.cuda.is_available():
+        with pytest.raises(SettingError, match="needs CUDA.*LoRA"):
+            ft.load_model(folder, "encoder", dtype="nf4")
     monkeypatch.setenv("FTKIT_OFFLINE", "1")
     with pytest.raises(FetchError, match="FTKIT_OFFLINE"):
         ft.load_model("someone/some-model")
@@ -122,6 +125,20 @@ def test_the_summary_counts_what_is_trained():
     assert low["trained"] < top["trained"] < full["trained"]
     with pytest.raises(SettingError, match="rank=0"):
         ft.LoRA(rank=0).apply(tiny.encoder())
+
+
+@pytest.mark.parametrize(
+    ("capability", "compute"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)]
+)
+def test_four_bit_weights_are_computed_with_what_the_card_multiplies(
+    monkeypatch, capability, compute
+):
+    card = hardware.Machine("cuda", "a card", 16 * 1024**3, 4, capability)
+    monkeypatch.setattr(models, "this_machine", lambda: card)
+    monkeypatch.setattr(models.transformers, "BitsAndBytesConfig", lambda **given: given)
+    options = models._four_bits()
+    assert options["quantization_config"]["bnb_4bit_compute_dtype"] is compute
+    assert options["quantization_config"]["bnb_4bit_quant_type"] == "nf4"
 
 
 def test_a_catalog_model_loads_in_three_seconds_the_second_time():

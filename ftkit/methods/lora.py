@@ -43,5 +43,7 @@ class LoRA:
             target_modules=list(self.targets) if self.targets else "all-linear",
             task_type=kinds.get(model.task, "FEATURE_EXTRACTION"),
         )
+        if getattr(model.net, "is_loaded_in_4bit", False):
+            model.net = peft.prepare_model_for_kbit_training(model.net)
         model.net = peft.get_peft_model(model.net, config)
         return model
