@@ -131,7 +131,8 @@ def fit(
         "per_device_eval_batch_size": max(16, plan.batch_size),
         "lr_scheduler_type": schedule,
         "gradient_accumulation_steps": accumulate,
-        "warmup_steps": warmup,
+        # Rounded down: the first step of a warm-up has rate 0, and a short run would waste it.
+        "warmup_steps": int(warmup * updates) if warmup < 1 else warmup,
         "seed": seed,
         "optim": plan.optimizer,
         "bf16": plan.dtype == "bf16",
