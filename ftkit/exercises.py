@@ -62,6 +62,8 @@ def cases(*pairs, tolerance=None):
 
 
 def _same(answer, expected, tolerance):
+    if answer is None or expected is None:
+        return answer is expected
     if isinstance(expected, str) or isinstance(answer, str):
         return (
             isinstance(answer, str)

@@ -32,4 +32,5 @@ def test_functions_are_checked_case_by_case():
     assert ft.check(lambda x: 2 * x, double)
     assert "f(2) gave 3; it should be 4" in repr(ft.check(lambda x: x + 1, double))
     assert "ZeroDivisionError" in repr(ft.check(lambda x: x / 0, double))
+    assert ft.check(lambda x: None, ft.cases((1, None)))
     assert "function was expected" in repr(ft.check(5, double))
