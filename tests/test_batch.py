@@ -201,7 +201,7 @@ def test_a_stopped_batch_leaves_no_process_and_no_half_file(tmp_path, write_note
     family = psutil.Process(batch.pid).children(recursive=True)
     assert len(family) >= 3  # the worker, its kernel and the kernel's child
     batch.send_signal(number)
-    batch.wait(30)
+    batch.wait(120)
     assert batch.returncode == code, batch.stdout.read()
     psutil.wait_procs(family, timeout=20)
     assert not [p for p in family if p.is_running() and p.status() != "zombie"]
