@@ -177,7 +177,9 @@ def test_parameters_are_injected_only_when_they_differ(tmp_path, write_notebook)
 
 def start_batch(*arguments):
     return subprocess.Popen([sys.executable, "-m", "ftkit.cli", "batch", *map(str, arguments)],
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            # A shell's background job ignores ^C, and its children inherit that.
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def wait_for(condition, seconds=60):
