@@ -1,4 +1,4 @@
-"""What is computed once: the outputs of a decoder's frozen lower blocks, kept for each text.
+"""What is computed once: the outputs of a model's frozen lower blocks, kept for each text.
 
 When only the blocks from number k up are trained, those below give the same output for the same
 text in every epoch and in every evaluation. They run once; training and evaluation start above.
@@ -12,11 +12,13 @@ import xxhash
 
 from ftkit import losses
 from ftkit.hardware import Choice
+from ftkit.layers import blocks as blocks_of
 
 LIMIT = 1 << 30  # bytes of activations kept in memory, over all models
-# Decoders in which the first block gets the token embeddings as they are, and positions enter
-# inside the blocks (rotary). Others scale the embeddings or add positions to them.
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+# The module whose output is the first block's input, by kind of model. In these decoders positions
+# enter inside the blocks (rotary); others scale the embeddings or add positions on the way.
+ENTRANCES = dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3"), "embed_tokens")
+ENTRANCES |= dict.fromkeys(("bert", "roberta", "xlm-roberta"), "embeddings")
 
 _kept = {}  # fingerprint of a trunk: {text: activations at the input of the first trained block}
 
@@ -31,30 +33,39 @@ def kept_bytes():
     return sum(hidden.nbytes for rows in _kept.values() for hidden in rows.values())
 
 
+def suits(task):
+    """Whether a task reads the same texts again: masked words are drawn anew each time."""
+    return task not in ("masked-lm", "seq2seq-lm")
+
+
 def trunk_depth(net, *, training=False):
     """How many blocks from the bottom are frozen and can be run once: a Choice of 0 or more.
 
     The reason is empty where nothing is frozen, so that there is nothing to choose.
     """
-    model = losses.inner(net)
-    decoder = losses.backbone(net)
-    blocks = getattr(decoder, "layers", None)
-    if blocks is None or _trained(decoder.get_input_embeddings()):
+    reader, kind = losses.backbone(net), losses.inner(net).config.model_type
+    lists = any(isinstance(module, torch.nn.ModuleList) for module in reader.modules())
+    if not lists or _trained(reader.get_input_embeddings()):
         return Choice(0, "")
+    blocks = blocks_of(reader)
     depth = next((i for i, block in enumerate(blocks) if _trained(block)), len(blocks))
     if not depth:
         return Choice(0, "")
     frozen = f"{depth} of {len(blocks)} blocks are frozen"
-    if model.config.model_type not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
+    if kind not in ENTRANCES:
+        known = ", ".join(ENTRANCES)
         return Choice(0, f"no trunk cache: {frozen}, but it knows {known} models only")
-    if training and (name := _random_part(blocks[:depth], model.config)):
+    entrance = getattr(reader, ENTRANCES[kind])
+    if _trained(entrance):
+        return Choice(0, "")
+    below = (entrance, *blocks[:depth])
+    if training and (name := _random_part(below)):
         return Choice(0, f"no trunk cache: {frozen}, but there is dropout in them ({name})")
-    if any(hasattr(module, "base_layer") for module in blocks[:depth].modules()):
+    if any(hasattr(module, "base_layer") for block in below for module in block.modules()):
         return Choice(0, f"no trunk cache: {frozen}, but there are adapters in them")
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return Choice(0, f"no trunk cache: {frozen}, but several processes share the work")
-    if any("forward" in vars(module) for module in (decoder, *blocks)):
+    if any("forward" in vars(module) for module in (reader, entrance, *blocks)):
         return Choice(0, f"no trunk cache: {frozen}, but something else has wrapped them")
     return Choice(depth, f"trunk cache: {frozen} and run once for each text")
 
@@ -63,7 +74,7 @@ def trunk_depth(net, *, training=False):
 def trunk(net, *, wanted=True, training=False):
     """While open, frozen lower blocks are not run again for a text that went through them before.
 
-    net: a causal model. wanted=False switches it off. Yields the Choice that was made.
+    net: a decoder or an encoder. wanted=False switches it off. Yields the Choice that was made.
     Calls that are no plain reading of whole texts (generation, a key-value cache, padding on the
     left, activation checkpointing) run through all blocks as always.
     """
@@ -71,30 +82,44 @@ def trunk(net, *, wanted=True, training=False):
     if not choice.value:
         yield choice
         return
-    decoder = losses.backbone(net)
-    reader = _Reader(decoder, choice.value)
+    model = losses.backbone(net)
+    reader = _Reader(model, choice.value)
+    entrance, blocks = reader.entrance, reader.blocks
     try:
-        for number, block in enumerate(decoder.layers):
+        entrance.forward = reader.entering(entrance.forward)
+        for number, block in enumerate(blocks):
             block.forward = reader.passing(number, block.forward)
-        decoder.forward = reader
+        model.forward = reader
         yield choice
     finally:
-        for module in (decoder, *decoder.layers):
+        for module in (model, entrance, *blocks):
             vars(module).pop("forward", None)
 
 
 class _Reader:
-    """A decoder's forward that looks the trunk's output up and runs only the blocks above it."""
+    """A model's forward that looks the trunk's output up and runs only the blocks above it."""
 
-    def __init__(self, decoder, depth):
-        self.decoder, self.depth, self.original = decoder, depth, decoder.forward
-        self.part, self.caught = None, None  # which part of the blocks runs: below, above or all
-        self.kept = _kept.setdefault(_fingerprint(decoder, depth), {})
+    def __init__(self, model, depth):
+        self.model, self.depth, self.original = model, depth, model.forward
+        self.entrance = getattr(model, ENTRANCES[model.config.model_type])
+        self.blocks = blocks_of(model)
+        # Decoders answer with a key-value cache unless they are told not to.
+        self.decodes = isinstance(self.entrance, torch.nn.Embedding)
+        self.part, self.caught, self.hidden = None, None, None  # part: below, above, or all blocks
+        self.kept = _kept.setdefault(_fingerprint(self.entrance, self.blocks[:depth], model), {})
         self.room = LIMIT - kept_bytes()
         for rows in list(_kept.values()):  # texts of other trunks give way
             if self.room <= 0 and rows is not self.kept:
                 rows.clear()
                 self.room = LIMIT - kept_bytes()
+
+    def entering(self, forward):
+        """The entrance's forward, which gives what was looked up where there is no need for it."""
+
+        def run(*args, **kwargs):
+            return self.hidden if self.part == "above" else forward(*args, **kwargs)
+
+        return run
 
     def passing(self, number, forward):
         """A block's forward that hands its input on where the block is not to run."""
@@ -111,11 +136,15 @@ class _Reader:
         return run
 
     def __call__(self, *args, **kwargs):
-        lengths = None if args or self.part else self._lengths(**kwargs)
+        named = {"input_ids": args[0], **kwargs} if args else kwargs  # first in all of these models
+        lengths = None if self.part or len(args) > 1 else self._lengths(**named)
         if lengths is None:
             return self.original(*args, **kwargs)
-        ids, kwargs = kwargs["input_ids"], {k: v for k, v in kwargs.items() if k != "input_ids"}
-        return self._only("above", inputs_embeds=self._hidden(ids, lengths), **kwargs)
+        self.hidden = self._hidden(named["input_ids"], named.get("token_type_ids"), lengths)
+        try:
+            return self._only("above", **named)
+        finally:
+            self.hidden = None
 
     def _only(self, part, **kwargs):
         self.part = part
@@ -126,9 +155,12 @@ class _Reader:
 
     def _lengths(self, input_ids=None, attention_mask=None, use_cache=None, **rest):
         """Each row's number of tokens; None where the call is no plain reading of whole texts."""
-        if input_ids is None or use_cache is not False or any(v is not None for v in rest.values()):
+        rest = {k: v for k, v in rest.items() if k not in ("token_type_ids", "return_dict")}
+        if input_ids is None or any(v is not None for v in rest.values()):
             return None
-        if self.decoder.training and _checkpointed(self.decoder):
+        if use_cache or (self.decodes and use_cache is None):
+            return None
+        if self.model.training and _checkpointed(self.blocks):
             return None
         if attention_mask is None:
             return [input_ids.shape[1]] * len(input_ids)
@@ -137,14 +169,16 @@ class _Reader:
         lengths = attention_mask.sum(1).tolist()
         return lengths if all(lengths) else None
 
-    def _hidden(self, ids, lengths):
+    def _hidden(self, ids, types, lengths):
         """Outputs of the trunk, shape (rows, tokens, hidden), zero at the padding."""
         tag = _autocast(ids.device).encode()
-        cells = ids.cpu().numpy()
-        texts = [tag + row[:n].tobytes() for row, n in zip(cells, lengths, strict=True)]
+        cells = [ids.cpu().numpy()] + ([] if types is None else [types.cpu().numpy()])
+        texts = [
+            tag + b"|".join(rows[i, :n].tobytes() for rows in cells) for i, n in enumerate(lengths)
+        ]
         found = {text: self.kept[text] for text in texts if text in self.kept}
         if new := [i for i, text in enumerate(texts) if text not in found]:
-            for i, hidden in zip(new, self._run_trunk(ids, lengths, new), strict=True):
+            for i, hidden in zip(new, self._run_trunk(ids, types, lengths, new), strict=True):
                 found[texts[i]] = hidden
                 if (size := hidden.nbytes) <= self.room and texts[i] not in self.kept:
                     self.kept[texts[i]] = hidden
@@ -155,14 +189,17 @@ class _Reader:
             hidden[i, : lengths[i]] = found[text]
         return hidden
 
-    def _run_trunk(self, ids, lengths, rows):
+    def _run_trunk(self, ids, types, lengths, rows):
         """Run the lower blocks over some rows of a batch. Returns a tensor for each, on the CPU."""
         width = max(lengths[i] for i in rows)
         mask = torch.zeros(len(rows), width, dtype=torch.long, device=ids.device)
         for place, i in enumerate(rows):
             mask[place, : lengths[i]] = 1
+        extra = {"use_cache": False} if self.decodes else {}
+        if types is not None:
+            extra["token_type_ids"] = types[rows, :width]
         with torch.no_grad():
-            self._only("below", input_ids=ids[rows, :width], attention_mask=mask, use_cache=False)
+            self._only("below", input_ids=ids[rows, :width], attention_mask=mask, **extra)
         caught, self.caught = self.caught.detach(), None
         return [caught[place, : lengths[i]].to("cpu", copy=True) for place, i in enumerate(rows)]
 
@@ -171,16 +208,18 @@ def _trained(module):
     return any(p.requires_grad for p in module.parameters())
 
 
-def _random_part(blocks, config):
-    """The name of something random in these blocks while training, or None."""
-    if getattr(config, "attention_dropout", 0):
-        return "attention_dropout"
-    modules = (pair for block in blocks for pair in block.named_modules())
-    return next((name for name, m in modules if isinstance(m, torch.nn.Dropout) and m.p > 0), None)
+def _random_part(modules):
+    """The name of something random in these modules while training, or None."""
+    for name, module in (pair for part in modules for pair in part.named_modules()):
+        if isinstance(module, torch.nn.Dropout) and module.p > 0:
+            return name
+        if getattr(module, "attention_dropout", 0):
+            return "attention_dropout"
+    return None
 
 
-def _checkpointed(decoder):
-    return any(getattr(block, "gradient_checkpointing", False) for block in decoder.layers)
+def _checkpointed(blocks):
+    return any(getattr(block, "gradient_checkpointing", False) for block in blocks)
 
 
 def _autocast(device):
@@ -188,11 +227,11 @@ def _autocast(device):
     return str(torch.get_autocast_dtype(device.type)) if enabled else ""
 
 
-def _fingerprint(decoder, depth):
+def _fingerprint(entrance, blocks, model):
     """What a trunk's output depends on beside the text: its weights and how it sees positions."""
-    positions = getattr(decoder.config, "rope_parameters", None)
-    digest = xxhash.xxh3_128(f"{depth} {positions}".encode())
-    for module in (decoder.get_input_embeddings(), *decoder.layers[:depth]):
+    positions = getattr(model.config, "rope_parameters", None)
+    digest = xxhash.xxh3_128(f"{len(blocks)} {positions}".encode())
+    for module in (entrance, *blocks):
         for name, tensor in module.state_dict().items():
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -155,7 +155,7 @@ def evaluate(
             'task="classification", "choice" or another.'
         )
     rows = encode(dataset, model, max_length=max_length, loss_on=loss_on)
-    with cache.trunk(model.net, wanted=trunk_cache and model.task == "causal-lm"):
+    with cache.trunk(model.net, wanted=trunk_cache and cache.suits(model.task)):
         found = _forward(model, rows, batch_size or BATCH)
     common = {"dataset": dataset, "groups": _groups(dataset)}
     if model.task in ("causal-lm", "masked-lm", "seq2seq-lm"):

@@ -189,7 +189,8 @@ class Claim:
             "metric": self.metric or "",
             "base": show(self.before),
             "tuned": show(self.after),
-            "difference": show(self.difference),
+            # Of a claim about one value there is no difference to show beside it.
+            "difference": "" if self.after and not self.before else show(self.difference),
             "needed": f"{kind.replace('_', ' ')} {limit:g}",
             "verdict": word,
         }
@@ -278,7 +279,8 @@ def conclude():
     from ftkit.show import show_table
 
     show_table(
-        [{k: c.row()[k] for k in ("claim", "difference", "needed", "verdict")} for c in made]
+        [{"claim": c.claim, "result": str(Estimate(**c.difference)),
+          **{k: c.row()[k] for k in ("needed", "verdict")}} for c in made]
     )
     if failed:
         lines = "; ".join(

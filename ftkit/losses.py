@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from transformers.modeling_outputs import CausalLMOutput
 
 IGNORED = -100
+PARTS = 4  # of a batch of choices, each padded to its own longest
 SCALE = 20.0  # cosines are multiplied by this before the softmax over choices
 # Models that change the logits after the head; for them the library's own loss is used.
 CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -93,13 +94,25 @@ def sentence_vectors(net, input_ids, attention_mask):
     return F.normalize(mean.float(), dim=-1)
 
 
+def _vectors_by_length(net, input_ids, attention_mask):
+    """sentence_vectors, on a CPU in parts of similar length: a question is far longer than a term,
+    and padding every term to it would double the work."""
+    lengths = attention_mask.sum(1)
+    order = lengths.argsort()
+    parts = []
+    for part in order.chunk(PARTS if input_ids.device.type == "cpu" else 1):
+        width = int(lengths[part].max())
+        parts.append(sentence_vectors(net, input_ids[part, :width], attention_mask[part, :width]))
+    return torch.cat(parts)[order.argsort()]
+
+
 def choice_logits(net, batch):
     """Scores of the choices of each question: cosines of bi-encoder vectors, times SCALE.
 
     batch: of batching.Collator for task "choice". Returns shape (questions, choices), -inf at
     padding. Source: Reimers and Gurevych 2019, "Sentence-BERT".
     """
-    vectors = sentence_vectors(net, batch["input_ids"], batch["attention_mask"])
+    vectors = _vectors_by_length(net, batch["input_ids"], batch["attention_mask"])
     index = batch["index"]
     questions, choices = vectors[: len(index)], vectors[len(index) :]
     scores = SCALE * torch.einsum("qd,qcd->qc", questions, choices[index.clamp(min=0)])

@@ -334,16 +334,3 @@ def trainable_summary(model):
         "share": count / total,
         "bytes": sum(p.numel() * p.element_size() for p in trained),
     }
-
-
-def blocks(net):
-    """The transformer blocks of a network, lowest first (its longest list of modules).
-
-    Raises SettingError for a network without one.
-    """
-    lists = [m for m in net.modules() if isinstance(m, torch.nn.ModuleList) and len(m)]
-    if not lists:
-        raise SettingError(
-            f"{type(net).__name__} has no list of blocks, so layers cannot be chosen."
-        )
-    return max(lists, key=len)

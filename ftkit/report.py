@@ -152,7 +152,10 @@ def claims_hash(records):
 
 def figure(records, path):
     """Draw base and tuned side by side with their 95% intervals, a panel for each claim."""
+    import numpy as np
     from matplotlib.figure import Figure
+
+    from ftkit.show import label_bar
 
     panels = [(record["name"], claim) for record in records for claim in record["claims"]]
     columns = min(4, len(panels))
@@ -170,12 +173,10 @@ def figure(records, path):
             spread = [[max(0, value - measured["low"])], [max(0, measured["high"] - value)]]
             axes.bar(x, value, 0.65, color=face, edgecolor="black", hatch=hatch, label=label)
             axes.errorbar(x, value, spread, color="black", capsize=5, linewidth=1.5)
-            axes.annotate(number(value), (x, measured["high"]), (0, 3), ha="center", fontsize=8,
-                          textcoords="offset points")
+            label_bar(axes, x, value, np.ravel(spread), 8, number(value))
         shown = [label for label, (key, *_) in looks.items() if claim.get(key)]
         axes.set_xticks([list(looks).index(label) for label in shown], shown)
         axes.set_xlim(-0.7, 1.7)
-        axes.margins(y=0.12)
         axes.set_ylabel((claim["metric"] or "value").replace("_", " "), fontsize=8)
         axes.tick_params(labelsize=8)
         held = ("held" if claim["held"] else "NOT HELD") if claim["judged"] else "not judged"

@@ -6,6 +6,7 @@ import numpy as np
 
 from ftkit.errors import SettingError
 
+MANY = 12  # points of a loss curve, from which on it is smoothed
 SIZE = (6, 3.5)  # inches, at 100 dots an inch
 MARKERS = "osD^vXP*"
 LINES = ("-", "--", "-.", ":")
@@ -51,21 +52,28 @@ def plot_bars(estimates, title, ylabel, *, baseline=None):
     )
     for i, bar in enumerate(bars):
         bar.set_hatch(HATCHES[i % len(HATCHES)])
-    for i, (value, top) in enumerate(zip(values, values + errors[1], strict=True)):
-        axes.annotate(
-            f"{value:.3g}",
-            (i, top),
-            ha="center",
-            va="bottom",
-            xytext=(0, 2),
-            textcoords="offset points",
-            fontsize=9,
-        )
+    for i, value in enumerate(values):
+        label_bar(axes, i, value, errors[:, i])
     if baseline is not None:
         axes.axhline(baseline, color="0.1", linestyle=":", linewidth=1)
     axes.set_xticks(range(len(values)), [_wrap(name) for name in estimates])
     axes.set(title=title, ylabel=ylabel, xlabel="")
     return _done(figure)
+
+
+def label_bar(axes, place, value, errors, fontsize=9, text=None):
+    """Write a bar's value beyond the end of its interval, on the side that the bar points to."""
+    up = value >= 0
+    axes.annotate(
+        text or f"{value:.3g}",
+        (place, value + errors[1] if up else value - errors[0]),
+        ha="center",
+        va="bottom" if up else "top",
+        xytext=(0, 2 if up else -2),
+        textcoords="offset points",
+        fontsize=fontsize,
+    )
+    axes.margins(y=0.12)  # room for the label
 
 
 def _wrap(text, width=16):
@@ -120,9 +128,15 @@ def plot_history(run):
     for i, (column, name) in enumerate((("loss", "training"), ("eval_loss", "validation"))):
         if column in run.history:
             rows = run.history.dropna(subset=[column])
+            values = rows[column]
+            if column == "loss" and len(values) >= MANY:
+                # Batches hold texts of similar length, so that one differs a lot from the next.
+                axes.plot(rows["epoch"], values, color="0.75", linewidth=0.8, zorder=1)
+                name = "training (running mean)"
+                values = values.rolling(max(3, len(values) // 5), center=True, min_periods=1).mean()
             axes.plot(
                 rows["epoch"],
-                rows[column],
+                values,
                 label=name,
                 color=SHADES[i],
                 marker=MARKERS[i],

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import transformers
 
-from ftkit import cache, hardware, losses, records
+from ftkit import cache, hardware, layers, losses, records
 from ftkit.batching import Collator, SameChoices, SimilarLength, encode
 from ftkit.callbacks import KeepBest, Progress, Report, watched
 from ftkit.errors import DataError, SettingError
@@ -104,7 +104,9 @@ def fit(
     method = method or Full()
     train, validation = _splits(data, patience)
     transformers.set_seed(seed)
-    tuned = method.apply(model.copy())
+    tuned = model.copy()
+    layers.with_dropout(tuned.net)  # an earlier method may have switched some off
+    tuned = method.apply(tuned)
     trainable = trainable_summary(tuned)
     rows = encode(train, tuned, max_length=max_length, loss_on=loss_on)
     held = encode(validation, tuned, max_length=max_length, loss_on=loss_on) if validation else None
@@ -158,13 +160,14 @@ def fit(
         print(plan.why[0])
     keep = KeepBest(patience) if patience else None
     try:
-        trainer = _trainer(tuned, settings, rows, held, extra, keep, quiet, plan)
+        decay = getattr(method, "decay", 1.0)
+        trainer = _trainer(tuned, settings, rows, held, extra, keep, quiet, plan, decay)
         last = (
             transformers.trainer_utils.get_last_checkpoint(checkpoint_dir)
             if resume and checkpoint_dir and Path(checkpoint_dir).is_dir()
             else None
         )
-        wanted = trunk_cache and tuned.task == "causal-lm" and not passed.get("torch_compile")
+        wanted = trunk_cache and cache.suits(tuned.task) and not passed.get("torch_compile")
         with (
             hardware.measured() as used,
             _forward_for(tuned, extra),
@@ -241,7 +244,7 @@ def _forward_for(model, extra):
     return nullcontext()
 
 
-def _trainer(model, settings, rows, held, extra, keep, quiet, plan):
+def _trainer(model, settings, rows, held, extra, keep, quiet, plan, decay):
     if "compute_metrics" in extra:
         settings["prediction_loss_only"] = False
     arguments = transformers.TrainingArguments(**settings)
@@ -263,7 +266,7 @@ def _trainer(model, settings, rows, held, extra, keep, quiet, plan):
         **extra,
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.kit_task = model.task
+    trainer.kit_task, trainer.kit_decay = model.task, decay
     # Other models ignore the count of labels, and Trainer would scale their loss for it.
     trainer.model_accepts_loss_kwargs = model.task == "causal-lm"
     net = losses.inner(model.net)
@@ -275,7 +278,19 @@ def _trainer(model, settings, rows, held, extra, keep, quiet, plan):
 class KitTrainer(transformers.Trainer):
     """transformers.Trainer with batches of similar length and the loss of the kit's own tasks."""
 
-    kit_task = None
+    kit_task, kit_decay = None, 1.0
+
+    def create_optimizer(self, model=None):
+        optimizer = super().create_optimizer(model)
+        if self.kit_decay < 1:
+            share = layers.rates(losses.inner(self.model), self.kit_decay)
+            groups = []
+            for group in optimizer.param_groups:
+                for rate in sorted({share[id(p)] for p in group["params"]}, reverse=True):
+                    part = [p for p in group["params"] if share[id(p)] == rate]
+                    groups.append({**group, "params": part, "lr": group["lr"] * rate})
+            optimizer.param_groups = groups
+        return optimizer
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset

@@ -8,7 +8,7 @@ import torch
 import transformers
 
 import ftkit as ft
-from ftkit import cache
+from ftkit import cache, layers
 
 WORDS = [f"w{i}" for i in range(60)]
 KINDS = {
@@ -121,6 +121,66 @@ def test_changed_weights_below_do_not_meet_old_activations():
     np.testing.assert_allclose(fresh, plain, rtol=1e-4)
 
 
+def tiny_encoder(dropout=0.1, seed=0):
+    """A BERT-type classifier of four small blocks, with dropout."""
+    words = tiny().tokenizer
+    config = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=24, intermediate_size=32, num_hidden_layers=4,
+        num_attention_heads=2, max_position_embeddings=64, pad_token_id=0,
+        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, classifier_dropout=0.0,
+        id2label={0: "no", 1: "yes"},
+    )
+    torch.manual_seed(seed)
+    net = transformers.BertForSequenceClassification(config).eval()
+    return ft.Model(net, words, "classification", "tiny-bert", ["no", "yes"])
+
+
+def pairs(n=30, seed=0):
+    """Pairs of short texts with a label."""
+    first, second = texts(n, seed)["text"], texts(n, seed + 100)["text"]
+    return datasets.Dataset.from_dict(
+        {"text": first[:], "text_pair": second[:], "label": [i % 2 for i in range(n)]}
+    )
+
+
+@pytest.mark.parametrize("top", [0, 1, 3])
+def test_an_encoder_gives_the_same_with_the_cache(top):
+    data = datasets.DatasetDict(train=pairs(), validation=pairs(seed=1))
+    method = ft.Freeze(top=top)
+    options = {"method": method, "epochs": 3, "learning_rate": 1e-2, "batch_size": 8, "quiet": True}
+    # Dropout stays on in the trained blocks; without it the two runs draw the same numbers.
+    model = tiny_encoder(dropout=0.0 if top else 0.1)
+    runs = [ft.fit(model, data, trunk_cache=on, **options) for on in (True, False)]
+    assert cache.kept_bytes() > 0
+    with_cache, without = (run.model.net.state_dict() for run in runs)
+    for name, tensor in without.items():
+        torch.testing.assert_close(with_cache[name], tensor, rtol=1e-3, atol=1e-4)
+    found = [ft.evaluate(runs[0].model, pairs(seed=2), trunk_cache=on).probabilities
+             for on in (True, False)]
+    np.testing.assert_allclose(*found, rtol=1e-4)
+
+
+def test_the_second_text_of_a_pair_is_told_from_the_first():
+    model = frozen(tiny_encoder(dropout=0.0), top=1)
+    ids = torch.tensor([[2, 3, 4, 5]])
+    types = [torch.zeros(1, 4, dtype=torch.long), torch.tensor([[0, 0, 1, 1]])]
+    want = [model.net(ids, token_type_ids=t).logits for t in types]
+    with cache.trunk(model.net):
+        for wanted, kind in zip(want, types, strict=True):
+            torch.testing.assert_close(model.net(ids, token_type_ids=kind).logits, wanted)
+    assert not torch.equal(*want) and cache.kept_bytes()
+
+
+def test_frozen_blocks_run_without_dropout_until_they_are_trained_again():
+    run = ft.fit(tiny_encoder(), pairs(), method=ft.Freeze(top=1), epochs=1, quiet=True)
+    bert = run.model.net.bert
+    assert bert.embeddings.dropout.p == 0 and bert.encoder.layer[2].output.dropout.p == 0
+    assert bert.encoder.layer[3].output.dropout.p == 0.1
+    again = ft.fit(run.model, pairs(), epochs=1, quiet=True)
+    assert again.model.net.bert.embeddings.dropout.p == 0.1
+    assert cache.trunk_depth(run.model.net, training=True).value == 3
+
+
 def test_it_is_off_when_anything_below_is_trained():
     assert cache.trunk_depth(tiny().net).value == 0
     model = frozen(tiny())
@@ -135,6 +195,8 @@ def test_it_is_off_when_anything_below_is_trained():
 
 def test_it_is_off_in_training_when_the_trunk_has_dropout():
     model = frozen(tiny(attention_dropout=0.1))
+    assert cache.trunk_depth(model.net, training=True).value == 2
+    layers.with_dropout(model.net)
     choice = cache.trunk_depth(model.net, training=True)
     assert choice.value == 0 and "attention_dropout" in choice.why
     assert cache.trunk_depth(model.net).value == 2

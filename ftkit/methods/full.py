@@ -5,12 +5,21 @@ Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers", sec
 
 from dataclasses import dataclass
 
+from ftkit.layers import check_decay
+
 
 @dataclass(frozen=True)
 class Full:
-    """Train every weight: the most able method, and the dearest to train and to store."""
+    """Train every weight: the most able method, and the dearest to train and to store.
+
+    decay: each block learns at this share of the rate of the block above it (discriminative
+    learning rates, Howard and Ruder 2018); 1 gives all the same rate.
+    """
+
+    decay: float = 1.0
 
     def apply(self, model):
         """Make every weight of `model` trainable. Returns the same model."""
+        check_decay(self)
         model.net.requires_grad_(True)
         return model

@@ -1,0 +1,78 @@
+"""The layers of a network from the bottom up: which are its blocks, what is below and above them."""
+
+import torch
+
+from ftkit.errors import SettingError
+
+
+def blocks(net):
+    """The transformer blocks of a network, lowest first (its longest list of modules).
+
+    Raises SettingError for a network without one.
+    """
+    lists = [m for m in net.modules() if isinstance(m, torch.nn.ModuleList) and len(m)]
+    if not lists:
+        raise SettingError(
+            f"{type(net).__name__} has no list of blocks, so layers cannot be chosen."
+        )
+    return max(lists, key=len)
+
+
+def around(net):
+    """The modules before the blocks (embeddings) and after them (final norm, pooler, head)."""
+    layers = blocks(net)
+    inside = {id(m) for m in layers.modules()} | {id(layers)}
+    path = [m for m in net.modules() if any(child is layers for child in m.modules())]
+    before, after = [], []
+    for parent in path:
+        seen = False
+        for child in parent.children():
+            if id(child) in inside or any(m is layers for m in child.modules()):
+                seen = True
+            else:
+                (after if seen else before).append(child)
+    return before, after
+
+
+def check_decay(method):
+    """Raise SettingError unless a method's `decay` is above 0 and at most 1."""
+    if not 0 < method.decay <= 1:
+        raise SettingError(
+            f"{type(method).__name__}(decay={method.decay}) is no share of a learning rate; "
+            "choose a number above 0 and up to 1, often 0.5 to 0.95."
+        )
+
+
+def rates(net, decay):
+    """The share of the learning rate that each parameter gets, {id(parameter): share}.
+
+    1 above the blocks and in the highest of them, `decay` times less in each block below, and once
+    more in the embeddings (discriminative rates, Howard and Ruder 2018).
+    """
+    layers, (below, above) = blocks(net), around(net)
+    steps = [*((module, 0) for module in above)]
+    steps += [(block, len(layers) - 1 - i) for i, block in enumerate(layers)]
+    steps += [(module, len(layers)) for module in below]
+    share = {}
+    for module, step in steps:
+        for parameter in module.parameters():
+            # A head that is tied to the input embedding learns as slowly as that.
+            share[id(parameter)] = min(decay**step, share.get(id(parameter), 1.0))
+    return {id(p): share.get(id(p), 1.0) for p in net.parameters()}
+
+
+def without_dropout(module):
+    """Switch the dropout in a module off, also while training, until with_dropout."""
+    for part in module.modules():
+        name = "p" if isinstance(part, torch.nn.Dropout) else "attention_dropout"
+        if getattr(part, name, 0):
+            part.dropout_before = (name, getattr(part, name))
+            setattr(part, name, 0.0)
+
+
+def with_dropout(module):
+    """Undo without_dropout, everywhere in a module."""
+    for part in module.modules():
+        if hasattr(part, "dropout_before"):
+            setattr(part, *part.dropout_before)
+            del part.dropout_before

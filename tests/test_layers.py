@@ -1,0 +1,67 @@
+"""A user who names layers trains those layers, each at the rate that was asked for."""
+
+import pytest
+import tiny
+import torch
+
+import ftkit as ft
+from ftkit import layers
+
+KINDS = {"encoder": tiny.encoder, "decoder": tiny.decoder, "gpt2": lambda: tiny.decoder("gpt2")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_module_is_below_in_or_above_the_blocks(kind):
+    net = KINDS[kind]().net
+    below, above = layers.around(net)
+    parts = [*below, *layers.blocks(net), *above]
+    found = {id(p) for part in parts for p in part.parameters()}
+    assert found == {id(p) for p in net.parameters()}
+    assert any(p is net.get_input_embeddings().weight for part in below for p in part.parameters())
+
+
+def test_a_network_without_blocks_is_named():
+    with pytest.raises(ft.SettingError, match="Linear has no list of blocks"):
+        layers.blocks(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rates_fall_from_the_top_to_the_embeddings(kind):
+    net = KINDS[kind]().net
+    share = layers.rates(net, 0.5)
+    blocks = layers.blocks(net)
+    for i, block in enumerate(blocks):
+        assert {share[id(p)] for p in block.parameters()} == {0.5 ** (len(blocks) - 1 - i)}
+    assert share[id(net.get_input_embeddings().weight)] == 0.5 ** len(blocks)
+    assert set(share.values()) <= {1.0, 0.5, 0.25, 0.125}
+
+
+def moved(method):
+    """How far one step of plain gradient descent moved each parameter."""
+    model = tiny.encoder()
+    run = ft.fit(model, tiny.reviews(8), method=method, epochs=1, batch_size=8, warmup=0,
+                 learning_rate=0.1, optim="sgd", quiet=True, max_grad_norm=0,
+                 schedule="constant", eval_strategy="no")
+    before = dict(model.net.named_parameters())
+    return {n: p.detach() - before[n].detach() for n, p in run.model.net.named_parameters()}
+
+
+@pytest.mark.parametrize("method", [ft.Full, ft.Freeze])
+def test_each_block_learns_at_its_share_of_the_rate(method):
+    settings = {} if method is ft.Full else {"top": 2}
+    plain, slower = moved(method(**settings)), moved(method(**settings, decay=0.5))
+    for name, share in {"classifier.weight": 1, "bert.encoder.layer.2.output.dense.weight": 1,
+                        "bert.encoder.layer.1.output.dense.weight": 0.5}.items():
+        assert plain[name].abs().max() > 0
+        torch.testing.assert_close(slower[name], share * plain[name], rtol=1e-3, atol=1e-7)
+    lowest = "bert.embeddings.word_embeddings.weight"
+    if method is ft.Full:
+        torch.testing.assert_close(slower[lowest], plain[lowest] / 8, rtol=1e-3, atol=1e-7)
+    else:
+        assert not slower[lowest].any()
+
+
+@pytest.mark.parametrize("method", [ft.Full(decay=0), ft.Freeze(top=1, decay=1.5)])
+def test_a_decay_that_is_no_share_is_refused(method):
+    with pytest.raises(ft.SettingError, match="no share of a learning rate"):
+        method.apply(tiny.encoder())
