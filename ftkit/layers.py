@@ -1,4 +1,4 @@
-"""The layers of a network from the bottom up: which are its blocks, what is below and above them."""
+"""The layers of a network from the bottom up: its blocks, and what is below and above them."""
 
 import torch
 
