@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from ftkit import catalog, fetch
+from ftkit.attention import best
 from ftkit.errors import DataError, FetchError, SettingError
 from ftkit.hardware import choose_attention, choose_dtype, this_machine
 
@@ -257,14 +258,14 @@ def _config(folder, task, labels):
 
 def _network(folder, config, task, pretrained, dtype, seed):
     kind = getattr(transformers, AUTO[task])
-    attention = choose_attention(this_machine(), 0).value
+    kernel = choose_attention(this_machine(), 0).value
     formats = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if dtype not in (*formats, "nf4"):
         known = ", ".join((*formats, "nf4"))
         raise SettingError(f"dtype {dtype!r} does not exist; choose one of {known}.")
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
-        options = {"attn_implementation": attention}
+        options = {"attn_implementation": best(config, kernel)}
         options |= _four_bits() if dtype == "nf4" else {"dtype": formats[dtype]}
         try:
             if pretrained:

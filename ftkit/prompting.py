@@ -6,6 +6,7 @@ import torch
 from ftkit.errors import DataError, SettingError
 
 SHORTEST_PREFIX = 8  # tokens; sharing less than this saves nothing
+FEWER = 0.85  # of a batch's rows still open: then the rest is let go; it copies the cache
 ROWS = 32  # prompts that are run side by side
 LOAD = 16_384  # tokens whose keys and values are held at a time while candidates are scored
 PLAIN = "### Instruction:\n{question}\n\n### Response:\n"
@@ -242,6 +243,7 @@ def _greedy(model, texts, limit, stops):
     mask = torch.cat([own.new_ones(len(rows), len(shared)), own], dim=1)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, len(shared) :]
     new, done, alive = [[] for _ in texts], ["" for _ in texts], list(range(len(texts)))
+    ended = set()
     for _ in range(limit):
         step = model.net(
             input_ids=ids,
@@ -254,14 +256,18 @@ def _greedy(model, texts, limit, stops):
         past, chosen = step.past_key_values, step.logits[:, -1].argmax(-1)
         keep = []
         for place, (row, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
+            if row in ended:
+                continue
             if token not in ends:
                 new[row].append(token)
             done[row] = model.tokenizer.decode(new[row], skip_special_tokens=True)
-            if token not in ends and not any(s in done[row] for s in stops):
+            if token in ends or any(s in done[row] for s in stops):
+                ended.add(row)
+            else:
                 keep.append(place)
         if not keep:
             break
-        if len(keep) < len(alive):  # finished rows leave the batch
+        if len(keep) < FEWER * len(alive):  # finished rows leave the batch, several at a time
             index = torch.tensor(keep, device=ids.device)
             past.batch_select_indices(index)
             chosen, mask, positions = chosen[index], mask[index], positions[index]

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import transformers
 
-from ftkit import cache, hardware, layers, losses, records
+from ftkit import attention, cache, hardware, layers, losses, records
 from ftkit.batching import Collator, SameChoices, SimilarLength, encode
 from ftkit.callbacks import KeepBest, Progress, Report, watched
+from ftkit.dropout import quick_dropout
 from ftkit.errors import DataError, SettingError
 from ftkit.methods import Full
 from ftkit.models import Model, trainable_summary
@@ -171,6 +172,7 @@ def fit(
         with (
             hardware.measured() as used,
             _forward_for(tuned, extra),
+            quick_dropout(not passed.get("torch_compile")),
             cache.trunk(tuned.net, wanted=wanted, training=True) as chosen,
         ):
             if chosen.why and not quiet:
@@ -271,7 +273,7 @@ def _trainer(model, settings, rows, held, extra, keep, quiet, plan, decay):
     trainer.model_accepts_loss_kwargs = model.task == "causal-lm"
     net = losses.inner(model.net)
     if hasattr(net, "set_attn_implementation"):
-        net.set_attn_implementation(plan.attention)
+        net.set_attn_implementation(attention.best(net.config, plan.attention))
     return trainer
 
 

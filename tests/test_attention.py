@@ -1,0 +1,61 @@
+"""A user's model gives the same answers and gradients with the attention that copies nothing."""
+
+import copy
+
+import pytest
+import tiny
+import torch
+
+import ftkit as ft
+from ftkit import attention
+
+
+def both(**changes):
+    one = tiny.decoder(num_attention_heads=4, num_key_value_heads=2, **changes)
+    other = ft.Model(copy.deepcopy(one.net), one.tokenizer, one.task, one.name)
+    one.net.set_attn_implementation("eager")
+    other.net.set_attn_implementation(attention.NAME)
+    return one, other
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_logits_and_gradients_are_those_of_the_library(left):
+    nets = [model.net.train() for model in both()]
+    ids = torch.randint(5, 200, (3, 11), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, :4 if left else None] = 0 if left else 1
+    if not left:
+        mask[1, 7:] = 0
+    outs = [net(ids, attention_mask=mask).logits[mask.bool()] for net in nets]
+    torch.testing.assert_close(*outs, rtol=1e-4, atol=1e-5)
+    for out in outs:
+        out.log_softmax(-1)[:, 7].sum().backward()
+    for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_writing_with_a_key_value_cache_gives_the_same_text():
+    one, other = both()
+    prompts = ["the film was", "a cat and a dog and the music", "so"]
+    assert ft.generate(one, prompts, max_new_tokens=9) == ft.generate(
+        other, prompts, max_new_tokens=9)
+    scores = [ft.score(m, prompts, [" good", " bad plot", " great"]) for m in (one, other)]
+    torch.testing.assert_close(*map(torch.tensor, scores), rtol=1e-4, atol=1e-4)
+
+
+def test_it_is_chosen_only_where_heads_share_keys_and_nothing_else_is_added():
+    shared = tiny.decoder(num_attention_heads=4, num_key_value_heads=2).net.config
+    assert attention.best(shared, "eager") == attention.NAME
+    assert attention.best(shared, "sdpa") == "sdpa"
+    alone = tiny.decoder(num_attention_heads=2, num_key_value_heads=2).net.config
+    for config in (alone, tiny.encoder().net.config, tiny.decoder("gpt2").net.config,
+                   tiny.decoder("gemma2").net.config):
+        assert attention.best(config, "eager") == "eager"
+
+
+def test_a_saved_model_does_not_name_it(tmp_path):
+    _, model = both()
+    model.save(tmp_path / "kept")
+    assert attention.NAME not in (tmp_path / "kept" / "config.json").read_text()
+    again = ft.load_model(tmp_path / "kept")
+    assert again.hash() == model.hash()
