@@ -10,7 +10,7 @@ _WHERE = {
     "hardware": ["profile", "this_machine", "plan"],
     "models": ["load_model", "Model", "trainable_summary"],
     "data": ["load_data", "Data"],
-    "methods": ["Full", "Freeze", "LoRA"],
+    "methods": ["Full", "Freeze", "LoRA", "merge"],
     "prompting": [
         "few_shot",
         "score",

@@ -2,6 +2,6 @@
 
 from ftkit.methods.freeze import Freeze
 from ftkit.methods.full import Full
-from ftkit.methods.lora import LoRA
+from ftkit.methods.lora import LoRA, merge
 
-__all__ = ["Freeze", "Full", "LoRA"]
+__all__ = ["Freeze", "Full", "LoRA", "merge"]
