@@ -10,7 +10,15 @@ _WHERE = {
     "hardware": ["profile", "this_machine", "plan"],
     "models": ["load_model", "Model", "trainable_summary"],
     "data": ["load_data", "Data"],
-    "methods": ["Full", "Freeze", "LoRA", "merge"],
+    "methods": [
+        "Full",
+        "Freeze",
+        "LoRA",
+        "merge",
+        "PromptTuning",
+        "PrefixTuning",
+        "nearest_words",
+    ],
     "prompting": [
         "few_shot",
         "score",

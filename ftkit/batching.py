@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from ftkit.errors import DataError, SettingError
+from ftkit.methods.prompt import learned_tokens
 from ftkit.prompting import as_prompt_and_response
 
 IGNORED = -100  # the label that no loss looks at
@@ -78,7 +79,8 @@ def _families(rows):
 
 def _longest(model):
     positions = getattr(model.net.config, "max_position_embeddings", None) or MAX_LENGTH
-    return min(positions, getattr(model.tokenizer, "model_max_length", positions))
+    room = min(positions, getattr(model.tokenizer, "model_max_length", positions))
+    return room - learned_tokens(model.net)
 
 
 def _texts(dataset, model, limit):

@@ -12,6 +12,7 @@ import xxhash
 
 from ftkit import losses
 from ftkit.hardware import Choice
+from ftkit.methods.prompt import learned_tokens
 
 LIMIT = 1 << 30  # bytes of activations kept in memory, over all models
 # Decoders in which the first block gets the token embeddings as they are, and positions enter
@@ -36,6 +37,8 @@ def trunk_depth(net, *, training=False):
 
     The reason is empty where nothing is frozen, so that there is nothing to choose.
     """
+    if learned_tokens(net):
+        return Choice(0, "no trunk cache: what every block computes follows the learned prompt")
     model = losses.inner(net)
     decoder = losses.backbone(net)
     blocks = getattr(decoder, "layers", None)
@@ -50,7 +53,7 @@ def trunk_depth(net, *, training=False):
         return Choice(0, f"no trunk cache: {frozen}, but it knows {known} models only")
     if training and (name := _random_part(blocks[:depth], model.config)):
         return Choice(0, f"no trunk cache: {frozen}, but there is dropout in them ({name})")
-    if any(hasattr(module, "base_layer") for module in blocks[:depth].modules()):
+    if any(hasattr(m, "base_layer") or hasattr(m, "bottleneck") for m in blocks[:depth].modules()):
         return Choice(0, f"no trunk cache: {frozen}, but there are adapters in them")
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return Choice(0, f"no trunk cache: {frozen}, but several processes share the work")

@@ -9,6 +9,7 @@ from ftkit import cache, evidence, losses
 from ftkit.batching import Collator, by_length, encode
 from ftkit.errors import DataError, SettingError
 from ftkit.hardware import choose_dtype, this_machine
+from ftkit.methods.prompt import learned_tokens
 
 BATCH = 32
 BINS = 10  # of the calibration error
@@ -263,12 +264,12 @@ def _run(model, batch, index, out):
 
 def _token_losses(model, batch):
     labels = batch.pop("labels")
-    if (
-        model.task == "causal-lm"
-        and losses.scores_labels_only(model.net)
-        and not _learned_prompt(model.net)
-    ):
-        hidden = losses.backbone(model.net)(**batch, use_cache=False)[0]
+    if model.task == "causal-lm" and losses.scores_labels_only(model.net):
+        hidden = (
+            losses.after_prompt(model.net, **batch)
+            if learned_tokens(model.net)
+            else losses.backbone(model.net)(**batch, use_cache=False)[0]
+        )
         return losses.token_losses(model.net, hidden, labels)
     extra = {"labels": labels} if model.task == "seq2seq-lm" else {}
     logits = model.net(**batch, **extra).logits
@@ -277,10 +278,6 @@ def _token_losses(model, batch):
     rows, columns = (labels != losses.IGNORED).nonzero(as_tuple=True)
     picked = logits[rows, columns].float()
     return torch.nn.functional.cross_entropy(picked, labels[rows, columns], reduction="none"), rows
-
-
-def _learned_prompt(net):
-    return bool(getattr(getattr(net, "active_peft_config", None), "is_prompt_learning", False))
 
 
 def _softmax(logits):
