@@ -1,4 +1,5 @@
-# make run: set-up, then the five lessons on this machine's CPU. make test: set-up, then every test.
+# make run: set-up, then the first five lessons on this machine's CPU. make test: set-up, then every
+# test. make course: all lessons.
 SHELL := /bin/sh
 PY := .venv/bin/python
 # Where pip finds torch. On Linux without a GPU this saves several gigabytes:
@@ -10,10 +11,12 @@ OUT ?= artifacts
 ARGS ?=
 PYTEST_WORKERS ?= 2
 SMOKE := build/smoke
+SPINE := $(wildcard notebooks/0[1-5]_*.ipynb)
 
-.PHONY: help setup data run test lab clean
+.PHONY: help setup data run course test lab clean
 help:
-	@echo "make run    set-up, then the lessons on the cpu profile; results in $(OUT)/"
+	@echo "make run    set-up, then lessons 1 to 5 on the cpu profile; results in $(OUT)/"
+	@echo "make course set-up, then every lesson; results in $(OUT)/course/"
 	@echo "make test   set-up, then every test"
 	@echo "make lab    JupyterLab on notebooks/"
 	@echo "make clean  remove what the above made (the cache of models and data stays)"
@@ -39,7 +42,10 @@ data: .venv/.ready
 	@.venv/bin/ftkit fetch --all
 
 run: data
-	@.venv/bin/ftkit batch notebooks --profile $(PROFILE) --out $(OUT) $(ARGS)
+	@.venv/bin/ftkit batch $(SPINE) --profile $(PROFILE) --out $(OUT) $(ARGS)
+
+course: data
+	@.venv/bin/ftkit batch notebooks --profile $(PROFILE) --out $(OUT)/course $(ARGS)
 
 # The lessons are tested as copies on the smoke profile; their committed outputs stay as they are.
 test: data

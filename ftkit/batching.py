@@ -1,12 +1,15 @@
 """From records to batches: tokens and labels for each task, batches of similar length, padding."""
 
+import math
+
 import numpy as np
 import torch
 
 from ftkit.errors import DataError, SettingError
+from ftkit.methods.prompt import learned_tokens
 from ftkit.prompting import as_prompt_and_response
+from ftkit.tagging import IGNORED, align_tags, check_tagged
 
-IGNORED = -100  # the label that no loss looks at
 MAX_LENGTH = 512
 LOSS_ON = ("response", "all")
 
@@ -78,7 +81,8 @@ def _families(rows):
 
 def _longest(model):
     positions = getattr(model.net.config, "max_position_embeddings", None) or MAX_LENGTH
-    return min(positions, getattr(model.tokenizer, "model_max_length", positions))
+    room = min(positions, getattr(model.tokenizer, "model_max_length", positions))
+    return room - learned_tokens(model.net)
 
 
 def _texts(dataset, model, limit):
@@ -89,37 +93,45 @@ def _texts(dataset, model, limit):
 
 def _classification(dataset, model, limit, _):
     tokens, rows = _texts(dataset, model, limit), []
-    labels = dataset["label"][:] if "label" in columns_of(dataset) else [None] * len(dataset)
+    labelled = "label" in columns_of(dataset)
+    labels = dataset["label"][:] if labelled else [None] * len(dataset)
     for i, label in enumerate(labels):
         row = {k: tokens[k][i] for k in ("input_ids", "token_type_ids") if k in tokens}
-        if label is not None:
-            if model.task == "classification" and not 0 <= label < len(model.labels):
+        if labelled:
+            known = range(len(model.labels or ()))
+            if model.task == "classification" and label not in known:
                 raise DataError(
                     f"row {i} has label {label!r}; the model knows 0 to "
                     f"{len(model.labels) - 1} ({', '.join(map(str, model.labels))})."
+                )
+            if model.task == "regression" and not _is_number(label):
+                raise DataError(
+                    f"row {i} has label {label!r}; regression needs a finite number in every row."
                 )
             row["labels"] = label
         rows.append(row)
     return rows
 
 
+def _is_number(label):
+    return isinstance(label, int | float) and math.isfinite(label)
+
+
 def _tagging(dataset, model, limit, _):
     need(dataset, "tokens", "tags")
-    number = {label: i for i, label in enumerate(model.labels)}
+    sentences, tags = dataset["tokens"][:], dataset["tags"][:]
+    for i, (words, own) in enumerate(zip(sentences, tags, strict=True)):
+        check_tagged(words, own, f"row {i}")
     tokens = model.tokenizer(
-        dataset["tokens"][:], is_split_into_words=True, truncation=True, max_length=limit
+        sentences, is_split_into_words=True, truncation=True, max_length=limit
     )
     rows = []
-    for i, tags in enumerate(dataset["tags"]):
-        if unknown := sorted(set(tags) - set(number)):
-            raise DataError(
-                f"row {i} has the tag {unknown[0]!r}; the model knows {', '.join(number)}."
-            )
-        # A word's first piece carries its tag, the rest none.
-        words, labels = tokens.word_ids(i), []
-        for before, word in zip([None, *words], words, strict=False):
-            labels.append(number[tags[word]] if word is not None and word != before else IGNORED)
-        rows.append({"input_ids": tokens["input_ids"][i], "labels": labels})
+    for i, own in enumerate(tags):
+        words = tokens.word_ids(i)
+        labels = align_tags(own, words, model.labels, where=f"row {i}")
+        # Which word each label belongs to: evaluation is by words.
+        places = [(j, words[j]) for j, label in enumerate(labels) if label != IGNORED]
+        rows.append({"input_ids": tokens["input_ids"][i], "labels": labels, "words": places})
     return rows
 
 
@@ -152,6 +164,9 @@ def _seq2seq(dataset, model, limit, _):
     sources, targets = as_prompt_and_response(dataset, model.tokenizer, chat=False)
     first = model.tokenizer(sources, truncation=True, max_length=limit)["input_ids"]
     second = model.tokenizer(text_target=targets, truncation=True, max_length=limit)["input_ids"]
+    # T5's tokenizer ends a text by itself; another must not leave the model without an end.
+    end = model.tokenizer.eos_token_id
+    second = [b if b[-1:] == [end] else [*b[: limit - 1], end] for b in second]
     return [{"input_ids": a, "labels": b} for a, b in zip(first, second, strict=True)]
 
 

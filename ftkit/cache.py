@@ -13,6 +13,7 @@ import xxhash
 from ftkit import losses
 from ftkit.hardware import Choice
 from ftkit.layers import blocks as blocks_of
+from ftkit.methods.prompt import learned_tokens
 
 LIMIT = 1 << 30  # bytes of activations kept in memory, over all models
 # The module whose output is the first block's input, by kind of model. In these decoders positions
@@ -43,6 +44,8 @@ def trunk_depth(net, *, training=False):
 
     The reason is empty where nothing is frozen, so that there is nothing to choose.
     """
+    if learned_tokens(net):
+        return Choice(0, "no trunk cache: what every block computes follows the learned prompt")
     reader, kind = losses.backbone(net), losses.inner(net).config.model_type
     lists = any(isinstance(module, torch.nn.ModuleList) for module in reader.modules())
     if not lists or _trained(reader.get_input_embeddings()):
@@ -61,7 +64,8 @@ def trunk_depth(net, *, training=False):
     below = (entrance, *blocks[:depth])
     if training and (name := _random_part(below)):
         return Choice(0, f"no trunk cache: {frozen}, but there is dropout in them ({name})")
-    if any(hasattr(module, "base_layer") for block in below for module in block.modules()):
+    adapters = ("base_layer", "bottleneck")
+    if any(hasattr(m, name) for part in below for m in part.modules() for name in adapters):
         return Choice(0, f"no trunk cache: {frozen}, but there are adapters in them")
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return Choice(0, f"no trunk cache: {frozen}, but several processes share the work")

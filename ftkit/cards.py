@@ -75,7 +75,7 @@ def _on_hub(entry: DataEntry) -> str:
 
 def _shares(data) -> str:
     """Return how often each label occurs in the test split."""
-    if not data.labels:
+    if not data.labels or "label" not in data["test"].column_names:
         return ""
     labels = data["test"]["label"][:]
     return ", ".join(

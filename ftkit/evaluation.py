@@ -9,32 +9,18 @@ from ftkit import cache, evidence, losses
 from ftkit.batching import Collator, by_length, encode
 from ftkit.errors import DataError, SettingError
 from ftkit.hardware import choose_dtype, this_machine
+from ftkit.methods.prompt import learned_tokens
+from ftkit.metrics import (
+    Metric,
+    calibration,
+    class_metrics,
+    mean_metric,
+    tag_metrics,
+    text_metrics,
+    value_metrics,
+)
 
 BATCH = 32
-BINS = 10  # of the calibration error
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric as sums over examples and a finish, so that resampling is a matrix product.
-
-    parts: shape (n, k), each example's share. finish: sums of shape (..., k) to values (...).
-    single: each example's own value, shape (n,), where that has a meaning.
-    """
-
-    parts: np.ndarray
-    finish: object
-    single: np.ndarray | None = None
-
-
-def mean_metric(values, weights=None):
-    """The (weighted) mean of one number an example."""
-    values = np.asarray(values, dtype=float)
-    weights = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=float)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return Metric(
-            np.stack([values, weights], 1), lambda s: s[..., 0] / s[..., 1], values / weights
-        )
 
 
 @dataclass
@@ -42,8 +28,9 @@ class Evaluation:
     """What a model did on held-out data.
 
     ev["accuracy"] is an Estimate with its 95% interval; ev.metrics has them all.
-    predictions, references: arrays of shape (n,). probabilities: (n, classes) or None. texts:
-    generated answers or None. dataset: the examples, in the same order.
+    predictions, references: arrays of shape (n,) of class numbers, values, texts or lists of tags.
+    probabilities: (n, classes) or None. texts: generated answers or None. dataset: the examples,
+    in the same order.
     """
 
     parts: dict
@@ -142,8 +129,9 @@ def evaluate(
 
     model: of load_model or run.model. dataset: one split with the task's columns. By task:
     classification gives accuracy, macro_f1, f1_<label>, loss, calibration_error; tagging accuracy
-    over words; choice accuracy and loss; regression rmse, mae, pearson; language models
-    loss (nats a token) and perplexity; generate=True adds exact_match and chrf of greedy answers.
+    over words, and precision, recall, f1 and f1_<type> over entities (seqeval's default); choice
+    accuracy and loss; regression rmse, mae, pearson; language models loss (nats a token) and
+    perplexity; generate=True adds exact_match, chrf and rouge_l of greedy answers.
     batch_size: examples run side by side. max_length: tokens. trunk_cache: run the blocks below
     the lowest trainable one once for each text, also over several evaluations (cache.py).
     Returns an Evaluation. Where the data has a column `group`, intervals resample whole groups.
@@ -155,21 +143,20 @@ def evaluate(
             'task="classification", "choice" or another.'
         )
     rows = encode(dataset, model, max_length=max_length, loss_on=loss_on)
+    if model.task in ("classification", "regression") and "label" not in dataset.column_names:
+        raise DataError("column 'label' is missing; evaluation compares with the right answers.")
     with cache.trunk(model.net, wanted=trunk_cache and cache.suits(model.task)):
         found = _forward(model, rows, batch_size or BATCH)
     common = {"dataset": dataset, "groups": _groups(dataset)}
     if model.task in ("causal-lm", "masked-lm", "seq2seq-lm"):
         return _language(model, dataset, found, generate, max_new_tokens, stop, common)
     if model.task == "regression":
-        references = np.asarray(dataset["label"], dtype=float)
-        values = np.concatenate(found["logits"]).ravel()
-        return Evaluation(_regression(values, references), values, references, **common)
+        return from_values(np.concatenate(found["logits"]).ravel(), dataset["label"], **common)
     if model.task == "tagging":
-        return _tags(model, rows, found, common)
+        said = _words_tags(model, rows, found["logits"], dataset["tags"][:])
+        return from_tags(said, dataset["tags"][:], **common)
     probabilities = _softmax(found["logits"])
-    references = np.array([r["labels"] for r in rows.rows if "labels" in r])
-    if len(references) != len(rows):
-        raise DataError("column 'label' is missing; evaluation compares with the right answers.")
+    references = np.array([r["labels"] for r in rows.rows])
     return from_predictions(
         probabilities.argmax(1),
         references,
@@ -195,21 +182,69 @@ def from_predictions(
     probabilities: shape (n, classes), adds loss and calibration_error.
     """
     predictions, references = np.asarray(predictions), np.asarray(references)
-    if len(predictions) != len(references) or not len(references):
-        raise DataError(
-            f"{len(predictions)} predictions for {len(references)} references; "
-            "one is needed for each example, and at least one."
-        )
+    _need_pairs(predictions, references, "predictions")
     right = predictions == references
     parts = {"accuracy": mean_metric(right)}
     if labels is not None:
-        parts |= _f1(predictions, references, labels)
+        parts |= class_metrics(predictions, references, labels)
     if probabilities is not None:
         rows = np.arange(len(references))
         parts["loss"] = mean_metric(-np.log(np.clip(probabilities[rows, references], 1e-12, 1)))
-        parts["calibration_error"] = _calibration(probabilities.max(1), right)
+        parts["calibration_error"] = calibration(probabilities.max(1), right)
     groups = _groups(dataset) if groups is None else groups
     return Evaluation(parts, predictions, references, probabilities, texts, labels, dataset, groups)
+
+
+def from_values(values, references, *, dataset=None, groups=None):
+    """An Evaluation of numbers that came from anywhere, such as the mean of the training set.
+
+    values, references: one number an example. Gives rmse, mae and pearson.
+    Raises DataError for unequal lengths, and for a value or reference that is no finite number.
+    """
+    values, references = (np.array([*each], dtype=float) for each in (values, references))
+    _need_pairs(values, references, "values")
+    for name, found in (("value", values), ("reference", references)):
+        if not np.isfinite(found).all():
+            i = int(np.flatnonzero(~np.isfinite(found))[0])
+            raise DataError(f"{name} {i} is {found[i]}; a finite number was expected.")
+    groups = _groups(dataset) if groups is None else groups
+    return Evaluation(
+        value_metrics(values, references), values, references, dataset=dataset, groups=groups
+    )
+
+
+def from_tags(predictions, references, *, dataset=None, groups=None):
+    """An Evaluation of tags that came from anywhere: a dictionary, a rule, another library.
+
+    predictions, references: a list of tags for each sentence, of equal lengths. Gives accuracy over
+    words and, where all tags are O, B-type or I-type, precision, recall, f1 and f1_<type> over
+    entities as seqeval defines them by default.
+    """
+    said, right = _object_array(map(list, predictions)), _object_array(map(list, references))
+    _need_pairs(said, right, "tagged sentences")
+    for i, (one, two) in enumerate(zip(said, right, strict=True)):
+        if len(one) != len(two):
+            raise DataError(f"sentence {i}: {len(one)} tags for {len(two)} words.")
+    groups = _groups(dataset) if groups is None else groups
+    return Evaluation(tag_metrics(said, right), said, right, dataset=dataset, groups=groups)
+
+
+def from_texts(texts, references, *, dataset=None, groups=None):
+    """An Evaluation of answers in words, by whomever: exact_match, chrf and rouge_l.
+
+    texts, references: one string an example; white space around them does not count.
+    """
+    texts, references = ([t.strip() for t in each] for each in (texts, references))
+    _need_pairs(texts, references, "texts")
+    groups = _groups(dataset) if groups is None else groups
+    return Evaluation(
+        text_metrics(texts, references),
+        _object_array(texts),
+        _object_array(references),
+        texts=texts,
+        dataset=dataset,
+        groups=groups,
+    )
 
 
 def from_scores(name, values, weights=None, *, groups=None, dataset=None):
@@ -219,6 +254,23 @@ def from_scores(name, values, weights=None, *, groups=None, dataset=None):
     """
     groups = _groups(dataset) if groups is None else groups
     return Evaluation({name: mean_metric(values, weights)}, dataset=dataset, groups=groups)
+
+
+def _need_pairs(answers, references, what):
+    if len(answers) != len(references) or not len(references):
+        raise DataError(
+            f"{len(answers)} {what} for {len(references)} references; "
+            "one is needed for each example, and at least one."
+        )
+
+
+def _object_array(values):
+    """An array of shape (n,), also of lists that are all of one length."""
+    values = list(values)
+    array = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        array[i] = value
+    return array
 
 
 def _groups(dataset):
@@ -263,12 +315,12 @@ def _run(model, batch, index, out):
 
 def _token_losses(model, batch):
     labels = batch.pop("labels")
-    if (
-        model.task == "causal-lm"
-        and losses.scores_labels_only(model.net)
-        and not _learned_prompt(model.net)
-    ):
-        hidden = losses.backbone(model.net)(**batch, use_cache=False)[0]
+    if model.task == "causal-lm" and losses.scores_labels_only(model.net):
+        hidden = (
+            losses.after_prompt(model.net, **batch)
+            if learned_tokens(model.net)
+            else losses.backbone(model.net)(**batch, use_cache=False)[0]
+        )
         return losses.token_losses(model.net, hidden, labels)
     extra = {"labels": labels} if model.task == "seq2seq-lm" else {}
     logits = model.net(**batch, **extra).logits
@@ -277,10 +329,6 @@ def _token_losses(model, batch):
     rows, columns = (labels != losses.IGNORED).nonzero(as_tuple=True)
     picked = logits[rows, columns].float()
     return torch.nn.functional.cross_entropy(picked, labels[rows, columns], reduction="none"), rows
-
-
-def _learned_prompt(net):
-    return bool(getattr(getattr(net, "active_peft_config", None), "is_prompt_learning", False))
 
 
 def _softmax(logits):
@@ -304,80 +352,27 @@ def _language(model, dataset, found, generate, max_new_tokens, stop, common):
         "loss": loss,
         "perplexity": Metric(loss.parts, lambda s: np.exp(s[..., 0] / s[..., 1]), None),
     }
-    texts = references = None
-    if generate:
-        from ftkit.prompting import as_prompt_and_response
-        from ftkit.prompting import generate as write
+    if not generate:
+        return Evaluation(parts, **common)
+    from ftkit.prompting import as_prompt_and_response
+    from ftkit.prompting import generate as write
 
-        prompts, references = as_prompt_and_response(
-            dataset, model.tokenizer, chat=model.task == "causal-lm"
-        )
-        texts = [t.strip() for t in write(model, prompts, max_new_tokens=max_new_tokens, stop=stop)]
-        references = np.array([r.strip() for r in references], dtype=object)
-        parts["exact_match"] = mean_metric([t == r for t, r in zip(texts, references, strict=True)])
-        parts["chrf"] = mean_metric(chrf(texts, references))
-    predictions = None if texts is None else np.array(texts, dtype=object)
-    return Evaluation(parts, predictions, references, texts=texts, **common)
-
-
-def chrf(texts, references):
-    """Character F-score of each text, 0 to 100 (Popović 2015, by sacrebleu)."""
-    from sacrebleu.metrics import CHRF
-
-    metric = CHRF()
-    return [metric.sentence_score(t, [r]).score for t, r in zip(texts, references, strict=True)]
-
-
-def _regression(values, references):
-    error = values - references
-    sums = np.stack(
-        [np.ones(len(values)), values, references, values**2, references**2, values * references], 1
+    prompts, references = as_prompt_and_response(
+        dataset, model.tokenizer, chat=model.task == "causal-lm"
     )
-
-    def pearson(s):
-        n, x, y, xx, yy, xy = np.moveaxis(s, -1, 0)
-        return (n * xy - x * y) / np.sqrt((n * xx - x**2) * (n * yy - y**2))
-
-    squared = mean_metric(error**2)
-    return {
-        "rmse": Metric(squared.parts, lambda s: np.sqrt(s[..., 0] / s[..., 1])),
-        "mae": mean_metric(abs(error)),
-        "pearson": Metric(sums, pearson),
-    }
+    written = write(model, prompts, max_new_tokens=max_new_tokens, stop=stop)
+    evaluation = from_texts(written, references, **common)
+    evaluation.parts = parts | evaluation.parts
+    return evaluation
 
 
-def _tags(model, rows, found, common):
-    right, count = [], []
-    for row, logits in zip(rows.rows, found["logits"], strict=True):
-        labels = np.array(row["labels"])
-        kept = labels != losses.IGNORED
-        right.append((logits[: len(labels)].argmax(1) == labels)[kept].sum())
-        count.append(kept.sum())
-    return Evaluation({"accuracy": mean_metric(right, count)}, labels=model.labels, **common)
-
-
-def _f1(predictions, references, labels):
-    """Macro and per-class F1, from counts of true positives, predictions and references."""
-    classes = np.arange(len(labels))
-    guessed, real = predictions[:, None] == classes, references[:, None] == classes
-    parts = np.concatenate([guessed & real, guessed, real], 1).astype(float)
-
-    def each(sums):
-        hit, guess, truth = np.split(sums, 3, axis=-1)
-        return 2 * hit / np.maximum(guess + truth, 1e-12)
-
-    def one(column):
-        return lambda sums: each(sums)[..., column]
-
-    return {
-        "macro_f1": Metric(parts, lambda s: each(s).mean(-1)),
-        **{f"f1_{label}": Metric(parts, one(i)) for i, label in enumerate(labels)},
-    }
-
-
-def _calibration(confidence, right):
-    """Expected calibration error: the gap of confidence and accuracy, averaged over ten bins."""
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    inside = bins[:, None] == np.arange(BINS)
-    parts = np.concatenate([inside * (confidence - right)[:, None], np.ones((len(right), 1))], 1)
-    return Metric(parts, lambda s: abs(s[..., :-1]).sum(-1) / s[..., -1])
+def _words_tags(model, rows, logits, references):
+    """A tag for each word; O, where the model has it, for words cut off or without a piece."""
+    unread = "O" if "O" in model.labels else model.labels[0]
+    said = []
+    for row, scores, tags in zip(rows.rows, logits, references, strict=True):
+        words = [unread] * len(tags)
+        for place, word in row["words"]:
+            words[word] = model.labels[int(scores[place].argmax())]
+        said.append(words)
+    return said

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 from ftkit.errors import DataError
 from ftkit.splits import SPLITS, linked, order
+from ftkit.tagging import check_tagged, in_order, parse_conll
 
 Rows = list[dict]
 Splits = dict[str, Rows]
 
+DOCUMENTS = 10  # of a CoNLL file; fewer cannot be three splits
 # What the rows of a task must have; the first task whose columns are all there is the task.
 COLUMNS = {
     "tagging": ("tokens", "tags"),
@@ -76,13 +79,19 @@ def from_datasets(data) -> Rows | Splits:
         splits = {known.get(name, name): from_datasets(part) for name, part in data.items()}
         return {name: rows for name, rows in splits.items() if name in SPLITS}
     names = {
-        column: feature.names for column, feature in data.features.items()
-        if hasattr(feature, "names")
+        column: getattr(feature, "feature", feature).names
+        for column, feature in data.features.items()
+        if hasattr(getattr(feature, "feature", feature), "names")
     }
+
+    def named(column, value):
+        if isinstance(value, list):
+            return [named(column, part) for part in value]
+        return names[column][value] if value is not None and value >= 0 else value
+
     return [
         {
-            column: names[column][value] if column in names and value is not None and value >= 0
-            else value
+            column: named(column, value) if column in names else value
             for column, value in row.items()
         }
         for row in data
@@ -169,29 +178,66 @@ def _read_text(path: Path, paragraphs: bool) -> Rows:
     return [{"text": " ".join(part.split())} for part in parts if part.strip()]
 
 
-def _read_conll(path: Path) -> Rows:
-    """Return sentences of a CoNLL file: a token a line with its tag last, empty lines between."""
-    rows, tokens, tags = [], [], []
-    for number, line in enumerate([*path.read_text(encoding="utf-8").splitlines(), ""], 1):
-        parts = line.split()
-        if parts and parts[0] == "-DOCSTART-":
-            continue
-        if parts and len(parts) < 2:
+def read_conll(path: Path | str) -> Rows:
+    """Return the sentences of a CoNLL file: a token a line, its tag last, empty lines between.
+
+    path: of a UTF-8 file; columns between a token and its tag are left out. Rows have `tokens`,
+    `tags` and, where -DOCSTART- lines mark ten documents or more, the document as `group`.
+    Raises DataError, naming the line, for a token without a tag and for a line with more or fewer
+    columns than the others.
+    Format: Tjong Kim Sang and De Meulder 2003, "Introduction to the CoNLL-2003 Shared Task".
+    """
+    rows = parse_conll(_text_of(path), Path(path).name)
+    several = len({row["document"] for row in rows}) >= DOCUMENTS
+    return [
+        {"tokens": row["tokens"], "tags": row["tags"]}
+        | ({"group": f"document {row['document']}"} if several else {})
+        for row in rows
+    ]
+
+
+def read_pairs(source: Path | str, target: Path | str) -> Rows:
+    """Return the rows of two text files that belong together line by line.
+
+    source, target: paths of UTF-8 files; line 7 of the second is the translation, summary or answer
+    of line 7 of the first. Rows have `source` and `target`; lines empty in both are left out.
+    Raises DataError when one file has more lines, or a line is empty in one of them.
+    """
+    names = [Path(source).name, Path(target).name]
+    texts = [_text_of(path).rstrip("\n").split("\n") for path in (source, target)]
+    if len(texts[0]) != len(texts[1]):
+        raise DataError(
+            f"{names[0]} has {len(texts[0])} lines and {names[1]} has {len(texts[1])}. "
+            "Expected two files that belong together line by line."
+        )
+    rows = []
+    for number, pair in enumerate(zip(*texts, strict=True), 1):
+        one, two = (text.strip() for text in pair)
+        if bool(one) != bool(two):
             raise DataError(
-                f"{path.name}, line {number}: {line!r} has no tag. Expected a token and its tag."
+                f"line {number} is empty in {names[bool(one)]} and not in {names[not one]}. "
+                "Fill it in, or take it out of both."
             )
-        if parts:
-            tokens.append(parts[0])
-            tags.append(parts[-1])
-        elif tokens:
-            rows.append({"tokens": tokens, "tags": tags})
-            tokens, tags = [], []
+        if one:
+            rows.append({"source": one, "target": two})
+    if not rows:
+        raise DataError(f"{names[0]} and {names[1]} have no lines with text.")
     return rows
+
+
+def _text_of(path: Path | str) -> str:
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"There is no file {str(path)!r} (looked in {Path.cwd()}).")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path.name} is not UTF-8 text ({error}). Save it as UTF-8.") from None
 
 
 READERS: dict[str, Callable[[Path], Rows]] = {
     ".csv": _read_table, ".tsv": _read_table, ".jsonl": _read_jsonl, ".json": _read_json,
-    ".parquet": _read_parquet, ".txt": _read_text, ".conll": _read_conll,
+    ".parquet": _read_parquet, ".txt": _read_text, ".conll": read_conll,
 }
 
 
@@ -259,16 +305,29 @@ def check_rows(rows: Rows, task: str, source: str) -> None:
             )
     if task == "tagging":
         for number, row in enumerate(rows, 1):
-            if len(row["tokens"]) != len(row["tags"]):
-                raise DataError(
-                    f"{source}, row {number}: {len(row['tokens'])} tokens but "
-                    f"{len(row['tags'])} tags. Expected one tag for each token."
-                )
+            check_tagged(row["tokens"], row["tags"], f"{source}, row {number}")
+
+
+def as_number(value, source: str) -> float:
+    """Return a regression's label as a number; raise DataError where it is none, or not finite."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise DataError(f"{source}: the label {value!r} is no finite number, as regression needs.")
+    return found
 
 
 def label_names(splits: Splits, source: str) -> tuple[str, ...]:
-    """Return the labels of the training rows in order, checking that the others have no more."""
-    names = {split: {str(row["label"]) for row in rows} for split, rows in splits.items()}
+    """Return the labels of the training rows in order, checking that the others have no more.
+
+    The tags of tagged rows are labels too, O first.
+    """
+    names = {
+        split: {str(label) for row in rows for label in row.get("tags", [row.get("label")])}
+        for split, rows in splits.items()
+    }
     for split in ("validation", "test"):
         unseen = sorted(names[split] - names["train"])
         if unseen:
@@ -277,6 +336,8 @@ def label_names(splits: Splits, source: str) -> tuple[str, ...]:
                 f"Train has {', '.join(sorted(names['train']))}. Bring more rows of each label, "
                 f"or put your own train, validation and test files in a folder."
             )
+    if "tags" in splits["train"][0]:
+        return tuple(in_order(names["train"]))
     labels = names["train"]
     if all(label.lstrip("-").isdigit() for label in labels):
         return tuple(sorted(labels, key=int))

@@ -316,10 +316,11 @@ def matrix_peak(dtype="float32", size=2048, repeats=5):
 
 @contextmanager
 def measured():
-    """Measure a block of code: yields a namespace that gets seconds, peak_memory and energy.
+    """Measure a block of code: yields a namespace that gets seconds, memory and energy.
 
-    peak_memory: bytes of this process (on CUDA, of the device). energy: joules of the processor
-    package where the system lets it be read, else None.
+    peak_memory: bytes of this process (on CUDA, of the device). added_memory: the part of it that
+    the block itself needed. energy: joules of the processor package where the system lets it be
+    read, else None.
     """
     import threading
     import time
@@ -327,7 +328,7 @@ def measured():
     import psutil
     import torch
 
-    found = SimpleNamespace(seconds=0.0, peak_memory=0, energy=None)
+    found = SimpleNamespace(seconds=0.0, peak_memory=0, added_memory=0, energy=None)
     cuda = this_machine().device == "cuda"
     process, done = psutil.Process(), threading.Event()
 
@@ -337,6 +338,8 @@ def measured():
             if done.wait(0.02):
                 return
 
+    _give_back()
+    before = torch.cuda.memory_allocated() if cuda else process.memory_info().rss
     watcher = threading.Thread(target=watch, daemon=True)
     if cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -352,8 +355,21 @@ def measured():
             found.peak_memory = torch.cuda.max_memory_allocated()
         else:
             watcher.join()
+        found.added_memory = max(0, found.peak_memory - before)
         if joules is not None and (after := _joules()) is not None and after >= joules:
             found.energy = after - joules
+
+
+def _give_back():
+    """Return freed memory to the system; what earlier work left behind is no one else's need."""
+    import ctypes
+    import gc
+
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        pass  # only the C library of most Linux systems can be asked
 
 
 def _joules():

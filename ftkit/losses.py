@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from transformers.modeling_outputs import CausalLMOutput
 
+from ftkit.errors import SettingError
+from ftkit.methods.prompt import learned_tokens, prompt_cache
+
 IGNORED = -100
 PARTS = 4  # of a batch of choices, each padded to its own longest
 SCALE = 20.0  # cosines are multiplied by this before the softmax over choices
@@ -54,21 +57,45 @@ def token_losses(net, hidden, labels):
     return F.cross_entropy(logits.float(), target[rows, columns], reduction="none"), rows
 
 
+def after_prompt(net, input_ids, attention_mask):
+    """Hidden states (batch, tokens, hidden) of texts that a decoder reads after its learned prompt.
+
+    The prompt is the same before every text and sees none of them, so it runs once for the whole
+    batch; its gradient is the sum over the texts.
+    """
+    cache = prompt_cache(net)
+    cache.batch_repeat_interleave(len(input_ids))
+    seen = attention_mask.new_ones(len(input_ids), learned_tokens(net))
+    return backbone(net)(
+        input_ids=input_ids,
+        attention_mask=torch.cat([seen, attention_mask], dim=1),
+        past_key_values=cache,
+        use_cache=True,
+    )[0]
+
+
 @contextmanager
 def label_only_head(net):
     """While open, a causal model's forward scores labelled positions only when it is given labels.
 
     The forward of the innermost model is replaced, so peft, autocast and data-parallel wrappers
-    around it keep working. Equal to the library's loss and gradients, at a fraction of its cost.
+    around it keep working; under a learned prompt, peft's own, so that the prompt is run once for
+    a batch. Equal to the library's loss and gradients, at a fraction of its cost.
     """
-    model = inner(net)
+    prompt = learned_tokens(net)
+    model = net if prompt else inner(net)
     original = model.forward
 
     def forward(*args, labels=None, num_items_in_batch=None, **kwargs):
         if labels is None:
             return original(*args, **kwargs)
+        if prompt and _checkpointed(net):
+            return _without_cache(net, original, labels, num_items_in_batch, **kwargs)
         kwargs.pop("logits_to_keep", None)
-        hidden = model.base_model(*args, **{"use_cache": False, **kwargs})[0]
+        if prompt:
+            hidden = after_prompt(net, kwargs["input_ids"], kwargs["attention_mask"])
+        else:
+            hidden = model.base_model(*args, **{"use_cache": False, **kwargs})[0]
         losses, _ = token_losses(model, hidden, labels)
         count = len(losses) if num_items_in_batch is None else num_items_in_batch
         # Without any label the sum is an empty one: zero, and still connected to the weights.
@@ -84,6 +111,22 @@ def label_only_head(net):
         vars(model).pop("forward", None)
         if before is not None:
             model.forward = before
+
+
+def _checkpointed(net):
+    return net.training and any(getattr(m, "gradient_checkpointing", False) for m in net.modules())
+
+
+def _without_cache(net, forward, labels, count, **kwargs):
+    """The library's own way: activation checkpointing drops every key-value cache on its way."""
+    if net.active_peft_config.peft_type == "PREFIX_TUNING":
+        raise SettingError(
+            "activation checkpointing would drop the keys and values of the prefix; give fit a "
+            "smaller batch_size and activation_checkpointing=False, or use PromptTuning."
+        )
+    # A text's first token is not scored, as without a prompt.
+    labels = torch.cat([torch.full_like(labels[:, :1], IGNORED), labels[:, 1:]], dim=1)
+    return forward(labels=labels, num_items_in_batch=count, use_cache=False, **kwargs)
 
 
 def sentence_vectors(net, input_ids, attention_mask):

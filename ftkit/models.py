@@ -30,6 +30,7 @@ AUTO = {
 TASKS = tuple(AUTO)
 LABELLED = ("classification", "tagging")
 CARD = "ftkit.json"  # what a saved folder says about itself, beside the weights
+UNSAVED = "weights that were never saved"  # net.name_or_path where nothing can be loaded again
 
 
 @dataclass
@@ -75,13 +76,22 @@ class Model:
         """Write weights (safetensors), tokenizer and task to `folder`, for load_model(folder).
 
         A peft model is stored as its adapter alone, with the name of its base. Returns the path.
+        Raises SettingError for an adapter whose base exists in memory only.
         """
         folder = Path(folder)
+        configs = getattr(self.net, "peft_config", None) or {}
+        if any(c.base_model_name_or_path == UNSAVED for c in configs.values()):
+            raise SettingError(
+                f"this adapter of {self.name} was trained on a base that was tuned or merged and "
+                "never saved, so it could not be loaded again. Save ft.merge(model), which has "
+                "both in one; or save the base, load it, and train the adapter on that."
+            )
 
         def build(target):
             self.net.save_pretrained(target)
             self.tokenizer.save_pretrained(target)
             card = {"task": self.task, "labels": self.labels, "name": self.name}
+            card["seed"] = self.settings.get("seed")  # of what the base's archive does not have
             (target / CARD).write_text(json.dumps(card, indent=1))
 
         return _write_folder(folder, build)
@@ -131,9 +141,11 @@ def load_model(
         task,
         card.get("name", name),
         list(labels) if labels else None,
+        {"seed": seed},
     )
     # Saved from a name that can be fetched again, so that an adapter can find its base.
     net.config._name_or_path = name if not Path(name).exists() else str(folder)
+    net.name_or_path = net.config._name_or_path  # the one that peft writes down
     return model
 
 
@@ -319,9 +331,11 @@ def _load_adapter(folder, task, labels, card, dtype, seed):
     import peft
 
     base_name = peft.PeftConfig.from_pretrained(folder).base_model_name_or_path
+    seed = seed if card.get("seed") is None else card["seed"]
     base = load_model(base_name, task, labels=labels, dtype=dtype, seed=seed)
     net = peft.PeftModel.from_pretrained(base.net, folder)
-    return Model(net.eval(), base.tokenizer, task, card.get("name", base.name), base.labels)
+    name = card.get("name", base.name)
+    return Model(net.eval(), base.tokenizer, task, name, base.labels, base.settings)
 
 
 def trainable_summary(model):

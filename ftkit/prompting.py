@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from ftkit.errors import DataError, SettingError
+from ftkit.methods.prompt import learned_tokens, prompt_cache
 
 SHORTEST_PREFIX = 8  # tokens; sharing less than this saves nothing
 FEWER = 0.85  # of a batch's rows still open: then the rest is let go; it copies the cache
@@ -84,9 +85,11 @@ def as_prompt_and_response(dataset, tokenizer, *, chat=True):
 def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=False):
     """The log-likelihood of each candidate answer after each prompt.
 
-    prompts: strings, each read after `prefix`. candidates: one list for all prompts, or a list of
-    lists, one for each; a candidate usually begins with a space. What all prompts begin with is
-    run through the model once, each prompt once for all its candidates (key-value cache).
+    model: a decoder, also with a learned prompt (PromptTuning, PrefixTuning), which then stands
+    before it all. prompts: strings, each read after `prefix`. candidates: one list for all
+    prompts, or a list of lists, one for each; a candidate usually begins with a space. What all
+    prompts begin with is run through the model once, each prompt once for all its candidates
+    (key-value cache).
     normalize=True divides by the number of tokens.
     Returns an array of shape (prompts, candidates), in nats; -inf where a prompt has fewer.
     Raises SettingError when the model is no decoder or a candidate is empty.
@@ -106,10 +109,11 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
     shared = _common_prefix(first)
     out = np.full((len(prompts), max(map(len, lists), default=0)), -np.inf)
     with torch.inference_mode():
-        cache = _prefix_cache(model, shared)
+        past, skip = _beginning(model, shared)
         for batch in _batches(first, lists, batch_size):
             answers = [[known[lists[row][j]] for j in columns] for row, columns in batch]
-            found = _score_batch(model, [first[row] for row, _ in batch], answers, shared, cache)
+            rows = [first[row][len(shared) :] for row, _ in batch]
+            found = _score_batch(model, rows, answers, past, skip)
             for (row, columns), ids, values in zip(batch, answers, found, strict=True):
                 counts = [len(i) if normalize else 1 for i in ids]
                 out[row, columns] = np.array(values) / counts
@@ -136,27 +140,27 @@ def _batches(first, lists, most):
         yield batch
 
 
-def _score_batch(model, prompts, answers, shared, cache):
+def _score_batch(model, rows, answers, past, skip):
     """The log-likelihood of each answer after its prompt: a list of floats for each prompt.
 
-    prompts: token ids. answers: lists of token ids, one list for each prompt. The prompts run
-    once; from there their key-value cache serves every answer of more than one token.
+    rows: token ids of the prompts from position `skip` on, where the cache `past` ends. answers:
+    lists of token ids, one list for each prompt. The prompts run once; from there their key-value
+    cache serves every answer of more than one token.
     """
     from ftkit.batching import pad
-    from ftkit.losses import backbone, head
+    from ftkit.losses import backbone
 
-    filler, device, skip = model.tokenizer.pad_token_id, model.device, len(shared)
-    rows = [prompt[skip:] for prompt in prompts]
-    mask = pad([[1] * len(prompt) for prompt in prompts], 0).to(device)
+    filler, device = model.tokenizer.pad_token_id, model.device
+    mask = pad([[1] * (skip + len(row)) for row in rows], 0).to(device)
     long = [(i, j) for i, own in enumerate(answers) for j, ids in enumerate(own) if len(ids) > 1]
     read = backbone(model.net)(
         input_ids=pad(rows, filler).to(device),
         attention_mask=mask,
-        past_key_values=_expand(cache, len(rows)),
+        past_key_values=_expand(past, len(rows)),
         use_cache=bool(skip or long),
     )
     last = read[0][range(len(rows)), [len(row) - 1 for row in rows]]
-    logs = head(model.net)(last).float().log_softmax(-1).cpu()
+    logs = _logits(model.net, last).log_softmax(-1).cpu()
     found = [[logs[i, ids[0]].item() for ids in own] for i, own in enumerate(answers)]
     if not long:
         return found
@@ -175,12 +179,23 @@ def _score_batch(model, prompts, answers, shared, cache):
     )[0]
     places = own.nonzero(as_tuple=True)
     targets = torch.tensor([token for ids in rest for token in ids[1:]], device=device)
-    logits = head(model.net)(hidden[places]).float()
+    logits = _logits(model.net, hidden[places])
     values = -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
     for place, value in zip(places[0].tolist(), values.tolist(), strict=True):
         i, j = long[place]
         found[i][j] += value
     return found
+
+
+def _logits(net, hidden):
+    """Logits (rows, vocabulary) of hidden states, as the network's own forward gives them."""
+    from ftkit.losses import head, inner
+
+    logits, config = head(net)(hidden).float(), inner(net).config
+    logits = logits * (getattr(config, "logit_scale", None) or 1)  # Cohere
+    logits = logits / (getattr(config, "logits_scaling", None) or 1)  # Granite
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+    return cap * torch.tanh(logits / cap) if cap else logits
 
 
 def calibrate(scores, null_scores):
@@ -209,7 +224,7 @@ def generate(model, prompts, *, max_new_tokens=32, stop=None, prefix="", batch_s
     out = [""] * len(texts)
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
-        run = _by_library if _needs_library(model) else _greedy
+        run = _by_library if model.net.config.is_encoder_decoder else _greedy
         for i, text in zip(
             part, run(model, [texts[i] for i in part], max_new_tokens, stops), strict=True
         ):
@@ -223,29 +238,25 @@ def chat(model, message, *, system=None, max_new_tokens=64):
     return generate(model, prompt, max_new_tokens=max_new_tokens).strip()
 
 
-def _needs_library(model):
-    config = model.net.config
-    learned = getattr(model.net, "active_peft_config", None)
-    return config.is_encoder_decoder or bool(getattr(learned, "is_prompt_learning", False))
-
-
 @torch.inference_mode()
 def _greedy(model, texts, limit, stops):
+    from ftkit.batching import pad
+    from ftkit.losses import inner
+
     tokens = _tokens(model, texts)
     shared = _common_prefix(tokens)
-    past = _expand(_prefix_cache(model, shared), len(texts))
-    from ftkit.batching import pad
-
+    past, skip = _beginning(model, shared)
+    past = _expand(past, len(texts))
     pad_id, ends = model.tokenizer.pad_token_id, _end_ids(model)
     rows = [t[len(shared) :] for t in tokens]
     ids = pad(rows, pad_id, left=True).to(model.device)
     own = pad([[1] * len(r) for r in rows], 0, left=True).to(model.device)
-    mask = torch.cat([own.new_ones(len(rows), len(shared)), own], dim=1)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, len(shared) :]
+    mask = torch.cat([own.new_ones(len(rows), skip), own], dim=1)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, skip:]
     new, done, alive = [[] for _ in texts], ["" for _ in texts], list(range(len(texts)))
     ended = set()
     for _ in range(limit):
-        step = model.net(
+        step = inner(model.net)(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
@@ -278,20 +289,13 @@ def _greedy(model, texts, limit, stops):
 
 
 def _by_library(model, texts, limit, stops):
-    """The same through transformers' generate, for encoder-decoders and learned prompts."""
-    batch = model.tokenizer(
-        texts,
-        return_tensors="pt",
-        padding=True,
-        padding_side="left",
-        add_special_tokens=model.net.config.is_encoder_decoder,
-    )
+    """The same through transformers' generate, for encoder-decoders."""
+    # On the right: a learned prompt stands directly before the text, padding or not.
+    batch = model.tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
     batch = {k: v.to(model.device) for k, v in batch.items() if k != "token_type_ids"}
     ids = model.net.generate(
         **batch, max_new_tokens=limit, do_sample=False, pad_token_id=model.tokenizer.pad_token_id
     )
-    if not model.net.config.is_encoder_decoder:
-        ids = ids[:, batch["input_ids"].shape[1] :]
     return [_cut(t, stops) for t in model.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
@@ -319,12 +323,22 @@ def _common_prefix(rows):
     return low[:n] if n >= SHORTEST_PREFIX else []
 
 
-def _prefix_cache(model, shared):
-    if not shared:
-        return None
+def _beginning(model, shared):
+    """The key-value cache of what every text begins with, one row, and how many positions it has.
+
+    That is the learned prompt, where the model has one, and then the tokens that all texts share.
+    """
+    from ftkit.losses import inner
+
+    learned = learned_tokens(model.net)
     with torch.inference_mode():
-        ids = torch.tensor([shared], device=model.device)
-        return model.net(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        past = prompt_cache(model.net) if learned else None
+        if shared:
+            ids = torch.tensor([shared], device=model.device)
+            past = inner(model.net)(
+                input_ids=ids, past_key_values=past, use_cache=True, logits_to_keep=1
+            ).past_key_values
+    return past, learned + len(shared)
 
 
 def _expand(cache, rows):

@@ -50,6 +50,7 @@ def write(run, *, name=None, data=None, energy=None):
         "trainable": run.trainable,
         "seconds": run.seconds,
         "peak_memory": run.peak_memory,
+        "added_memory": run.added_memory,
         "energy_joules": energy,
         "hardware": {
             "device": machine.device,

@@ -13,6 +13,7 @@ from ftkit.errors import DataError
 from ftkit.supervise import cores
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
+MOST = 16  # panels of a figure
 COLUMNS = ("lesson", "claim", "base", "tuned", "difference", "held")
 
 
@@ -151,13 +152,20 @@ def claims_hash(records):
 
 
 def figure(records, path):
-    """Draw base and tuned side by side with their 95% intervals, a panel for each claim."""
+    """Draw base and tuned side by side with their 95% intervals, a panel for each claim.
+
+    Of a whole course there are too many to read: then each lesson's first claim stands for it.
+    """
     import numpy as np
     from matplotlib.figure import Figure
 
     from ftkit.show import label_bar
 
     panels = [(record["name"], claim) for record in records for claim in record["claims"]]
+    heading = "Base and tuned on held-out data, with 95% intervals"
+    if len(panels) > MOST:
+        panels = [(record["name"], record["claims"][0]) for record in records if record["claims"]]
+        heading += ": the first claim of each lesson"
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
     drawing = Figure(figsize=(3.1 * columns, 3.0 * rows), dpi=100, layout="constrained")
@@ -183,7 +191,7 @@ def figure(records, path):
         title = textwrap.fill(f"{lesson}: {claim['claim']} ({held})", 40)
         axes.set_title(title, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    drawing.suptitle("Base and tuned on held-out data, with 95% intervals", fontsize=11)
+    drawing.suptitle(heading, fontsize=11)
     png = io.BytesIO()
     drawing.savefig(png, metadata={"ftkit": claims_hash(records)})
     nb.write_file(png.getvalue(), path)

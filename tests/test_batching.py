@@ -126,6 +126,15 @@ def test_words_keep_their_tag_on_their_first_piece():
         encode(Dataset.from_dict({"tokens": [["x"]], "tags": [["B-ORG"]]}), model)
 
 
+def test_an_encoder_decoders_answer_ends_though_its_tokenizer_does_not_end_it():
+    model = tiny.seq2seq()
+    end = model.tokenizer.eos_token_id
+    data = Dataset.from_dict({"source": ["the cat", "a"], "target": ["the dog", "so so so so"]})
+    rows = encode(data, model, max_length=3).rows
+    assert all(row["labels"][-1] == end and row["labels"].count(end) == 1 for row in rows)
+    assert len(rows[1]["labels"]) == 3
+
+
 def test_choices_of_a_batch_are_encoded_once():
     model = tiny.encoder("choice")
     data = Dataset.from_dict(
@@ -146,12 +155,18 @@ def test_choices_of_a_batch_are_encoded_once():
         ({"words": ["x"]}, "classification", "'text' is missing; the data has words"),
         ({"text": []}, "classification", "no rows"),
         ({"text": ["x"], "label": [5]}, "classification", "label 5"),
+        ({"text": ["x", "y"], "label": [1, None]}, "classification", "row 1 has label None"),
+        ({"text": ["x", "y"], "label": [0.5, None]}, "regression", "row 1 has label None"),
+        ({"text": ["x"], "label": [float("inf")]}, "regression", "finite number in every row"),
+        ({"text": ["x"], "label": ["high"]}, "regression", "label 'high'"),
+        ({"words": ["x"]}, "seq2seq-lm", "source and target"),
         ({"words": ["x"]}, "causal-lm", "prompt and response"),
         ({"question": ["x"], "choices": [["a"]], "answer": [3]}, "choice", "answers 3 with 1"),
     ],
 )
 def test_data_that_does_not_fit_is_named(columns, task, says):
-    model = tiny.decoder() if task == "causal-lm" else tiny.encoder(task)
+    writers = {"causal-lm": tiny.decoder, "seq2seq-lm": tiny.seq2seq}
+    model = writers[task]() if task in writers else tiny.encoder(task)
     with pytest.raises(DataError, match=says):
         encode(Dataset.from_dict(columns), model)
 

@@ -33,16 +33,6 @@ def test_perplexity_is_that_of_the_library_over_all_tokens():
     assert ev["perplexity"].low < ev["perplexity"].value < ev["perplexity"].high
 
 
-def test_regression_metrics_are_those_of_numpy():
-    values, truth = np.array([0.1, 0.5, 0.7, 0.2]), np.array([0.0, 0.6, 0.9, 0.4])
-    from ftkit.evaluation import Evaluation, _regression
-
-    ev = Evaluation(_regression(values, truth), values, truth)
-    assert ev["rmse"].value == pytest.approx(np.sqrt(((values - truth) ** 2).mean()))
-    assert ev["mae"].value == pytest.approx(abs(values - truth).mean())
-    assert ev["pearson"].value == pytest.approx(np.corrcoef(values, truth)[0, 1])
-
-
 def test_calibration_error_by_hand():
     probabilities = np.array([[0.1, 0.9]] * 10 + [[0.35, 0.65]] * 10)
     truth = np.array([1] * 5 + [0] * 5 + [1] * 10)
@@ -58,9 +48,33 @@ def test_generated_answers_are_compared_with_the_right_ones():
     )
     ev = ft.evaluate(model, data, generate=True, max_new_tokens=3)
     assert len(ev.texts) == 2
-    assert {"exact_match", "chrf", "perplexity"} <= set(ev.metrics)
+    assert {"exact_match", "chrf", "rouge_l", "perplexity"} <= set(ev.metrics)
     same = data.map(lambda row, i: {"response": ev.texts[i]}, with_indices=True)
     assert ft.evaluate(model, same, generate=True, max_new_tokens=3)["exact_match"].value == 1
+
+
+def test_an_encoder_decoder_learns_and_answers_through_the_same_calls(tmp_path):
+    model = tiny.seq2seq()
+    pairs = [("the film was good", "great"), ("the film was bad", "dull")] * 12
+    data = Dataset.from_dict({"source": [a for a, _ in pairs], "target": [b for _, b in pairs]})
+    run = ft.fit(model, data, epochs=12, learning_rate=1e-2, batch_size=8, quiet=True)
+    before, after = (ft.evaluate(m, data, generate=True, max_new_tokens=4)
+                     for m in (model, run.model))
+    assert after["loss"].value < before["loss"].value / 2
+    assert after["exact_match"].value == after["rouge_l"].value == 1
+    assert ft.generate(run.model, "the film was bad", max_new_tokens=9) == "dull", "it must stop"
+    run.model.save(tmp_path / "t5")
+    again = ft.load_model(tmp_path / "t5")
+    assert again.task == "seq2seq-lm"
+    assert ft.generate(again, "the film was good", max_new_tokens=9) == "great"
+
+
+def test_a_regressor_learns_a_score():
+    texts = ["a good film", "a dull film", "a bad film"] * 12
+    data = Dataset.from_dict({"text": texts, "label": [0.9, 0.5, 0.1] * 12})
+    run = ft.fit(tiny.encoder("regression"), data, epochs=12, learning_rate=5e-3, quiet=True)
+    ev = ft.evaluate(run.model, data)
+    assert ev["pearson"].value > 0.95 and ev["rmse"].value < 0.15
 
 
 def test_the_choice_is_the_nearest_by_cosine():

@@ -5,7 +5,10 @@ import json
 import datasets
 import pandas as pd
 import pytest
+import tiny
 
+import ftkit as ft
+from ftkit.batching import encode
 from ftkit.data import load_data
 from ftkit.errors import DataError, SettingError
 from ftkit.splits import SPLITS
@@ -105,6 +108,87 @@ def test_conll_file(tmp_path):
     assert data.task == "tagging" and data["train"][0]["tags"] == ["B-PER", "O"]
 
 
+def test_conll_documents_stay_together(tmp_path):
+    blocks = []
+    for document in range(12):
+        blocks.append("-DOCSTART- -X- O")
+        blocks += [f"{WORDS[i]}{document} NN B-PER\nran{i} VB O" for i in range(4)]
+    path = tmp_path / "news.conll"
+    path.write_text("\n\n".join(blocks) + "\n\n\n\n")
+    assert len(ft.read_conll(path)) == 48, "several empty lines are one end of a sentence"
+    data = load_data(path)
+    groups = [set(data[split]["group"]) for split in SPLITS]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 12
+    assert data.labels == ["O", "B-PER"]
+
+
+def test_a_line_of_conll_is_split_at_spaces_and_tabs_alone(tmp_path):
+    path = tmp_path / "a.conll"
+    path.write_text("5\u00a0000 CD O\r\nParis\tNNP\tB-LOC\r\n\r\n")
+    assert ft.read_conll(path) == [{"tokens": ["5\u00a0000", "Paris"], "tags": ["O", "B-LOC"]}]
+
+
+def tagged(n, tag="B-PER"):
+    return [{"tokens": [f"{WORDS[i % 10]}{WORDS[i // 10]}", "ran", str(i)],
+             "tags": [tag if i == n - 1 else "O", "O", "O"]} for i in range(n)]
+
+
+def test_a_tag_that_training_lacks_is_named(tmp_path):
+    write(tmp_path, "jsonl", tagged(40, "B-LOC"), "train")
+    write(tmp_path, "jsonl", tagged(8, "B-ORG"), "test")
+    with pytest.raises(DataError, match="test split has labels that train has not: B-ORG"):
+        load_data(tmp_path)
+
+
+def test_tagged_text_of_the_hubs_kind(tmp_path):
+    names = datasets.ClassLabel(names=["O", "B-PER"])
+    features = datasets.Features(
+        {"words": datasets.List(datasets.Value("string")), "ner_tags": datasets.List(names)}
+    )
+    rows = {"words": [[f"w{i}", "x"] for i in range(60)], "ner_tags": [[1, 0]] * 60}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "ner"))
+    data = load_data(tmp_path / "ner", tokens="words", tags="ner_tags")
+    assert data.task == "tagging" and data.labels == ["O", "B-PER"]
+    assert data["train"][0]["tags"] == ["B-PER", "O"]
+
+
+@pytest.mark.parametrize(("row", "says"), [
+    ({"tokens": [], "tags": []}, "1 of 3 rows have an empty 'tokens' .first: row 2."),
+    ({"tokens": ["a", ""], "tags": ["O", "O"]}, "row 2: token 2 is ''"),
+    ({"tokens": ["a"], "tags": [""]}, "row 2: token 1 is 'a' with the tag ''"),
+])
+def test_empty_sentences_and_tokens_are_located(tmp_path, row, says):
+    with pytest.raises(DataError, match=says):
+        load_data(write(tmp_path, "jsonl", [*tagged(1), row, *tagged(1)]))
+
+
+def test_two_files_that_belong_together_line_by_line(tmp_path):
+    one, two = tmp_path / "a.en", tmp_path / "a.fr"
+    one.write_text("Hello\n\nA line \u2028 with a separator\n")
+    two.write_text("Bonjour\n\nUne ligne\n\n")
+    assert ft.read_pairs(one, two) == [
+        {"source": "Hello", "target": "Bonjour"},
+        {"source": "A line \u2028 with a separator", "target": "Une ligne"},
+    ]
+    model = tiny.seq2seq()
+    assert len(encode(datasets.Dataset.from_list(ft.read_pairs(one, two)), model)) == 2
+
+
+@pytest.mark.parametrize(("source", "target", "says"), [
+    ("a\nb\n", "a\n", "a.en has 2 lines and a.fr has 1"),
+    ("a\n\n", "a\nb\n", "a.en has 1 lines and a.fr has 2"),
+    ("a\n\nc", "a\nb\nc", "line 2 is empty in a.en and not in a.fr"),
+    ("\n", "\n", "have no lines with text"),
+])
+def test_pairs_that_do_not_match_are_named(tmp_path, source, target, says):
+    (tmp_path / "a.en").write_text(source)
+    (tmp_path / "a.fr").write_text(target)
+    with pytest.raises(DataError, match=says):
+        ft.read_pairs(tmp_path / "a.en", tmp_path / "a.fr")
+    with pytest.raises(DataError, match="There is no file"):
+        ft.read_pairs(tmp_path / "none.en", tmp_path / "a.fr")
+
+
 def bioasq(path, n=30):
     questions = [
         {"id": f"q{i}", "type": "yesno", "body": f"{WORDS[i % 10]} {WORDS[i // 10]} cures {i}?",
@@ -153,6 +237,12 @@ def test_missing_column_lists_those_that_exist(tmp_path):
         load_data(path, text="review", task="sorting")
 
 
+def test_a_score_that_is_no_number_is_named(tmp_path):
+    rows = [{"text": row["review"], "label": "0.5" if i else "high"} for i, row in enumerate(ROWS)]
+    with pytest.raises(DataError, match="the label 'high' is no finite number"):
+        load_data(write(tmp_path, "jsonl", rows), task="regression")
+
+
 def test_label_unseen_in_training_is_named(tmp_path):
     write(tmp_path, "csv", ROWS[:50], "train")
     write(tmp_path, "csv", [{**ROWS[50], "stars": "awful"}, ROWS[51]], "test")
@@ -183,6 +273,7 @@ def test_tags_and_tokens_of_unequal_length(tmp_path):
     ("a.json", '{"questions": [{"type": "list", "body": "x"}]}', "no yes/no question"),
     ("a.parquet", "not parquet", "is not a Parquet file"),
     ("a.conll", "word\n", "line 1: 'word' has no tag"),
+    ("a.conll", "word NN O\nnext O\n", "line 2: .next O. has 2 columns, .* it have 3"),
     ("a.txt", "one\n", "1 rows in 1 groups .* leave none for"),
 ])
 def test_files_that_cannot_be_read_say_why(tmp_path, name, content, words):

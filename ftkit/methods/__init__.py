@@ -2,6 +2,7 @@
 
 from ftkit.methods.freeze import Freeze
 from ftkit.methods.full import Full
-from ftkit.methods.lora import LoRA
+from ftkit.methods.lora import LoRA, merge
+from ftkit.methods.prompt import PrefixTuning, PromptTuning, nearest_words
 
-__all__ = ["Freeze", "Full", "LoRA"]
+__all__ = ["Freeze", "Full", "LoRA", "PrefixTuning", "PromptTuning", "merge", "nearest_words"]

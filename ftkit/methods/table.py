@@ -1,0 +1,67 @@
+"""The table of methods, from their classes: `python -m ftkit.methods.table docs/methods.md`."""
+
+import inspect
+import re
+import sys
+
+START, END = "<!-- methods:start -->", "<!-- methods:end -->"
+MODELS = {"minilm-l6": {"task": "classification", "labels": ["no", "yes"]},
+          "smollm2-135m-instruct": {}}
+PAPER = re.compile(r'[A-Z][\w-]+(?:,? (?:and )?[A-Z][\w-]+)*(?: et al\.)? \d{4},\s+"[^"]+"')
+
+
+def methods():
+    """The public method classes, in the order of the lessons that teach them."""
+    from ftkit import methods as module
+
+    classes = [getattr(module, name) for name in module.__all__]
+    return sorted(classes, key=lambda method: (method.lesson, method.__name__))
+
+
+def papers(method):
+    """The papers that a method's docstring, or else its file's, names: a list of strings."""
+    for text in (method.__doc__, sys.modules[method.__module__].__doc__):
+        found = PAPER.findall(" ".join(text.split()))
+        if found:
+            return list(dict.fromkeys(found))
+    return []
+
+
+def row(method, bases):
+    """One method's cells: name, what is trained, share and storage on each base, when, paper."""
+    from ftkit.models import trainable_summary
+
+    cells = [f"[`{method.__name__}`](../notebooks/{method.lesson}.ipynb)",
+             inspect.getdoc(method).partition(".")[0] + "."]
+    for base in bases:
+        model = base.copy()
+        found = trainable_summary(method(**method.example).apply(model))
+        cells.append(f"{100 * found['share']:.2g}%, {found['bytes'] / 1e6:.2g} MB")
+    return [*cells, method.when, "; ".join(papers(method))]
+
+
+def table():
+    """The Markdown table of all methods, measured on the catalog's models."""
+    from ftkit.models import load_model
+    from ftkit.report import markdown_table
+
+    bases = [load_model(name, **options) for name, options in MODELS.items()]
+    header = ["method", "what it does", *(f"trained and stored, {name}" for name in MODELS),
+              "when to use it", "paper"]
+    return markdown_table(header, [row(method, bases) for method in methods()])
+
+
+def rewritten(text):
+    """A document with the table between its marks."""
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    return f"{before}{START}\n{table()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    from ftkit.notebook import write_file
+
+    path = Path(sys.argv[1])
+    write_file(rewritten(path.read_text(encoding="utf-8")), path)

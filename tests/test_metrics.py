@@ -1,0 +1,88 @@
+"""Without these, a metric could be wrong and every claim that rests on it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ftkit as ft
+from ftkit.errors import DataError
+
+
+def test_values_are_measured_as_numpy_does():
+    values, truth = np.array([0.1, 0.5, 0.7, 0.2]), np.array([0.0, 0.6, 0.9, 0.4])
+    ev = ft.from_values(values, truth)
+    assert ev["rmse"].value == pytest.approx(np.sqrt(((values - truth) ** 2).mean()))
+    assert ev["mae"].value == pytest.approx(abs(values - truth).mean())
+    assert ev["pearson"].value == pytest.approx(np.corrcoef(values, truth)[0, 1])
+
+
+def test_a_constant_has_no_correlation_whatever_its_rounding():
+    truth = np.linspace(0, 1, 50)
+    ev = ft.from_values([0.1 + 0.2] * 50, truth)
+    assert np.isnan(ev["pearson"].value)
+    assert ev["rmse"].value == pytest.approx(np.sqrt(((truth - 0.3) ** 2).mean()))
+
+
+@pytest.mark.parametrize(("text", "reference", "value"), [
+    ("the cat sat", "the cat sat", 1),
+    ("the cat sat", "the dog sat", 2 / 3),  # "the … sat": 2 of 3 either way
+    ("police killed the gunman", "police kill the gunman", 3 / 4),  # Lin 2004, section 3
+    ("the gunman police killed", "police killed the gunman", 2 / 4),  # order counts
+    ("a b c d", "a d", 2 * 2 / 6),  # gaps do not
+    ("Aortic-valve STENOSIS.", "aortic valve stenosis", 1),  # neither case nor marks
+    ("", "x", 0), ("x", "", 0), ("one", "two", 0),
+])
+def test_rouge_l_by_hand(text, reference, value):
+    assert ft.rouge_l([text], [reference]) == [pytest.approx(value)]
+
+
+def test_rouge_l_is_that_of_the_package_of_its_name():
+    scorer = pytest.importorskip("rouge_score.rouge_scorer", reason="not a dependency")
+    rouge = scorer.RougeScorer(["rougeL"])
+    rng = np.random.default_rng(0)
+    texts, references = (
+        [" ".join(rng.choice(list("abcde"), size=n)) for n in rng.integers(1, 12, size=60)]
+        for _ in range(2)
+    )
+    pairs = zip(texts, references, strict=True)
+    expected = [rouge.score(right, said)["rougeL"].fmeasure for said, right in pairs]
+    assert ft.rouge_l(texts, references) == pytest.approx(expected)
+
+
+WORDS = st.lists(st.sampled_from("abc"), max_size=7)
+
+
+def longest_by_trying_all(one, two):
+    """Every subsequence of the one is looked for in the other."""
+    best = 0
+    for mask in range(1 << len(one)):
+        part = [word for i, word in enumerate(one) if mask >> i & 1]
+        rest = iter(two)
+        if len(part) > best and all(word in rest for word in part):
+            best = len(part)
+    return best
+
+
+@settings(max_examples=100, deadline=None)
+@given(WORDS, WORDS)
+def test_the_longest_common_subsequence_is_the_longest(one, two):
+    [value] = ft.rouge_l([" ".join(one)], [" ".join(two)])
+    expected = 2 * longest_by_trying_all(one, two) / max(1, len(one) + len(two))
+    assert value == pytest.approx(expected)
+
+
+def test_texts_are_measured_without_the_space_around_them():
+    ev = ft.from_texts([" good ", "bad film"], ["good", "film"])
+    assert ev.per_example("exact_match").tolist() == [1, 0]
+    assert ev["rouge_l"].value == pytest.approx((1 + 2 / 3) / 2)
+    assert ev["chrf"].value > 50 and ev.texts == ["good", "bad film"]
+
+
+def test_wrong_numbers_of_answers_are_explained():
+    with pytest.raises(DataError, match="2 values for 1 references"):
+        ft.from_values([1.0, 2.0], [1.0])
+    with pytest.raises(DataError, match="1 texts for 2 references"):
+        ft.from_texts(["a"], ["a", "b"])
+    with pytest.raises(DataError, match="reference 1 is nan"):
+        ft.from_values([0.5, 0.5], [0.5, None])
