@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ftkit.errors import SettingError
+from ftkit.models import quiet_peft
 
 TOKENS = 20  # where neither a number nor a text is given
 KINDS = {"classification": "SEQ_CLS", "regression": "SEQ_CLS", "causal-lm": "CAUSAL_LM",
@@ -48,7 +49,8 @@ class PromptTuning:
         config = peft.PromptTuningConfig(
             task_type=kind, num_virtual_tokens=len(ids), num_transformer_submodules=1
         )
-        model.net = peft.get_peft_model(model.net, config)
+        with quiet_peft():
+            model.net = peft.get_peft_model(model.net, config)
         with torch.no_grad():
             start = model.net.word_embeddings(ids.to(model.device))
             _learned(model.net).copy_(start)
@@ -91,7 +93,8 @@ class PrefixTuning:
             token_dim=heads * size,
             num_transformer_submodules=1,
         )
-        model.net = peft.get_peft_model(model.net, config)
+        with quiet_peft():
+            model.net = peft.get_peft_model(model.net, config)
         with torch.no_grad():
             _learned(model.net).copy_(start.permute(2, 0, 1, 3).reshape(count, -1))
         return model
