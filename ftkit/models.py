@@ -6,16 +6,19 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import transformers
 
-from ftkit import catalog, fetch
+from ftkit import catalog, fetch, shelf
 from ftkit.attention import best
 from ftkit.errors import DataError, FetchError, SettingError
 from ftkit.hardware import choose_attention, choose_dtype, this_machine
+from ftkit.layers import blocks as blocks  # a part of what a model is, whoever asks
 
 AUTO = {
     "classification": "AutoModelForSequenceClassification",
@@ -30,7 +33,7 @@ AUTO = {
 TASKS = tuple(AUTO)
 LABELLED = ("classification", "tagging")
 CARD = "ftkit.json"  # what a saved folder says about itself, beside the weights
-UNSAVED = "weights that were never saved"  # net.name_or_path where nothing can be loaded again
+UNSAVED = shelf.UNSAVED
 
 
 @dataclass
@@ -52,10 +55,17 @@ class Model:
     def device(self):
         return next(self.net.parameters()).device
 
-    def hash(self):
-        """SHA-256 over all weights, as hex: two models are the same when their hashes are."""
+    def hash(self, part="all"):
+        """SHA-256 over the weights, as hex: two models are the same when their hashes are.
+
+        part: "all", or "base" for the pretrained body alone, without adapters or a head of its own:
+        the same before and after a method that leaves the base as it is.
+        """
+        if part not in ("all", "base"):
+            raise SettingError(f"hash(part={part!r}) does not exist; choose all or base.")
+        weights = self.net.state_dict() if part == "all" else shelf.body_of(self)
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.net.state_dict().items()):
+        for name, tensor in sorted(weights.items()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             flat = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
             digest.update(flat.data if flat.size else b"")
@@ -75,22 +85,30 @@ class Model:
     def save(self, folder):
         """Write weights (safetensors), tokenizer and task to `folder`, for load_model(folder).
 
-        A peft model is stored as its adapter alone, with the name of its base. Returns the path.
+        A peft model is stored as its adapter alone, with the name of its base; so is the active
+        one of several bottleneck adapters, with its head. Returns the path.
         Raises SettingError for an adapter whose base exists in memory only.
         """
         folder = Path(folder)
         configs = getattr(self.net, "peft_config", None) or {}
-        if any(c.base_model_name_or_path == UNSAVED for c in configs.values()):
-            raise SettingError(
-                f"this adapter of {self.name} was trained on a base that was tuned or merged and "
-                "never saved, so it could not be loaded again. Save ft.merge(model), which has "
-                "both in one; or save the base, load it, and train the adapter on that."
-            )
+        for config in configs.values():
+            if config.base_model_name_or_path == UNSAVED:
+                raise SettingError(
+                    f"this adapter of {self.name} was trained on a base that was tuned or merged "
+                    "and never saved, so it could not be loaded again. Save ft.merge(model), which "
+                    "has both in one; or save the base, load it, and train the adapter on that."
+                )
+            config.base_model_name_or_path = self.net.config._name_or_path
 
         def build(target):
-            self.net.save_pretrained(target)
-            self.tokenizer.save_pretrained(target)
             card = {"task": self.task, "labels": self.labels, "name": self.name}
+            if hasattr(self.net, "shelf"):
+                card |= shelf.write(self, target)
+            else:
+                # peft would ask the hub whether the vocabulary has grown, and here it has not.
+                options = {"save_embedding_layers": False} if configs else {}
+                self.net.save_pretrained(target, **options)
+                self.tokenizer.save_pretrained(target)
             card["seed"] = self.settings.get("seed")  # of what the base's archive does not have
             (target / CARD).write_text(json.dumps(card, indent=1))
 
@@ -118,6 +136,8 @@ def load_model(
     """
     folder, name = _folder(source, revision)
     card = _read_card(folder)
+    if "adapter" in card:
+        return _load_bottlenecks(folder, card, dtype)
     task = task or card.get("task") or _default_task(folder)
     labels = labels if labels is not None else card.get("labels")
     if task not in AUTO:
@@ -145,7 +165,6 @@ def load_model(
     )
     # Saved from a name that can be fetched again, so that an adapter can find its base.
     net.config._name_or_path = name if not Path(name).exists() else str(folder)
-    net.name_or_path = net.config._name_or_path  # the one that peft writes down
     return model
 
 
@@ -311,6 +330,14 @@ def _four_bits():
     return {"quantization_config": config, "device_map": {"": 0}, "dtype": compute}
 
 
+@contextmanager
+def quiet_peft():
+    """Without the warning that peft asks transformers for something by its older name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
+        yield
+
+
 class _quiet:
     """No progress bars or report of new heads while loading: a new head is what was asked for."""
 
@@ -333,9 +360,27 @@ def _load_adapter(folder, task, labels, card, dtype, seed):
     base_name = peft.PeftConfig.from_pretrained(folder).base_model_name_or_path
     seed = seed if card.get("seed") is None else card["seed"]
     base = load_model(base_name, task, labels=labels, dtype=dtype, seed=seed)
-    net = peft.PeftModel.from_pretrained(base.net, folder)
+    with quiet_peft():
+        net = peft.PeftModel.from_pretrained(base.net, folder)
     name = card.get("name", base.name)
     return Model(net.eval(), base.tokenizer, task, name, base.labels, base.settings)
+
+
+def _load_bottlenecks(folder, card, dtype):
+    from ftkit.methods.adapter import attach  # methods stand on models, so not at the top
+
+    task, labels, seed = card["task"], card["labels"], card["seed"] or 0
+    try:
+        base = load_model(card["base"], task, labels=labels, dtype=dtype, seed=seed)
+    except FetchError as error:
+        raise FetchError(
+            f"the adapter in {folder} stands on {card['base']!r}, which could not be loaded: "
+            f"{error} "
+            "If the base has moved, load it yourself and give it to ft.attach."
+        ) from error
+    base.name = card["name"]
+    base.net.requires_grad_(False)
+    return shelf.activate(attach(base, folder), card["adapter"]["name"])
 
 
 def trainable_summary(model):

@@ -148,7 +148,7 @@ def plot_history(run):
             run.metrics["best_epoch"], color="0.1", linestyle=":", linewidth=1, label="weights kept"
         )
     unit = "nats a token" if run.model.task.endswith("lm") else "nats an example"
-    unit = "squared error" if run.model.task == "regression" else unit
+    unit = {"regression": "squared error", "tagging": "nats a word"}.get(run.model.task, unit)
     axes.set(title="Loss while training", xlabel="epochs", ylabel=f"loss ({unit})")
     axes.legend(frameon=False, fontsize=9)
     return _done(figure)

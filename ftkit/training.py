@@ -187,7 +187,7 @@ def fit(
         keep.restore(tuned.net)
     tuned.net.zero_grad(set_to_none=True)
     tuned.net.eval()
-    if not hasattr(tuned.net, "peft_config"):
+    if not hasattr(tuned.net, "peft_config") and not hasattr(tuned.net, "shelf"):
         tuned.net.name_or_path = UNSAVED  # an adapter on top of it could not find it again
     return _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep, data)
 

@@ -1,8 +1,19 @@
 """One short file per method: what becomes trainable, or what the loss adds."""
 
+from ftkit.methods.adapter import Adapter, attach
 from ftkit.methods.freeze import Freeze
 from ftkit.methods.full import Full
 from ftkit.methods.lora import LoRA, merge
 from ftkit.methods.prompt import PrefixTuning, PromptTuning, nearest_words
 
-__all__ = ["Freeze", "Full", "LoRA", "PrefixTuning", "PromptTuning", "merge", "nearest_words"]
+__all__ = [
+    "Adapter",
+    "Freeze",
+    "Full",
+    "LoRA",
+    "PrefixTuning",
+    "PromptTuning",
+    "attach",
+    "merge",
+    "nearest_words",
+]

@@ -22,6 +22,10 @@ class Freeze:
     top: int = 0
     decay: float = 1.0
 
+    lesson = "07_freezing"
+    when = "few labels, a small machine, many runs over one trunk"
+    example = {"top": 1}  # settings in the table of methods
+
     def apply(self, model):
         """Freeze all but the top. Returns the model; SettingError when it has too few blocks."""
         check_decay(self)

@@ -18,6 +18,10 @@ class Full:
 
     decay: float = 1.0
 
+    lesson = "01_supervised"
+    when = "labels enough, one task, a model that fits the machine"
+    example = {}  # settings in the table of methods
+
     def apply(self, model):
         """Make every weight of `model` trainable. Returns the same model."""
         check_decay(self)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ftkit.errors import SettingError
-from ftkit.models import UNSAVED
+from ftkit.models import UNSAVED, quiet_peft
 
 KINDS = {  # what peft calls our tasks
     "classification": "SEQ_CLS",
@@ -48,6 +48,10 @@ class LoRA:
 
     learning_rate = 5e-4  # fit's default: the few weights bear larger steps than all of them
 
+    lesson = "09_lora"
+    when = "a large model on a small machine; merged, it costs nothing to run"
+    example = {}  # settings in the table of methods
+
     def apply(self, model):
         """Wrap `model.net` in a peft model with fresh LoRA weights. Returns the same model.
 
@@ -55,6 +59,7 @@ class LoRA:
         model that carries an adapter already.
         """
         import peft
+        from peft.utils.error import NoMatchingPeftModuleError
 
         self._check(model)
         net = model.net
@@ -73,10 +78,9 @@ class LoRA:
         if _bits(net):
             net = peft.prepare_model_for_kbit_training(net)
         try:
-            model.net = peft.get_peft_model(net, config)
-        except ValueError as error:
-            if "not found in the base model" not in str(error):
-                raise
+            with quiet_peft():
+                model.net = peft.get_peft_model(net, config)
+        except NoMatchingPeftModuleError as error:
             linear = {n.rsplit(".", 1)[-1] for n, m in net.named_modules() if _is_linear(m)}
             raise SettingError(
                 f"LoRA(targets={self.targets}) names no layer of {model.name}; its linear layers "
@@ -161,3 +165,4 @@ def _untie(net):
     for layer in (m.get_base_layer() for m in net.modules() if hasattr(m, "lora_A")):
         if users[id(layer.weight)] > 1:
             layer.weight = torch.nn.Parameter(layer.weight.detach().clone())
+            net.config.tie_word_embeddings = False

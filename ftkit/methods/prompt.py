@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ftkit.errors import SettingError
+from ftkit.models import quiet_peft
 
 TOKENS = 20  # where neither a number nor a text is given
 KINDS = {"classification": "SEQ_CLS", "regression": "SEQ_CLS", "causal-lm": "CAUSAL_LM",
@@ -30,6 +31,10 @@ class PromptTuning:
     # High, for word vectors have to cross the distance between words; fit's default.
     learning_rate = 0.02
 
+    lesson = "10_prompt_and_prefix"
+    when = "one served model for a thousand jobs, weights not yours to change"
+    example = {}  # settings in the table of methods
+
     def apply(self, model):
         """Put learned vectors before `model.net`. Returns the same model.
 
@@ -48,7 +53,8 @@ class PromptTuning:
         config = peft.PromptTuningConfig(
             task_type=kind, num_virtual_tokens=len(ids), num_transformer_submodules=1
         )
-        model.net = peft.get_peft_model(model.net, config)
+        with quiet_peft():
+            model.net = peft.get_peft_model(model.net, config)
         with torch.no_grad():
             start = model.net.word_embeddings(ids.to(model.device))
             _learned(model.net).copy_(start)
@@ -67,6 +73,10 @@ class PrefixTuning:
     tokens: int | None = None
     text: str | None = None
     learning_rate = 0.01  # fit's default
+
+    lesson = "10_prompt_and_prefix"
+    when = "as prompt tuning, where a job is further from what the model does"
+    example = {}  # settings in the table of methods
 
     def apply(self, model):
         """Put learned keys and values into every layer of `model.net`. Returns the same model.
@@ -91,7 +101,8 @@ class PrefixTuning:
             token_dim=heads * size,
             num_transformer_submodules=1,
         )
-        model.net = peft.get_peft_model(model.net, config)
+        with quiet_peft():
+            model.net = peft.get_peft_model(model.net, config)
         with torch.no_grad():
             _learned(model.net).copy_(start.permute(2, 0, 1, 3).reshape(count, -1))
         return model

@@ -14,8 +14,8 @@ def methods():
     """The public method classes, in the order of the lessons that teach them."""
     from ftkit import methods as module
 
-    classes = [getattr(module, name) for name in module.__all__]
-    return sorted(classes, key=lambda method: (method.lesson, method.__name__))
+    public = [getattr(module, name) for name in module.__all__]
+    return sorted(filter(inspect.isclass, public), key=lambda method: (method.lesson, method.__name__))
 
 
 def papers(method):
@@ -36,7 +36,7 @@ def row(method, bases):
     for base in bases:
         model = base.copy()
         found = trainable_summary(method(**method.example).apply(model))
-        cells.append(f"{100 * found['share']:.2g}%, {found['bytes'] / 1e6:.2g} MB")
+        cells.append(f"{100 * found['share']:.3g}%, {found['bytes'] / 1e6:.3g} MB")
     return [*cells, method.when, "; ".join(papers(method))]
 
 
