@@ -108,6 +108,7 @@ def test_no_module_imports_a_later_one_at_its_top():
 
     order = [
         "errors",
+        "tagging",
         "catalog",
         "fetch",
         "hardware",
@@ -115,6 +116,9 @@ def test_no_module_imports_a_later_one_at_its_top():
         "models",
         "methods",
         "splits",
+        "reading",
+        "files",
+        "newswire",
         "sources",
         "data",
         "prompting",
@@ -123,6 +127,7 @@ def test_no_module_imports_a_later_one_at_its_top():
         "cache",
         "training",
         "evidence",
+        "metrics",
         "evaluation",
         "show",
     ]

@@ -1,8 +1,6 @@
 """Without these, a tag could slide to the wrong piece, or an entity be counted by another rule."""
 
-import ast
 import random
-from pathlib import Path
 
 import pytest
 import tiny
@@ -11,13 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ftkit as ft
-from ftkit import notebook as nb
 from ftkit.batching import IGNORED, encode
 from ftkit.errors import DataError
 from ftkit.tagging import in_order
 
 BIO = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
-LESSON = Path(__file__).parents[1] / "notebooks" / "06_objectives.ipynb"
 SENTENCES = st.lists(
     st.tuples(st.text("abcdefgXYZ'-é1", min_size=1, max_size=12), st.sampled_from(BIO)),
     min_size=1, max_size=10,
@@ -37,27 +33,6 @@ def test_a_words_first_piece_carries_its_tag_and_the_others_none(sentence):
     assert len(row["labels"]) == len(row["input_ids"])
     assert [model.labels[x] for x in row["labels"] if x != IGNORED] == tags
     assert [word for _, word in row["words"]] == list(range(len(words)))
-
-
-def lesson_function(name):
-    """The lesson's own definition of a function, run from its cell."""
-    for _, cell in nb.code_cells(nb.read(LESSON)):
-        for node in ast.parse(nb.source(cell)).body:
-            if isinstance(node, ast.FunctionDef) and node.name == name:
-                space = {}
-                exec(ast.unparse(node), space)
-                return space[name]
-    raise AssertionError(f"{LESSON.name} defines no {name}")
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(BIO), min_size=1, max_size=8), st.randoms(use_true_random=False))
-def test_the_lessons_alignment_is_the_packages(tags, rng):
-    word_ids = [None]
-    for word in range(len(tags)):
-        word_ids += [word] * rng.randint(0, 3)
-    word_ids.append(None)
-    assert lesson_function("align")(tags, word_ids, BIO) == ft.align_tags(tags, word_ids, BIO)
 
 
 @pytest.mark.parametrize(("tags", "found"), [
