@@ -15,7 +15,8 @@ def methods():
     from ftkit import methods as module
 
     public = [getattr(module, name) for name in module.__all__]
-    return sorted(filter(inspect.isclass, public), key=lambda method: (method.lesson, method.__name__))
+    classes = filter(inspect.isclass, public)
+    return sorted(classes, key=lambda method: (method.lesson, method.__name__))
 
 
 def papers(method):
