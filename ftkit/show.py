@@ -68,7 +68,7 @@ def plot_bars(estimates, title, ylabel, *, baseline=None):
     return _done(figure)
 
 
-def _wrap(text, width=16):
+def _wrap(text, width=14):
     import textwrap
 
     return "\n".join(textwrap.wrap(str(text), width))
