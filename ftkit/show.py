@@ -76,7 +76,7 @@ def label_bar(axes, place, value, errors, fontsize=9, text=None):
     axes.margins(y=0.12)  # room for the label
 
 
-def _wrap(text, width=16):
+def _wrap(text, width=14):
     import textwrap
 
     return "\n".join(textwrap.wrap(str(text), width))

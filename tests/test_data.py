@@ -7,13 +7,14 @@ import datasets
 import numpy as np
 import pytest
 
-from ftkit import fetch, phenotypes
+from ftkit import fetch, newswire, phenotypes
 from ftkit.cards import FORMS
 from ftkit.data import load_data
 from ftkit.errors import DataError, FetchError, SettingError
 from ftkit.instructions import EXAMPLE
 from ftkit.sources import SOURCES
 from ftkit.splits import SPLITS, THRESHOLD, near_pairs, normalized
+from ftkit.tagging import entities
 
 EVERY = [(name, options) for name in SOURCES for options in FORMS.get(name, [{}])]
 IDS = [f"{name}-{'-'.join(options.values())}".strip("-") for name, options in EVERY]
@@ -266,3 +267,31 @@ def test_any_hub_data_set_by_its_columns(monkeypatch):
     )
     data = load_data("someone/data", text="review", label="stars")
     assert data.labels == ["bad", "good"] and sum(len(data[split]) for split in SPLITS) == 40
+
+
+def test_made_sentences_of_the_test_have_layouts_and_names_of_their_own():
+    """A tagger that knows the made names by heart would look better than it is."""
+    data = load_data("made-tags")
+
+    def names(split, kind):
+        return {
+            tuple(word.upper() for word in row["tokens"][a:b])
+            for row in data[split] for found, a, b in entities(row["tags"]) if found == kind
+        }
+
+    for kind in ("LOC", "PER"):
+        full = [{name for name in names(split, kind) if kind == "LOC" or len(name) == 2
+                 and len(name[0]) > 2} for split in SPLITS]
+        assert len(full[0]) > 100
+        assert sum(map(len, full)) == len(set.union(*full)), kind
+    assert data.labels == load_data("news-tags").labels == list(newswire.TAGS)
+
+
+def test_a_made_sentence_says_where_its_names_are():
+    pools = {kind: ["Ann Lee"] for kind in ("first", "last", "country", "city", "people")}
+    layout = "{city!} : {person} met {body} ."
+    tokens, tags = newswire._fill(layout, pools, lambda slot, choices: choices[0])
+    assert " ".join(tokens) == "ANN LEE : Ann Lee Ann Lee met Bank of Ann Lee ."
+    assert " ".join(tags) == (
+        "B-LOC I-LOC O B-PER I-PER I-PER I-PER O B-ORG I-ORG I-ORG I-ORG O"
+    )
