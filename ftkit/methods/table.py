@@ -3,6 +3,7 @@
 import inspect
 import re
 import sys
+from pathlib import Path
 
 START, END = "<!-- methods:start -->", "<!-- methods:end -->"
 MODELS = {"minilm-l6": {"task": "classification", "labels": ["no", "yes"]},
@@ -32,7 +33,9 @@ def row(method, bases):
     """One method's cells: name, what is trained, share and storage on each base, when, paper."""
     from ftkit.models import trainable_summary
 
-    cells = [f"[`{method.__name__}`](../notebooks/{method.lesson}.ipynb)",
+    lesson = f"notebooks/{method.lesson}.ipynb"
+    taught = (Path(__file__).parents[2] / lesson).exists()
+    cells = [f"[`{method.__name__}`](../{lesson})" if taught else f"`{method.__name__}`",
              inspect.getdoc(method).partition(".")[0] + "."]
     for base in bases:
         model = base.copy()
@@ -60,8 +63,6 @@ def rewritten(text):
 
 
 if __name__ == "__main__":
-    from pathlib import Path
-
     from ftkit.notebook import write_file
 
     path = Path(sys.argv[1])
