@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import ftkit as ft
-from ftkit.methods import table
+from ftkit import methods_page as table
 
 ROOT = Path(__file__).parents[1]
 # Each method, the lesson that teaches it, and the test that holds the lesson's plain code against
@@ -46,4 +46,4 @@ def test_a_method_has_what_a_reader_looks_for(name):
 
 def test_the_table_of_methods_is_current():
     text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    assert text == table.rewritten(text), "run `python -m ftkit.methods.table docs/methods.md`"
+    assert text == table.rewritten(text), "run `python -m ftkit.methods_page docs/methods.md`"

@@ -1,4 +1,4 @@
-"""The table of methods, from their classes: `python -m ftkit.methods.table docs/methods.md`."""
+"""The table of methods, from their classes: `python -m ftkit.methods_page docs/methods.md`."""
 
 import inspect
 import re
@@ -34,7 +34,7 @@ def row(method, bases):
     from ftkit.models import trainable_summary
 
     lesson = f"notebooks/{method.lesson}.ipynb"
-    taught = (Path(__file__).parents[2] / lesson).exists()
+    taught = (Path(__file__).parents[1] / lesson).exists()
     cells = [f"[`{method.__name__}`](../{lesson})" if taught else f"`{method.__name__}`",
              inspect.getdoc(method).partition(".")[0] + "."]
     for base in bases:
