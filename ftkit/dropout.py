@@ -1,7 +1,7 @@
 """Dropout on a CPU from sixteen random bits a number, where the library draws a whole float.
 
-Beside its matrix products, drawing is much of what an encoder's training step costs. What is dropped
-is as random as before: the probability is rounded to a 65,536th, and the scale goes with it.
+Beside its matrix products, drawing is much of what an encoder's training step costs. The result is
+as random as before: the probability is rounded to a 65,536th, and the scale goes with it.
 """
 
 from contextlib import contextmanager
