@@ -122,9 +122,7 @@ def _tagging(dataset, model, limit, _):
     sentences, tags = dataset["tokens"][:], dataset["tags"][:]
     for i, (words, own) in enumerate(zip(sentences, tags, strict=True)):
         check_tagged(words, own, f"row {i}")
-    tokens = model.tokenizer(
-        sentences, is_split_into_words=True, truncation=True, max_length=limit
-    )
+    tokens = model.tokenizer(sentences, is_split_into_words=True, truncation=True, max_length=limit)
     rows = []
     for i, own in enumerate(tags):
         words = tokens.word_ids(i)
@@ -331,12 +329,22 @@ class SameChoices(SimilarLength):
         return iter(order[np.argsort(rank, kind="stable")].tolist())
 
 
-def by_length(encoded, batch_size):
+def by_length(encoded, batch_size, tokens=None):
     """Index lists for evaluation, longest first: what does not fit fails at once.
 
+    tokens: the most a batch may have, padding included; None for no limit but batch_size.
     Questions with the same choices stay together, so that a batch encodes them once.
     """
     order = np.argsort(-encoded.lengths, kind="stable")
     if getattr(encoded, "families", None) is not None:
         order = order[np.argsort(encoded.families[order], kind="stable")]
-    return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
+        tokens = None  # what a batch holds depends on how many choices its questions share
+    batches = []
+    for index in order.tolist():
+        last = batches[-1] if batches else None
+        widest = encoded.lengths[last[0]] if last else 0
+        if last is None or len(last) == batch_size or (tokens and widest * len(last) >= tokens):
+            batches.append([index])
+        else:
+            last.append(index)
+    return batches

@@ -7,6 +7,7 @@ Nothing else changes: the result is equal up to the rounding of a differently pa
 
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 import xxhash
 
@@ -20,6 +21,7 @@ LIMIT = 1 << 30  # bytes of activations kept in memory, over all models
 # enter inside the blocks (rotary); others scale the embeddings or add positions on the way.
 ENTRANCES = dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3"), "embed_tokens")
 ENTRANCES |= dict.fromkeys(("bert", "roberta", "xlm-roberta"), "embeddings")
+EACH_TOKEN = ("input_ids", "token_type_ids", "position_ids")  # arguments with a number a token
 
 _kept = {}  # fingerprint of a trunk: {text: activations at the input of the first trained block}
 
@@ -144,7 +146,7 @@ class _Reader:
         lengths = None if self.part or len(args) > 1 else self._lengths(**named)
         if lengths is None:
             return self.original(*args, **kwargs)
-        self.hidden = self._hidden(named["input_ids"], named.get("token_type_ids"), lengths)
+        self.hidden = self._hidden(named, lengths)
         try:
             return self._only("above", **named)
         finally:
@@ -159,8 +161,9 @@ class _Reader:
 
     def _lengths(self, input_ids=None, attention_mask=None, use_cache=None, **rest):
         """Each row's number of tokens; None where the call is no plain reading of whole texts."""
-        rest = {k: v for k, v in rest.items() if k not in ("token_type_ids", "return_dict")}
-        if input_ids is None or any(v is not None for v in rest.values()):
+        branched = attention_mask is not None and attention_mask.dim() == 4
+        plain = ("token_type_ids", "return_dict", "position_ids" if branched else "")
+        if input_ids is None or any(v is not None for k, v in rest.items() if k not in plain):
             return None
         if use_cache or (self.decodes and use_cache is None):
             return None
@@ -168,21 +171,30 @@ class _Reader:
             return None
         if attention_mask is None:
             return [input_ids.shape[1]] * len(input_ids)
+        if branched:
+            return _branched_lengths(attention_mask)
         if attention_mask.dim() != 2 or (attention_mask[:, 1:] > attention_mask[:, :-1]).any():
             return None
         lengths = attention_mask.sum(1).tolist()
         return lengths if all(lengths) else None
 
-    def _hidden(self, ids, types, lengths):
+    def _hidden(self, named, lengths):
         """Outputs of the trunk, shape (rows, tokens, hidden), zero at the padding."""
+        ids, mask = named["input_ids"], named.get("attention_mask")
         tag = _autocast(ids.device).encode()
-        cells = [ids.cpu().numpy()] + ([] if types is None else [types.cpu().numpy()])
+        cells = [named[k].cpu().numpy() for k in EACH_TOKEN if named.get(k) is not None]
         texts = [
             tag + b"|".join(rows[i, :n].tobytes() for rows in cells) for i, n in enumerate(lengths)
         ]
+        if mask is not None and mask.dim() == 4:
+            seen = mask[:, 0].cpu().numpy() == 0
+            texts = [
+                text + np.packbits(seen[i, :n, :n]).tobytes()
+                for i, (text, n) in enumerate(zip(texts, lengths, strict=True))
+            ]
         found = {text: self.kept[text] for text in texts if text in self.kept}
         if new := [i for i, text in enumerate(texts) if text not in found]:
-            for i, hidden in zip(new, self._run_trunk(ids, types, lengths, new), strict=True):
+            for i, hidden in zip(new, self._run_trunk(named, lengths, new), strict=True):
                 found[texts[i]] = hidden
                 if (size := hidden.nbytes) <= self.room and texts[i] not in self.kept:
                     self.kept[texts[i]] = hidden
@@ -193,19 +205,36 @@ class _Reader:
             hidden[i, : lengths[i]] = found[text]
         return hidden
 
-    def _run_trunk(self, ids, types, lengths, rows):
+    def _run_trunk(self, named, lengths, rows):
         """Run the lower blocks over some rows of a batch. Returns a tensor for each, on the CPU."""
         width = max(lengths[i] for i in rows)
-        mask = torch.zeros(len(rows), width, dtype=torch.long, device=ids.device)
-        for place, i in enumerate(rows):
-            mask[place, : lengths[i]] = 1
-        extra = {"use_cache": False} if self.decodes else {}
-        if types is not None:
-            extra["token_type_ids"] = types[rows, :width]
+        given = named.get("attention_mask")
+        if given is not None and given.dim() == 4:
+            mask = given[rows, :, :width, :width]
+        else:
+            mask = torch.zeros(len(rows), width, dtype=torch.long, device=named["input_ids"].device)
+            for place, i in enumerate(rows):
+                mask[place, : lengths[i]] = 1
+        extra = {k: named[k][rows, :width] for k in EACH_TOKEN if named.get(k) is not None}
+        if self.decodes:
+            extra["use_cache"] = False
         with torch.no_grad():
-            self._only("below", input_ids=ids[rows, :width], attention_mask=mask, **extra)
+            self._only("below", attention_mask=mask, **extra)
         caught, self.caught = self.caught.detach(), None
         return [caught[place, : lengths[i]].to("cpu", copy=True) for place, i in enumerate(rows)]
+
+
+def _branched_lengths(mask):
+    """Lengths of rows whose mask says who sees whom, shape (rows, 1, tokens, tokens), 0 for seen.
+
+    None unless every token of a row sees its first one, and none sees what stands behind the row.
+    """
+    seen = mask[:, 0] == 0
+    real = seen[:, :, 0]
+    if (real[:, 1:] > real[:, :-1]).any() or (seen & real[:, :, None] & ~real[:, None, :]).any():
+        return None
+    lengths = real.sum(1).tolist()
+    return lengths if all(lengths) else None
 
 
 def _trained(module):

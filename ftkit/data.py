@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 from datasets import (
@@ -28,12 +28,17 @@ from ftkit.reading import Source, hub_dataset, written_here
 from ftkit.sources import SOURCES
 from ftkit.splits import FRACTIONS, SPLITS, distinct, linked, order, split_of
 
-# Their text is part of the cache key, so that a changed reader never meets rows of the old one.
-_CODE = tuple(
-    f"{name}.py"
-    for name in (
-        "data", "sources", "reading", "phenotypes", "instructions", "newswire", "tagging", "splits",
-    )
+# Part of the cache key, so that a changed reader never meets rows of the old one. The text is read
+# now, with the code that runs: edited later on, it would name rows that it did not make.
+_CODE_HASH = order(
+    *(
+        Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+        for name in (
+            "data", "sources", "reading", "phenotypes", "instructions", "newswire", "tagging",
+            "splits",
+        )
+    ),
+    written_here("capitals.csv").read_text(encoding="utf-8"),
 )
 _OWN_COLUMNS = ("text", "text_pair", "label", "tokens", "tags", "group")
 
@@ -169,7 +174,7 @@ def _from_catalog(name: str, options: dict) -> tuple[Data, dict[str, int]]:
     source = make(**options)
     chosen = {key: options.get(key, parameter.default) for key, parameter in offered.items()}
     archives = [catalog.ARCHIVES[archive].sha256 for archive in entry.archives]
-    content = json.dumps([chosen, archives, entry.revision, _code_hash()])
+    content = json.dumps([chosen, archives, entry.revision, _CODE_HASH])
 
     def build(folder: Path) -> None:
         rows = source.read()
@@ -288,13 +293,6 @@ def _feature(value):
         return List(_feature(value[0]) if value else Value("string"))
     kinds = {bool: "bool", int: "int64", float: "float64"}
     return Value(kinds.get(type(value), "string"))
-
-
-@cache
-def _code_hash() -> str:
-    folder = Path(__file__).parent
-    code = [folder.joinpath(file).read_text(encoding="utf-8") for file in _CODE]
-    return order(*code, written_here("capitals.csv").read_text(encoding="utf-8"))
 
 
 @contextmanager

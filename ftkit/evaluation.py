@@ -21,6 +21,7 @@ from ftkit.metrics import (
 )
 
 BATCH = 32
+TOKENS = 512  # of a batch on a CPU: what more need, its own memory does not hold
 
 
 @dataclass
@@ -146,7 +147,7 @@ def evaluate(
     if model.task in ("classification", "regression") and "label" not in dataset.column_names:
         raise DataError("column 'label' is missing; evaluation compares with the right answers.")
     with cache.trunk(model.net, wanted=trunk_cache and cache.suits(model.task)):
-        found = _forward(model, rows, batch_size or BATCH)
+        found = _forward(model, rows, batch_size or BATCH * (4 if model.task == "choice" else 1))
     common = {"dataset": dataset, "groups": _groups(dataset)}
     if model.task in ("causal-lm", "masked-lm", "seq2seq-lm"):
         return _language(model, dataset, found, generate, max_new_tokens, stop, common)
@@ -288,7 +289,7 @@ def _forward(model, rows, batch_size):
     bf16 = choose_dtype(this_machine()).value
     kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(bf16)
     device = this_machine().device
-    for index in by_length(rows, batch_size):
+    for index in by_length(rows, batch_size, TOKENS if device == "cpu" else None):
         batch = {k: v.to(model.device) for k, v in collate([rows[i] for i in index]).items()}
         with torch.autocast(device, dtype=kind, enabled=kind is not None):
             _run(model, batch, index, out)

@@ -366,6 +366,10 @@ def _give_back():
     import gc
 
     gc.collect()
+    if not gc.get_freeze_count():
+        # The libraries' own objects stay to the end: looking through them at every collection
+        # took longer than some trainings.
+        gc.freeze()
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):

@@ -11,7 +11,7 @@ from ftkit.errors import SettingError
 from ftkit.methods.prompt import learned_tokens, prompt_cache
 
 IGNORED = -100
-PARTS = 4  # of a batch of choices, each padded to its own longest
+TEXTS = 40  # of a batch of choices that are padded to their own longest
 SCALE = 20.0  # cosines are multiplied by this before the softmax over choices
 # Models that change the logits after the head; for them the library's own loss is used.
 CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -129,9 +129,10 @@ def _without_cache(net, forward, labels, count, **kwargs):
     return forward(labels=labels, num_items_in_batch=count, use_cache=False, **kwargs)
 
 
-def sentence_vectors(net, input_ids, attention_mask):
+def sentence_vectors(net, input_ids, attention_mask, **embedded):
     """Unit vectors of texts: the mean of their token vectors. Returns shape (texts, hidden)."""
-    hidden = net(input_ids=input_ids, attention_mask=attention_mask)[0]
+    given = embedded or {"input_ids": input_ids}
+    hidden = net(**given, attention_mask=attention_mask)[0]
     weights = attention_mask[..., None].to(hidden.dtype)
     mean = (hidden * weights).sum(1) / weights.sum(1)
     return F.normalize(mean.float(), dim=-1)
@@ -140,12 +141,20 @@ def sentence_vectors(net, input_ids, attention_mask):
 def _vectors_by_length(net, input_ids, attention_mask):
     """sentence_vectors, on a CPU in parts of similar length: a question is far longer than a term,
     and padding every term to it would double the work."""
+    if input_ids.device.type != "cpu":
+        return sentence_vectors(net, input_ids, attention_mask)
     lengths = attention_mask.sum(1)
     order = lengths.argsort()
+    table, flat = net.get_input_embeddings(), None
+    if table.weight.requires_grad and torch.is_grad_enabled():
+        # Looked up at once: each look-up costs its gradient a table of zeros, tens of megabytes.
+        flat = table(input_ids[attention_mask.bool()])
+        place = (attention_mask.flatten().cumsum(0) - 1).view_as(input_ids).clamp(min=0)
     parts = []
-    for part in order.chunk(PARTS if input_ids.device.type == "cpu" else 1):
-        width = int(lengths[part].max())
-        parts.append(sentence_vectors(net, input_ids[part, :width], attention_mask[part, :width]))
+    for part in order.chunk(max(1, len(order) // TEXTS)):
+        cut = (part, slice(int(lengths[part].max())))
+        embedded = {} if flat is None else {"inputs_embeds": flat[place[cut]]}
+        parts.append(sentence_vectors(net, input_ids[cut], attention_mask[cut], **embedded))
     return torch.cat(parts)[order.argsort()]
 
 

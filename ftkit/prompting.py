@@ -9,7 +9,10 @@ from ftkit.methods.prompt import learned_tokens, prompt_cache
 SHORTEST_PREFIX = 8  # tokens; sharing less than this saves nothing
 FEWER = 0.85  # of a batch's rows still open: then the rest is let go; it copies the cache
 ROWS = 32  # prompts that are run side by side
-LOAD = 16_384  # tokens whose keys and values are held at a time while candidates are scored
+# Tokens that are run side by side while candidates are scored, padding included. A processor's own
+# memory holds what a few hundred need; with more, it waits for the main memory.
+LOAD = {"cpu": 320, "gpu": 16_384}
+POSITIONS = 512  # whose logits over the vocabulary are held at a time
 PLAIN = "### Instruction:\n{question}\n\n### Response:\n"
 
 
@@ -88,12 +91,14 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
     model: a decoder, also with a learned prompt (PromptTuning, PrefixTuning), which then stands
     before it all. prompts: strings, each read after `prefix`. candidates: one list for all
     prompts, or a list of lists, one for each; a candidate usually begins with a space. What all
-    prompts begin with is run through the model once, each prompt once for all its candidates
-    (key-value cache).
+    prompts begin with is run through the model once (key-value cache), each prompt once for all its
+    candidates, and frozen lower blocks once for each text, also over several calls (cache.py).
     normalize=True divides by the number of tokens.
     Returns an array of shape (prompts, candidates), in nats; -inf where a prompt has fewer.
     Raises SettingError when the model is no decoder or a candidate is empty.
     """
+    from ftkit import branches, cache
+
     _need_decoder(model)
     prompts, own = list(prompts), len(candidates) and not isinstance(candidates[0], str)
     lists = candidates if own else [candidates] * len(prompts)
@@ -108,34 +113,42 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
         raise SettingError(f"candidate {empty[0]!r} has no tokens; a candidate must not be empty.")
     shared = _common_prefix(first)
     out = np.full((len(prompts), max(map(len, lists), default=0)), -np.inf)
-    with torch.inference_mode():
+    longest = max(map(len, first), default=0) + max(map(len, known.values()), default=0)
+    apart = not branches.suits(model.net, longest)
+    load = LOAD["cpu" if model.device.type == "cpu" else "gpu"]
+    with torch.inference_mode(), cache.trunk(model.net):
         past, skip = _beginning(model, shared)
-        for batch in _batches(first, lists, batch_size):
-            answers = [[known[lists[row][j]] for j in columns] for row, columns in batch]
-            rows = [first[row][len(shared) :] for row, _ in batch]
-            found = _score_batch(model, rows, answers, past, skip)
-            for (row, columns), ids, values in zip(batch, answers, found, strict=True):
+        own = [row[len(shared) :] for row in first]
+        answers = [[known[c] for c in each] for each in lists]
+        for batch in _batches(own, answers, batch_size, load, apart):
+            rows = [own[row] for row, _ in batch]
+            wanted = [[answers[row][j] for j in columns] for row, columns in batch]
+            found = _score_batch(model, rows, wanted, past, skip)
+            for (row, columns), ids, values in zip(batch, wanted, found, strict=True):
                 counts = [len(i) if normalize else 1 for i in ids]
                 out[row, columns] = np.array(values) / counts
     return out
 
 
-def _batches(first, lists, most):
-    """Lists of (row, columns) to run side by side: at most `most` prompts, within LOAD tokens.
+def _batches(prompts, answers, most, load, apart):
+    """Lists of (row, columns) to run side by side: at most `most` prompts, within `load` tokens.
 
-    A prompt is counted once for each candidate, since each gets a copy of its key-value cache.
+    apart: a prompt stands in a row of its own for each answer, else once for all of them.
     """
-    batch, load = [], 0
-    for row in sorted(range(len(first)), key=lambda row: -len(first[row])):
-        step = max(1, LOAD // len(first[row]))
-        for start in range(0, len(lists[row]), step):
-            columns = list(range(start, min(start + step, len(lists[row]))))
-            cost = len(first[row]) * len(columns)
-            if batch and (len(batch) == most or load + cost > LOAD):
-                yield batch
-                batch, load = [], 0
-            batch.append((row, columns))
-            load += cost
+    lengths = [len(p) + sum(map(len, own)) for p, own in zip(prompts, answers, strict=True)]
+    batch, widest = [], 0
+    for row in sorted(range(len(prompts)), key=lambda row: -lengths[row]):
+        columns, width = [], len(prompts[row])
+        for column, answer in enumerate(answers[row]):
+            columns.append(column)
+            width += len(answer)
+            if apart or width > load or column == len(answers[row]) - 1:
+                widest = max(widest, width)
+                if batch and (len(batch) == most or widest * (len(batch) + 1) > load):
+                    yield batch
+                    batch, widest = [], width
+                batch.append((row, columns))
+                columns, width = [], len(prompts[row])
     if batch:
         yield batch
 
@@ -144,46 +157,36 @@ def _score_batch(model, rows, answers, past, skip):
     """The log-likelihood of each answer after its prompt: a list of floats for each prompt.
 
     rows: token ids of the prompts from position `skip` on, where the cache `past` ends. answers:
-    lists of token ids, one list for each prompt. The prompts run once; from there their key-value
-    cache serves every answer of more than one token.
+    lists of token ids, one list for each prompt. Each prompt is read once, with all its answers
+    behind it: branches of one tree, none of which sees another.
     """
+    from ftkit import branches
     from ftkit.batching import pad
     from ftkit.losses import backbone
 
-    filler, device = model.tokenizer.pad_token_id, model.device
-    mask = pad([[1] * (skip + len(row)) for row in rows], 0).to(device)
-    long = [(i, j) for i, own in enumerate(answers) for j, ids in enumerate(own) if len(ids) > 1]
-    read = backbone(model.net)(
-        input_ids=pad(rows, filler).to(device),
-        attention_mask=mask,
-        past_key_values=_expand(past, len(rows)),
-        use_cache=bool(skip or long),
-    )
-    last = read[0][range(len(rows)), [len(row) - 1 for row in rows]]
-    logs = _logits(model.net, last).log_softmax(-1).cpu()
-    found = [[logs[i, ids[0]].item() for ids in own] for i, own in enumerate(answers)]
-    if not long:
-        return found
-    which = torch.tensor([i for i, _ in long], device=device)
-    rest = [answers[i][j] for i, j in long]
-    past = read.past_key_values
-    past.batch_select_indices(which)
-    own = pad([[1] * (len(ids) - 1) for ids in rest], 0).to(device)
+    ids, sources, wanted = [], {}, []
+    for i, (row, own) in enumerate(zip(rows, answers, strict=True)):
+        ids.append(list(row))
+        for j, answer in enumerate(own):
+            # What an answer's first token follows is the prompt's last, for all of them.
+            places = [len(row) - 1, *range(len(ids[i]), len(ids[i]) + len(answer) - 1)]
+            ids[i] += answer[:-1]
+            for place, token in zip(places, answer, strict=True):
+                wanted.append((i, j, sources.setdefault((i, place), len(sources)), token))
     hidden = backbone(model.net)(
-        input_ids=pad([ids[:-1] for ids in rest], filler).to(device),
-        attention_mask=torch.cat([mask[which], own], dim=1),
-        # Positions go on where each prompt ended, whatever padding stands between.
-        position_ids=mask.sum(1)[which, None] + torch.arange(own.shape[1], device=device),
-        past_key_values=past,
-        use_cache=True,
+        input_ids=pad(ids, model.tokenizer.pad_token_id).to(model.device),
+        past_key_values=_expand(past, len(rows)),
+        use_cache=bool(skip),
+        **branches.seen_by(model.net, rows, answers, ids, skip),
     )[0]
-    places = own.nonzero(as_tuple=True)
-    targets = torch.tensor([token for ids in rest for token in ids[1:]], device=device)
-    logits = _logits(model.net, hidden[places])
-    values = -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-    for place, value in zip(places[0].tolist(), values.tolist(), strict=True):
-        i, j = long[place]
-        found[i][j] += value
+    hidden = hidden[tuple(torch.tensor(list(sources), device=model.device).T)]
+    found = [[0.0] * len(own) for own in answers]
+    for start in range(0, len(sources), POSITIONS):
+        logs = _logits(model.net, hidden[start : start + POSITIONS]).log_softmax(-1)
+        here = [w for w in wanted if start <= w[2] < start + POSITIONS]
+        values = logs[[w[2] - start for w in here], [w[3] for w in here]].tolist()
+        for (i, j, _, _), value in zip(here, values, strict=True):
+            found[i][j] += value
     return found
 
 

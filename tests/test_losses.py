@@ -82,3 +82,24 @@ def test_sentence_vectors_do_not_see_padding():
     mask = (padded != 0).long()
     torch.testing.assert_close(losses.sentence_vectors(net, padded, mask), alone)
     assert alone.norm(dim=-1).item() == pytest.approx(1, abs=1e-5)
+
+
+def test_texts_in_parts_have_the_gradients_of_texts_in_one(monkeypatch):
+    net = tiny.encoder("choice").net
+    ids = torch.randint(5, 100, (9, 8), generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(8) < torch.tensor([3, 8, 1, 5, 5, 2, 8, 4, 6])[:, None]).long()
+    found = []
+    for texts in (2, 100):
+        monkeypatch.setattr(losses, "TEXTS", texts)
+        net.zero_grad()
+        vectors = losses._vectors_by_length(net, ids * mask, mask)
+        (vectors * torch.arange(9)[:, None]).sum().backward()
+        found.append(
+            (vectors.detach(), *(p.grad.clone() for p in net.parameters() if p.grad is not None))
+        )
+    with torch.no_grad():
+        found.append((losses.sentence_vectors(net, ids * mask, mask), *found[0][1:]))
+    assert len(found[0]) > 10
+    for one, two, three in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one, three, rtol=1e-4, atol=1e-5)

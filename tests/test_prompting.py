@@ -37,6 +37,39 @@ def test_scores_over_a_shared_prefix_are_those_of_one_by_one(kind, batch_size):
     np.testing.assert_allclose(split, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
+def test_answers_behind_one_prompt_do_not_see_each_other(kind, monkeypatch):
+    monkeypatch.setattr("ftkit.prompting.POSITIONS", 3)  # logits in several portions
+    monkeypatch.setattr(
+        "ftkit.prompting.LOAD", {"cpu": 14}
+    )  # and a prompt's answers in several rows
+    model = tiny.decoder(kind)
+    if kind == "gemma2":
+        model.net.config.sliding_window = 4  # shorter than the texts: answers must stand apart
+    prompts = ["cat", "a very great plot is", "so"]
+    candidates = [" not so bad", " good", " zebra crossing", " not so good", " a warm dog"]
+    with torch.no_grad():
+        wanted = [[by_hand(model, p, c) for c in candidates] for p in prompts]
+    np.testing.assert_allclose(ft.score(model, prompts, candidates), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_scores_come_from_the_blocks_above_a_frozen_trunk_the_second_time():
+    model = ft.Freeze(top=1).apply(tiny.decoder())
+    candidates = [" not so bad", " good", " zebra crossing"]
+    prompts = ["cat", "a very great plot is", "so"]
+    with torch.no_grad():
+        wanted = [[by_hand(model, p, c) for c in candidates] for p in prompts]
+    runs = []
+    below = model.net.model.layers[0].self_attn.register_forward_hook(lambda *_: runs.append(1))
+    for _ in range(2):
+        found = ft.score(model, prompts, candidates)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    below.remove()
+    assert len(runs) == 1
+    other = ft.score(model, prompts, [" not so", " good", " zebra"])  # the same words, cut shorter
+    assert not np.allclose(other, found)
+
+
 def test_each_prompt_may_have_its_own_candidates():
     model = tiny.decoder()
     lists = [[" good", " bad"], [" cat"], [" dog", " so", " warm"], [" not so bad", " a"]]
