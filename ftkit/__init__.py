@@ -8,12 +8,11 @@ __version__ = "0.1.0"
 _WHERE = {
     "errors": ["FtkitError", "FetchError", "DataError", "SettingError", "ClaimNotHeld"],
     "hardware": ["profile", "this_machine", "plan"],
-    "shelf": ["activate"],
+    "shelf": ["activate", "attach"],
     "models": ["load_model", "Model", "trainable_summary"],
     "data": ["load_data", "Data"],
     "methods": [
         "Adapter",
-        "attach",
         "Full",
         "Freeze",
         "LoRA",

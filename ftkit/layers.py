@@ -8,14 +8,31 @@ from ftkit.errors import SettingError
 def blocks(net):
     """The transformer blocks of a network, lowest first (its longest list of modules).
 
-    Raises SettingError for a network without one.
+    Of an encoder-decoder those of the decoder, which are nearest the output; its whole encoder is
+    below them. Raises SettingError for a network without blocks.
     """
-    lists = [m for m in net.modules() if isinstance(m, torch.nn.ModuleList) and len(m)]
+    config = getattr(net, "config", None)
+    top = net.get_decoder() if getattr(config, "is_encoder_decoder", False) else net
+    lists = [module for _, module in stacks(top)]
     if not lists:
         raise SettingError(
             f"{type(net).__name__} has no list of blocks, so layers cannot be chosen."
         )
     return max(lists, key=len)
+
+
+def stacks(net):
+    """The lists of blocks of a network, [(path, list)]: one, or two in an encoder-decoder.
+
+    Lists inside of a block (the sub-layers of T5) are not among them.
+    """
+    lists = [
+        (name, module)
+        for name, module in net.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module)
+    ]
+    inside = {f"{name}." for name, _ in lists}
+    return [(n, m) for n, m in lists if not any(n.startswith(outer) for outer in inside)]
 
 
 def around(net):
@@ -26,11 +43,11 @@ def around(net):
     before, after = [], []
     for parent in path:
         seen = False
-        for child in parent.children():
+        for name, child in parent.named_children():
             if id(child) in inside or any(m is layers for m in child.modules()):
                 seen = True
-            else:
-                (after if seen else before).append(child)
+            else:  # BART names the norm of its embeddings after its blocks
+                (after if seen and name != "layernorm_embedding" else before).append(child)
     return before, after
 
 
@@ -47,7 +64,8 @@ def rates(net, decay):
     """The share of the learning rate that each parameter gets, {id(parameter): share}.
 
     1 above the blocks and in the highest of them, `decay` times less in each block below, and once
-    more in the embeddings (discriminative rates, Howard and Ruder 2018).
+    more in what is below them: the embeddings, and the encoder of an encoder-decoder
+    (discriminative rates, Howard and Ruder 2018).
     """
     layers, (below, above) = blocks(net), around(net)
     steps = [*((module, 0) for module in above)]

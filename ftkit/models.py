@@ -19,20 +19,8 @@ from ftkit.attention import best
 from ftkit.errors import DataError, FetchError, SettingError
 from ftkit.hardware import choose_attention, choose_dtype, this_machine
 from ftkit.layers import blocks as blocks  # a part of what a model is, whoever asks
+from ftkit.tasks import AUTO, CARD, LABELLED, TASKS
 
-AUTO = {
-    "classification": "AutoModelForSequenceClassification",
-    "regression": "AutoModelForSequenceClassification",
-    "tagging": "AutoModelForTokenClassification",
-    "causal-lm": "AutoModelForCausalLM",
-    "masked-lm": "AutoModelForMaskedLM",
-    "seq2seq-lm": "AutoModelForSeq2SeqLM",
-    "choice": "AutoModel",
-    "encoder": "AutoModel",
-}
-TASKS = tuple(AUTO)
-LABELLED = ("classification", "tagging")
-CARD = "ftkit.json"  # what a saved folder says about itself, beside the weights
 UNSAVED = shelf.UNSAVED
 
 
@@ -131,8 +119,8 @@ def load_model(
     dtype: "float32", "bf16", "fp16", or "nf4" for 4-bit weights under LoRA (QLoRA; needs CUDA and
     the package bitsandbytes). revision: a commit of the hub; the catalog pins its own.
     Returns a Model in evaluation mode on this machine's device.
-    Raises SettingError for an unknown task, DataError when labels are missing, FetchError when
-    the source is neither known nor found.
+    Raises SettingError for an unknown task or a stored head of another size than the labels ask
+    for, DataError when labels are missing, FetchError when the source is neither known nor found.
     """
     folder, name = _folder(source, revision)
     card = _read_card(folder)
@@ -304,6 +292,16 @@ def _network(folder, config, task, pretrained, dtype, seed):
                     folder, config=config, use_safetensors=True, trust_remote_code=False, **options
                 )
             return kind.from_config(config, trust_remote_code=False, **options)
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
+            stored = transformers.AutoConfig.from_pretrained(folder).num_labels
+            raise SettingError(
+                f"the model in {folder} has a head for {stored} labels, and task {task!r} asks for "
+                f"{config.num_labels} here. Load it with the labels it was trained on; or, for a "
+                'new head on its body, load it with task="encoder", save that, and load the saved '
+                "one with your labels."
+            ) from error
         except ValueError as error:
             if "Unrecognized configuration class" not in str(error):
                 raise
@@ -367,8 +365,6 @@ def _load_adapter(folder, task, labels, card, dtype, seed):
 
 
 def _load_bottlenecks(folder, card, dtype):
-    from ftkit.methods.adapter import attach  # methods stand on models, so not at the top
-
     task, labels, seed = card["task"], card["labels"], card["seed"] or 0
     try:
         base = load_model(card["base"], task, labels=labels, dtype=dtype, seed=seed)
@@ -380,7 +376,7 @@ def _load_bottlenecks(folder, card, dtype):
         ) from error
     base.name = card["name"]
     base.net.requires_grad_(False)
-    return shelf.activate(attach(base, folder), card["adapter"]["name"])
+    return shelf.activate(shelf.attach(base, folder), card["adapter"]["name"])
 
 
 def trainable_summary(model):

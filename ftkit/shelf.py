@@ -6,19 +6,19 @@ modules in place; no weight of the base moves.
 """
 
 import copy
+import json
 from pathlib import Path
 
 import torch
 
-from ftkit.errors import DataError, SettingError
+from ftkit import bottleneck
+from ftkit.errors import DataError, FetchError, SettingError
+from ftkit.tasks import AUTO, CARD, COUNTED, GENERATING, PROBLEM
 
 BASE = "base"  # the network without any adapter, with the head it was loaded with
 FILE = "adapter.safetensors"
 UNSAVED = "weights that were never saved"  # net.name_or_path where nothing can be loaded again
 SLOT = "bottleneck"  # the attribute of a host that its output goes through
-GENERATING = ("causal-lm", "seq2seq-lm")  # their head was pretrained with the rest
-COUNTED = ("classification", "regression", "tagging")  # their head has an output for each label
-PROBLEM = {"classification": "single_label_classification", "regression": "regression"}
 
 
 class Shelf:
@@ -62,8 +62,19 @@ def add(model, name, parts, settings, task, labels):
     """Put the parts of a new name on the shelf, with a head of its own; nothing is activated.
 
     parts: {path of a host: module}. The head is a copy of the present one, or a new one without
-    meaningful weights where the number of labels differs.
+    meaningful weights where the number of labels differs. Raises SettingError for the name of the
+    network without adapters, or a network that peft has changed.
     """
+    if name == BASE or not name:
+        raise SettingError(
+            f"an adapter cannot have name={name!r}: it is needed for the network without any "
+            "adapter; choose another, such as the task's."
+        )
+    if hasattr(model.net, "get_base_model"):
+        raise SettingError(
+            f"{model.name} carries a peft adapter (LoRA or a prompt); apply one method or the "
+            "other to the base."
+        )
     shelf = model.net.shelf = getattr(model.net, "shelf", None) or Shelf(model)
     for path in parts:
         host = model.net.get_submodule(path)
@@ -124,6 +135,37 @@ def activate(model, name):
         net.config.label2id = {label: i for i, label in named.items()}
         net.config.problem_type = PROBLEM.get(model.task)
         net.num_labels = len(named)
+    return model
+
+
+def attach(model, folder, name=None):
+    """Put a saved adapter beside those that a model has; the base is not loaded again.
+
+    folder: where Model.save stored an adapter. name: what `activate` will call it, by default the
+    name it was saved with. Nothing is activated yet. Returns the same model.
+    Raises FetchError when the folder holds no adapter, DataError when it was trained on another
+    base, SettingError when the name is taken or the task needs another kind of network.
+    """
+    folder = Path(folder)
+    card = json.loads((folder / CARD).read_text()) if (folder / CARD).exists() else {}
+    if "adapter" not in card:
+        raise FetchError(f"{folder} holds no bottleneck adapter; save one with model.save(folder).")
+    if AUTO[card["task"]] != AUTO[model.task]:
+        raise SettingError(
+            f"the adapter in {folder} is for {card['task']!r}, and {model.name} was loaded for "
+            f"{model.task!r}; load the base with task={card['task']!r}."
+        )
+    settings = card["adapter"] | ({"name": name} if name else {})
+    name = settings["name"]
+    present = getattr(model.net, "shelf", None)
+    if present is not None and name in present.parts:
+        raise SettingError(
+            f"{model.name} has an adapter {name!r} already; attach this one with another name=."
+        )
+    need_base(model, folder, card)
+    parts = bottleneck.parts(model, settings["size"], settings["placement"])
+    add(model, name, parts, settings, card["task"], card["labels"])
+    fill(model, name, folder)
     return model
 
 

@@ -12,8 +12,8 @@ from datasets import Dataset
 import ftkit as ft
 from ftkit import cache
 from ftkit import notebook as nb
+from ftkit.bottleneck import Bottleneck
 from ftkit.errors import DataError, FetchError, SettingError
-from ftkit.methods.adapter import Bottleneck
 
 LESSON = Path(__file__).parents[1] / "notebooks" / "08_adapters.ipynb"
 PLACEMENTS = ("houlsby", "pfeiffer")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import datasets
 import pytest
 import tiny
 import torch
@@ -37,3 +38,29 @@ def test_the_lessons_own_code_trains_the_same_weights(top):
         assert (one.grad is None) == (two.grad is None)
         if one.grad is not None:
             torch.testing.assert_close(one.grad, two.grad)
+
+
+def test_blocks_of_an_encoder_decoder_are_counted_from_its_output():
+    def trained(top):
+        net = ft.Freeze(top=top).apply(tiny.seq2seq()).net
+        return [n for n, p in net.named_parameters() if p.requires_grad]
+
+    assert trained(0) == ["decoder.final_layer_norm.weight"]
+    assert all(n.startswith(("decoder.block.1.", "decoder.final_layer_norm")) for n in trained(1))
+    assert sum("decoder.block.1." in n for n in trained(1)) == 13  # all of the block
+    assert not any("encoder.block" in n or "shared" in n for n in trained(2))
+    with pytest.raises(ft.SettingError, match="0 to 2"):
+        ft.Freeze(top=3).apply(tiny.seq2seq())
+
+
+def test_a_frozen_encoder_decoder_learns_with_its_top_block():
+    base = tiny.seq2seq()
+    pairs = {"source": ["the cat", "a dog"] * 4, "target": ["dog", "cat"] * 4}
+    pairs = datasets.Dataset.from_dict(pairs)
+    run = ft.fit(base, pairs, method=ft.Freeze(top=1), epochs=8, learning_rate=1e-2, batch_size=4,
+                 quiet=True)
+    losses = [ft.evaluate(model, pairs)["loss"].value for model in (base, run.model)]
+    assert losses[1] < losses[0]
+    after = run.model.net.state_dict()
+    moved = {n for n, p in base.net.state_dict().items() if not torch.equal(p, after[n])}
+    assert moved and all(n.startswith("decoder.") for n in moved)

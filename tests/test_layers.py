@@ -3,11 +3,17 @@
 import pytest
 import tiny
 import torch
+import transformers
 
 import ftkit as ft
 from ftkit import layers
 
-KINDS = {"encoder": tiny.encoder, "decoder": tiny.decoder, "gpt2": lambda: tiny.decoder("gpt2")}
+KINDS = {
+    "encoder": tiny.encoder,
+    "decoder": tiny.decoder,
+    "gpt2": lambda: tiny.decoder("gpt2"),
+    "seq2seq": tiny.seq2seq,
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -18,6 +24,18 @@ def test_every_module_is_below_in_or_above_the_blocks(kind):
     found = {id(p) for part in parts for p in part.parameters()}
     assert found == {id(p) for p in net.parameters()}
     assert any(p is net.get_input_embeddings().weight for part in below for p in part.parameters())
+
+
+def test_a_norm_of_the_embeddings_is_below_the_blocks_wherever_it_is_named():
+    config = transformers.BartConfig(
+        d_model=16, encoder_layers=3, decoder_layers=2, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, vocab_size=100,
+    )
+    net = transformers.BartForConditionalGeneration(config)
+    below, above = layers.around(net)
+    assert layers.blocks(net) is net.model.decoder.layers
+    norm = net.model.decoder.layernorm_embedding
+    assert any(m is norm for m in below) and not any(m is norm for m in above)
 
 
 def test_a_network_without_blocks_is_named():

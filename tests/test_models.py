@@ -1,5 +1,7 @@
 """Without these, a saved model could come back changed, or a wrong name end in a traceback."""
 
+from pathlib import Path
+
 import pytest
 import tiny
 import torch
@@ -92,6 +94,23 @@ def test_wrong_names_are_explained(tmp_path, monkeypatch):
     monkeypatch.setenv("FTKIT_OFFLINE", "1")
     with pytest.raises(FetchError, match="FTKIT_OFFLINE"):
         ft.load_model("someone/some-model")
+
+
+def test_a_head_of_another_size_is_explained(tmp_path):
+    folder = tiny.encoder().save(tmp_path / "two")
+    three = ["bad", "good", "so so"]
+    with pytest.raises(SettingError, match="head for 2 labels.*asks for 3.*task=.encoder"):
+        ft.load_model(folder, labels=three)
+    body = ft.load_model(folder, "encoder").save(tmp_path / "body")  # what the message advises
+    assert ft.load_model(body, "classification", labels=three).net.num_labels == 3
+
+
+def test_models_do_not_stand_on_methods():
+    """A user who reads models.py should not have to read how methods train."""
+    modules = ("models", "shelf", "bottleneck", "layers", "tasks")
+    for name in modules:
+        source = (Path(models.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+        assert "ftkit.methods" not in source, name
 
 
 def test_freezing_trains_the_top_and_the_head_only():

@@ -1,6 +1,6 @@
 """One short file per method: what becomes trainable, or what the loss adds."""
 
-from ftkit.methods.adapter import Adapter, attach
+from ftkit.methods.adapter import Adapter
 from ftkit.methods.freeze import Freeze
 from ftkit.methods.full import Full
 from ftkit.methods.lora import LoRA, merge
@@ -13,7 +13,6 @@ __all__ = [
     "LoRA",
     "PrefixTuning",
     "PromptTuning",
-    "attach",
     "merge",
     "nearest_words",
 ]

@@ -16,6 +16,7 @@ class Freeze:
     top=0 trains the head alone. A head that shares its weights with the input embedding (most
     decoders) stays frozen: training it would change the bottom of the model as well. What is
     frozen runs without dropout too, as a fixed function of the text.
+    In an encoder-decoder (T5, BART) the decoder's blocks count, and the encoder stays frozen.
     decay: each trained block learns at this share of the rate of the block above it.
     """
 
