@@ -244,6 +244,7 @@ def chat(model, message, *, system=None, max_new_tokens=64):
 @torch.inference_mode()
 def _greedy(model, texts, limit, stops):
     from ftkit.batching import pad
+    from ftkit.growing import give_room
     from ftkit.losses import inner
 
     tokens = _tokens(model, texts)
@@ -267,7 +268,7 @@ def _greedy(model, texts, limit, stops):
             use_cache=True,
             logits_to_keep=1,
         )
-        past, chosen = step.past_key_values, step.logits[:, -1].argmax(-1)
+        past, chosen = give_room(step.past_key_values), step.logits[:, -1].argmax(-1)
         keep = []
         for place, (row, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
             if row in ended:
