@@ -91,13 +91,18 @@ def trunk(net, *, wanted=True, training=False):
     model = losses.backbone(net)
     reader = _Reader(model, choice.value)
     entrance, blocks = reader.entrance, reader.blocks
+    before = getattr(model.config, "use_cache", None)
     try:
+        if reader.decodes and losses.head(net) is None:
+            model.config.use_cache = False  # a head for classes has no use for it, and does not say
         entrance.forward = reader.entering(entrance.forward)
         for number, block in enumerate(blocks):
             block.forward = reader.passing(number, block.forward)
         model.forward = reader
         yield choice
     finally:
+        if reader.decodes:
+            model.config.use_cache = before
         for module in (model, entrance, *blocks):
             vars(module).pop("forward", None)
 
@@ -165,7 +170,8 @@ class _Reader:
         plain = ("token_type_ids", "return_dict", "position_ids" if branched else "")
         if input_ids is None or any(v is not None for k, v in rest.items() if k not in plain):
             return None
-        if use_cache or (self.decodes and use_cache is None):
+        unsaid = self.model.config.use_cache if self.decodes and use_cache is None else False
+        if use_cache or unsaid:
             return None
         if self.model.training and _checkpointed(self.blocks):
             return None

@@ -1,5 +1,7 @@
 """A user who freezes the lower blocks gets the same result as without the cache, only sooner."""
 
+import copy
+
 import datasets
 import numpy as np
 import pytest
@@ -102,11 +104,31 @@ def test_frozen_blocks_run_once_for_each_text():
     assert len(calls) == seen > 0
 
 
+def test_a_decoder_with_a_head_for_classes_uses_it_too():
+    words, base = tiny().tokenizer, tiny().net
+    config = copy.deepcopy(base.config)
+    config.id2label = {0: "no", 1: "yes"}
+    torch.manual_seed(0)
+    net = transformers.LlamaForSequenceClassification(config).eval()
+    model = frozen(ft.Model(net, words, "classification", "tiny", ["no", "yes"]))
+    held, calls = texts().add_column("label", [i % 2 for i in range(len(texts()))]), []
+    plain = ft.evaluate(model, held, trunk_cache=False).probabilities
+    model.net.model.layers[0].mlp.register_forward_hook(lambda *_: calls.append(1))
+    first = ft.evaluate(model, held).probabilities
+    seen = len(calls)
+    ft.fit(model, held, method=ft.Freeze(top=2), epochs=2, quiet=True)
+    again = ft.evaluate(model, held, batch_size=5).probabilities
+    assert len(calls) == seen > 0
+    np.testing.assert_allclose(first, plain, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(again, plain, rtol=1e-4, atol=1e-6)
+
+
 def test_the_network_is_left_as_it_was():
     model, held = frozen(tiny()), texts()
     ids = torch.arange(2, 12)[None]
     before = model.net(ids).logits
     ft.evaluate(model, held)
+    assert model.net(ids).past_key_values is not None
     torch.testing.assert_close(model.net(ids).logits, before)
     assert not any("forward" in vars(module) for module in model.net.modules())
 
