@@ -18,7 +18,6 @@ from ftkit import catalog, fetch, shelf
 from ftkit.attention import best
 from ftkit.errors import DataError, FetchError, SettingError
 from ftkit.hardware import choose_attention, choose_dtype, this_machine
-from ftkit.layers import blocks as blocks  # a part of what a model is, whoever asks
 from ftkit.tasks import AUTO, CARD, LABELLED, TASKS
 
 UNSAVED = shelf.UNSAVED
