@@ -21,14 +21,8 @@ _WHERE = {
         "PrefixTuning",
         "nearest_words",
     ],
-    "prompting": [
-        "few_shot",
-        "score",
-        "calibrate",
-        "generate",
-        "apply_template",
-        "chat",
-    ],
+    "prompting": ["few_shot", "apply_template"],
+    "answering": ["score", "calibrate", "generate", "chat"],
     "training": ["fit", "Run"],
     "evaluation": [
         "evaluate",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ftkit import cache, evidence, losses
+from ftkit import answering, cache, evidence, losses
 from ftkit.batching import Collator, by_length, encode
 from ftkit.errors import DataError, SettingError
 from ftkit.hardware import choose_dtype, this_machine
@@ -19,6 +19,7 @@ from ftkit.metrics import (
     text_metrics,
     value_metrics,
 )
+from ftkit.prompting import as_prompt_and_response
 
 BATCH = 32
 TOKENS = 512  # of a batch on a CPU: what more need, its own memory does not hold
@@ -355,13 +356,10 @@ def _language(model, dataset, found, generate, max_new_tokens, stop, common):
     }
     if not generate:
         return Evaluation(parts, **common)
-    from ftkit.prompting import as_prompt_and_response
-    from ftkit.prompting import generate as write
-
     prompts, references = as_prompt_and_response(
         dataset, model.tokenizer, chat=model.task == "causal-lm"
     )
-    written = write(model, prompts, max_new_tokens=max_new_tokens, stop=stop)
+    written = answering.generate(model, prompts, max_new_tokens=max_new_tokens, stop=stop)
     evaluation = from_texts(written, references, **common)
     evaluation.parts = parts | evaluation.parts
     return evaluation

@@ -31,6 +31,11 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = (held[..., :whole, :] for held in self._held)
         return self.keys, self.values
 
+    def batch_select_indices(self, indices):
+        """Keep these rows alone; the larger tensors go at once, not at the next token."""
+        self._held = None
+        super().batch_select_indices(indices)
+
 
 def _with_room(old, whole):
     rows, heads, seen, width = old.shape

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,12 +52,16 @@ class Model:
         if part not in ("all", "base"):
             raise SettingError(f"hash(part={part!r}) does not exist; choose all or base.")
         weights = self.net.state_dict() if part == "all" else shelf.body_of(self)
-        digest = hashlib.sha256()
-        for name, tensor in sorted(weights.items()):
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+
+        def digest(item):
+            name, tensor = item
+            found = hashlib.sha256(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             flat = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
-            digest.update(flat.data if flat.size else b"")
-        return digest.hexdigest()
+            found.update(flat.data if flat.size else b"")
+            return found.digest()
+
+        with ThreadPoolExecutor() as pool:  # hashing large buffers lets other threads run
+            return hashlib.sha256(b"".join(pool.map(digest, sorted(weights.items())))).hexdigest()
 
     def copy(self):
         """A second model with weights of its own; the tokenizer is shared."""
