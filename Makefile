@@ -13,11 +13,12 @@ PYTEST_WORKERS ?= 2
 SMOKE := build/smoke
 SPINE := $(wildcard notebooks/0[1-5]_*.ipynb)
 
-.PHONY: help setup data run course test lab clean
+.PHONY: help setup data run course test bench lab clean
 help:
 	@echo "make run    set-up, then lessons 1 to 5 on the cpu profile; results in $(OUT)/"
 	@echo "make course set-up, then every lesson; results in $(OUT)/course/"
 	@echo "make test   set-up, then every test"
+	@echo "make bench  ftkit and its peers on the same work (WORK=NAME for one), about an hour"
 	@echo "make lab    JupyterLab on notebooks/"
 	@echo "make clean  remove what the above made (the cache of models and data stays)"
 
@@ -54,10 +55,23 @@ test: data
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
 	  -n $(PYTEST_WORKERS) --dist loadfile
 
+# Each peer with its own packages; those of the kit stay as they are.
+.venv-%/.ready: benchmarks/requirements-%.txt .venv/.ready
+	@echo "set-up: $*"; $(PY) -m venv .venv-$*
+	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check "pip>=23.1"
+	@index="$(TORCH_INDEX)"; .venv-$*/bin/python -m pip install --quiet \
+	  --disable-pip-version-check $${index:+--extra-index-url "$$index"} -r $< $(CONSTRAIN_$*)
+	@touch $@
+
+CONSTRAIN_peers := -c constraints.txt
+
+bench: data .venv-peers/.ready .venv-litgpt/.ready
+	@$(PY) benchmarks $(WORK) $(ARGS)
+
 lab: .venv/.ready
 	@.venv/bin/jupyter lab notebooks
 
 clean:
-	rm -rf .venv $(OUT) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-litgpt $(OUT) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find ftkit tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 	find notebooks -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

@@ -2,21 +2,26 @@
 
 When only the blocks from number k up are trained, those below give the same output for the same
 text in every epoch and in every evaluation. They run once; training and evaluation start above.
+What took long is also kept in files, for other runs, seeds and notebooks (kept.py).
 Nothing else changes: the result is equal up to the rounding of a differently padded batch.
 """
 
+import time
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+import transformers
 import xxhash
 
 from ftkit import losses
 from ftkit.hardware import Choice
+from ftkit.kept import Store
 from ftkit.layers import blocks as blocks_of
 from ftkit.methods.prompt import learned_tokens
 
 LIMIT = 1 << 30  # bytes of activations kept in memory, over all models
+LONG = 2.0  # seconds that frozen blocks ran for: from here on, files are worth their space
 # The module whose output is the first block's input, by kind of model. In these decoders positions
 # enter inside the blocks (rotary); others scale the embeddings or add positions on the way.
 ENTRANCES = dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3"), "embed_tokens")
@@ -24,11 +29,13 @@ ENTRANCES |= dict.fromkeys(("bert", "roberta", "xlm-roberta"), "embeddings")
 EACH_TOKEN = ("input_ids", "token_type_ids", "position_ids")  # arguments with a number a token
 
 _kept = {}  # fingerprint of a trunk: {text: activations at the input of the first trained block}
+_stores = {}  # fingerprint of a trunk: the same in files
 
 
 def forget():
-    """Free the memory of all kept activations."""
+    """Free the memory of all kept activations; those in files stay."""
     _kept.clear()
+    _stores.clear()
 
 
 def kept_bytes():
@@ -99,8 +106,11 @@ def trunk(net, *, wanted=True, training=False):
         for number, block in enumerate(blocks):
             block.forward = reader.passing(number, block.forward)
         model.forward = reader
+        if found := len(reader.store):
+            choice = Choice(choice.value, f"{choice.why}; an earlier run kept {found:,} texts")
         yield choice
     finally:
+        reader.close()
         if reader.decodes:
             model.config.use_cache = before
         for module in (model, entrance, *blocks):
@@ -117,12 +127,22 @@ class _Reader:
         # Decoders answer with a key-value cache unless they are told not to.
         self.decodes = isinstance(self.entrance, torch.nn.Embedding)
         self.part, self.caught, self.hidden = None, None, None  # part: below, above, or all blocks
-        self.kept = _kept.setdefault(_fingerprint(self.entrance, self.blocks[:depth], model), {})
+        fingerprint = _fingerprint(self.entrance, self.blocks[:depth], model)
+        self.kept = _kept.setdefault(fingerprint, {})
+        if fingerprint not in _stores:
+            _stores[fingerprint] = Store("trunk", fingerprint)
+        self.store, self.seconds = _stores[fingerprint], 0.0
         self.room = LIMIT - kept_bytes()
-        for rows in list(_kept.values()):  # texts of other trunks give way
+        for other, rows in list(_kept.items()):  # texts of other trunks give way
             if self.room <= 0 and rows is not self.kept:
                 rows.clear()
+                _stores.pop(other, None)
                 self.room = LIMIT - kept_bytes()
+
+    def close(self):
+        """Write what is new to a file where it took long to compute."""
+        if self.seconds >= LONG:
+            self.store.write()
 
     def entering(self, forward):
         """The entrance's forward, which gives what was looked up where there is no need for it."""
@@ -198,18 +218,24 @@ class _Reader:
                 text + np.packbits(seen[i, :n, :n]).tobytes()
                 for i, (text, n) in enumerate(zip(texts, lengths, strict=True))
             ]
-        found = {text: self.kept[text] for text in texts if text in self.kept}
-        if new := [i for i, text in enumerate(texts) if text not in found]:
+        texts = [xxhash.xxh3_128_hexdigest(text) for text in texts]
+        found = {text: self._look_up(text) for text in texts}
+        if new := [i for i, text in enumerate(texts) if found[text] is None]:
             for i, hidden in zip(new, self._run_trunk(named, lengths, new), strict=True):
                 found[texts[i]] = hidden
+                self.store.put(texts[i], hidden)
                 if (size := hidden.nbytes) <= self.room and texts[i] not in self.kept:
                     self.kept[texts[i]] = hidden
                     self.room -= size
-        first = found[texts[0]]
-        hidden = torch.zeros(*ids.shape, first.shape[-1], dtype=first.dtype, device=ids.device)
+        width = found[texts[0]].shape[-1]
+        hidden = torch.zeros(*ids.shape, width, dtype=self.model.dtype, device=ids.device)
         for i, text in enumerate(texts):
             hidden[i, : lengths[i]] = found[text]
         return hidden
+
+    def _look_up(self, text):
+        hidden = self.kept.get(text)
+        return self.store.get(text) if hidden is None else hidden
 
     def _run_trunk(self, named, lengths, rows):
         """Run the lower blocks over some rows of a batch. Returns a tensor for each, on the CPU."""
@@ -224,9 +250,13 @@ class _Reader:
         extra = {k: named[k][rows, :width] for k in EACH_TOKEN if named.get(k) is not None}
         if self.decodes:
             extra["use_cache"] = False
+        start = time.perf_counter()
         with torch.no_grad():
             self._only("below", attention_mask=mask, **extra)
+        self.seconds += time.perf_counter() - start
         caught, self.caught = self.caught.detach(), None
+        if torch.is_autocast_enabled(caught.device.type):  # computed no more exactly than this
+            caught = caught.to(torch.get_autocast_dtype(caught.device.type))
         return [caught[place, : lengths[i]].to("cpu", copy=True) for place, i in enumerate(rows)]
 
 
@@ -269,7 +299,8 @@ def _autocast(device):
 def _fingerprint(entrance, blocks, model):
     """What a trunk's output depends on beside the text: its weights and how it sees positions."""
     positions = getattr(model.config, "rope_parameters", None)
-    digest = xxhash.xxh3_128(f"{len(blocks)} {positions}".encode())
+    versions = f"{transformers.__version__} {torch.__version__}"
+    digest = xxhash.xxh3_128(f"{versions} {len(blocks)} {positions}".encode())
     for module in (entrance, *blocks):
         for name, tensor in module.state_dict().items():
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

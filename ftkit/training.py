@@ -22,6 +22,8 @@ from ftkit.models import UNSAVED, Model, trainable_summary
 
 BATCH = 16
 POINTS = 25  # of the loss curve
+# What makes fit fast; `without` switches each off by name. See docs/speed.md.
+TRICKS = ("similar_length", "label_logits", "plain_attention", "quick_dropout", "trunk_cache")
 _ARGUMENTS = {f.name for f in dataclasses.fields(transformers.TrainingArguments)}
 _TRAINER = set(inspect.signature(transformers.Trainer.__init__).parameters) - {
     "self",
@@ -88,7 +90,7 @@ def fit(
     resume=False,
     name=None,
     quiet=False,
-    trunk_cache=True,
+    without=(),
     **trainer_arguments,
 ):
     """Train a copy of a model; the model given stays as it is.
@@ -98,13 +100,13 @@ def fit(
     batch_size: examples for each update, over all processes; split where memory asks for it.
     patience: stop after so many evaluations without a lower validation loss, and go back to the
     best weights. warmup: share of the updates. loss_on: "response" or "all" tokens of records.
-    trunk_cache: run frozen lower blocks once for each text (cache.py) where that changes nothing.
+    without: what to leave off of the things that make training fast, a name of TRICKS or several.
     checkpoint_dir: keep checkpoints there, and with resume=True go on from the last of them.
     Everything else that TrainingArguments or Trainer take passes through by name.
     Returns a Run. Raises SettingError for an unknown argument, DataError for data that cannot be
     trained on.
     """
-    method = method or Full()
+    method, without = method or Full(), _tricks(without)
     train, validation = _splits(data, patience)
     transformers.set_seed(seed)
     tuned = model.copy()
@@ -160,22 +162,26 @@ def fit(
             f"{trainable['trained']:,} of {trainable['total']:,} parameters are trained "
             f"({trainable['share']:.2%}); {len(rows):,} examples, {updates:,} updates"
         )
-        print(plan.why[0])
+        print("; ".join(plan.why[: 1 if "plain_attention" in without else 2]))
     keep = KeepBest(patience) if patience else None
     try:
         decay = getattr(method, "decay", 1.0)
-        trainer = _trainer(tuned, settings, rows, held, extra, keep, quiet, plan, decay)
+        trainer = _trainer(tuned, settings, rows, held, extra, keep, quiet, plan, decay, without)
         last = (
             transformers.trainer_utils.get_last_checkpoint(checkpoint_dir)
             if resume and checkpoint_dir and Path(checkpoint_dir).is_dir()
             else None
         )
-        wanted = trunk_cache and cache.suits(tuned.task) and not passed.get("torch_compile")
+        plain = not passed.get("torch_compile")
         with (
             hardware.measured() as used,
-            _forward_for(tuned, extra),
-            quick_dropout(not passed.get("torch_compile")),
-            cache.trunk(tuned.net, wanted=wanted, training=True) as chosen,
+            _forward_for(tuned, extra, without),
+            quick_dropout(plain and "quick_dropout" not in without),
+            cache.trunk(
+                tuned.net,
+                wanted=plain and cache.suits(tuned.task) and "trunk_cache" not in without,
+                training=True,
+            ) as chosen,
         ):
             if chosen.why and not quiet:
                 print(chosen.why)
@@ -237,20 +243,31 @@ def _sort_arguments(arguments):
     )
 
 
-def _forward_for(model, extra):
+def _tricks(without):
+    """The names to leave off, as a set."""
+    names = {without} if isinstance(without, str) else set(without)
+    if unknown := sorted(names - set(TRICKS)):
+        raise SettingError(
+            f"without={unknown[0]!r} names nothing that fit does; choose of {', '.join(TRICKS)}."
+        )
+    return names
+
+
+def _forward_for(model, extra, without):
     """Causal models score labelled positions only, unless the caller wants logits for metrics."""
     from contextlib import nullcontext
 
     if (
         model.task == "causal-lm"
         and "compute_metrics" not in extra
+        and "label_logits" not in without
         and losses.scores_labels_only(model.net)
     ):
         return losses.label_only_head(model.net)
     return nullcontext()
 
 
-def _trainer(model, settings, rows, held, extra, keep, quiet, plan, decay):
+def _trainer(model, settings, rows, held, extra, keep, quiet, plan, decay, without):
     if "compute_metrics" in extra:
         settings["prediction_loss_only"] = False
     arguments = transformers.TrainingArguments(**settings)
@@ -273,18 +290,20 @@ def _trainer(model, settings, rows, held, extra, keep, quiet, plan, decay):
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.kit_task, trainer.kit_decay = model.task, decay
+    trainer.kit_order = "similar_length" not in without
     # Other models ignore the count of labels, and Trainer would scale their loss for it.
     trainer.model_accepts_loss_kwargs = model.task == "causal-lm"
     net = losses.inner(model.net)
     if hasattr(net, "set_attn_implementation"):
-        net.set_attn_implementation(attention.best(net.config, plan.attention))
+        kernel = "sdpa" if "plain_attention" in without else plan.attention
+        net.set_attn_implementation(attention.best(net.config, kernel))
     return trainer
 
 
 class KitTrainer(transformers.Trainer):
     """transformers.Trainer with batches of similar length and the loss of the kit's own tasks."""
 
-    kit_task, kit_decay = None, 1.0
+    kit_task, kit_decay, kit_order = None, 1.0, True
 
     def create_optimizer(self, model=None):
         optimizer = super().create_optimizer(model)
@@ -301,7 +320,7 @@ class KitTrainer(transformers.Trainer):
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         chosen = self.args.train_sampling_strategy not in (None, "random")
-        if chosen or not hasattr(dataset, "lengths"):
+        if chosen or not self.kit_order or not hasattr(dataset, "lengths"):
             return super()._get_train_sampler(train_dataset)
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         if getattr(dataset, "families", None) is not None:

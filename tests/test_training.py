@@ -8,7 +8,9 @@ import transformers
 from datasets import Dataset
 
 import ftkit as ft
+from ftkit import batching
 from ftkit.errors import DataError, SettingError
+from ftkit.training import TRICKS
 
 
 def weights(model):
@@ -192,6 +194,34 @@ def test_bad_input_is_explained():
         ft.fit(tiny.encoder(), data["train"].remove_columns("label"))
     with pytest.raises(DataError, match="no rows"):
         ft.fit(tiny.encoder(), data["train"].select([]))
+
+
+@pytest.mark.parametrize("name", TRICKS)
+def test_what_makes_it_fast_can_be_left_off_by_name(name, monkeypatch):
+    words = "cat dog film plot music good bad warm".split()
+    data = Dataset.from_dict({"text": [" ".join(words[: 2 + i % 6]) for i in range(16)]})
+    settings = dict(method=ft.Freeze(top=1), epochs=1, batch_size=4, learning_rate=1e-2, quiet=True)
+    drawn = []
+    collate = batching.Collator.__call__
+    monkeypatch.setattr(batching.Collator, "__call__",
+                        lambda self, rows: drawn.append(rows) or collate(self, rows))
+    fast = ft.fit(tiny.decoder(), data, **settings)
+    widths = [[len(row["input_ids"]) for row in rows] for rows in drawn]
+    drawn.clear()
+    slow = ft.fit(tiny.decoder(), data, without=name, **settings)
+    other = [[len(row["input_ids"]) for row in rows] for rows in drawn]
+    assert sorted(sum(other, [])) == sorted(sum(widths, []))
+    if name == "similar_length":
+        spread = [sum(max(batch) - min(batch) for batch in found) for found in (widths, other)]
+        assert spread[0] < spread[1]
+    else:
+        assert other == widths
+        torch.testing.assert_close(weights(fast.model), weights(slow.model), rtol=1e-3, atol=1e-5)
+
+
+def test_a_name_that_nothing_has_cannot_be_left_off():
+    with pytest.raises(SettingError, match="without='magic' names nothing"):
+        ft.fit(tiny.encoder(), tiny.reviews(8), without="magic")
 
 
 def test_a_run_is_recorded_and_found_again(tmp_path, monkeypatch):

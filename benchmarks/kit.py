@@ -1,0 +1,109 @@
+"""The kit's own way through each work, and a loop by hand that uses the same tricks."""
+
+import numpy as np
+import torch
+from common import load, matrix_peak, result
+from datasets import Dataset
+from worker import timed
+
+import ftkit as ft
+from ftkit import attention, batching, cache, losses
+from ftkit.dropout import quick_dropout
+
+
+def _begin(folder, seed):
+    """The work, its model and its training data; nothing is left from an earlier round."""
+    cache.forget()
+    work = load(folder)
+    model = ft.load_model(work["name"], task=work["task"], labels=work["labels"], seed=seed)
+    return work, model, Dataset.from_list(work["texts"]["train"])
+
+
+def _fit(folder, seed, method=None, share=False):
+    work, model, data = _begin(folder, seed)
+    with timed() as found:
+        run = ft.fit(model, data, method=method and method(work), epochs=work["epochs"],
+                     learning_rate=work["rate"], batch_size=work["batch"], warmup=0, seed=seed,
+                     quiet=True)
+    more = _share_of_peak(work, run.model.net, found) if share else {}
+    return result(work, found, run.model.net, **more)
+
+
+def _share_of_peak(work, net, found):
+    """The products that a training step of these texts must do, over the measured peak.
+
+    Three products a weight and token (forward, and two backward); the head at labelled positions.
+    """
+    body = sum(p.numel() for p in net.model.layers.parameters() if p.dim() == 2)
+    tokens = sum(len(row["input_ids"]) for row in work["train"])
+    labelled = sum(sum(i >= 0 for i in row["labels"][1:]) for row in work["train"])
+    operations = 6 * work["epochs"] * (body * tokens + net.lm_head.weight.numel() * labelled)
+    peak = matrix_peak()
+    return {"share_of_peak": operations / found.seconds / peak, "peak": peak}
+
+
+def full(folder, seed):
+    return _fit(folder, seed, share=True)
+
+
+def classify(folder, seed):
+    return _fit(folder, seed)
+
+
+def lora(folder, seed):
+    return _fit(folder, seed, lambda work: ft.LoRA(
+        rank=work["rank"], alpha=work["alpha"], targets=tuple(work["targets"])))
+
+
+def frozen(folder, seed):
+    return _fit(folder, seed, lambda work: ft.Freeze(top=work["depth"]))
+
+
+def loop(folder, seed):
+    """Full fine-tuning by hand with the kit's parts: what `fit` adds to it is its overhead."""
+    work, model, data = _begin(folder, seed)
+    with timed() as found:
+        torch.manual_seed(seed)
+        net = model.copy().net
+        net.set_attn_implementation(attention.best(net.config, "eager"))
+        rows = batching.encode(data, model)
+        collate, size = batching.Collator(model, seed), work["batch"]
+        optimizer = torch.optim.AdamW(net.parameters(), lr=work["rate"], weight_decay=0, fused=True)
+        steps = -(-len(rows) // size) * work["epochs"]
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
+        net.train()
+        with losses.label_only_head(net), quick_dropout(True):
+            for _ in range(work["epochs"]):
+                order = list(batching.SimilarLength(rows.lengths, size, seed))
+                for start in range(0, len(order), size):
+                    batch = collate([rows[i] for i in order[start : start + size]])
+                    net(**batch).loss.backward()
+                    torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+                    optimizer.step()
+                    schedule.step()
+                    optimizer.zero_grad()
+    return result(work, found, net)
+
+
+def score(folder, seed):
+    cache.forget()
+    work = load(folder)
+    model = ft.load_model(work["name"])
+    with timed() as found:
+        scores = ft.score(model, work["prompts"], work["answers"])
+    right = float((scores.argmax(1) == np.array(work["right"])).mean())
+    return {"seconds": found.seconds, "peak_memory": found.peak_memory, "loss": None,
+            "accuracy": right, "scores": scores[:20].tolist()}
+
+
+def sweep(folder, seed):
+    work, model, data = _begin(folder, seed)
+    test = Dataset.from_list(work["texts"]["test"])
+    found_losses = []
+    with timed() as found:
+        for trial in work["trials"]:
+            run = ft.fit(model, data, method=ft.Freeze(top=trial["depth"]), epochs=work["epochs"],
+                         learning_rate=trial["rate"], batch_size=work["batch"], warmup=0, seed=seed,
+                         quiet=True)
+            found_losses.append(ft.evaluate(run.model, test)["loss"].value)
+    return {"seconds": found.seconds, "peak_memory": found.peak_memory, "loss": min(found_losses)}

@@ -1,0 +1,212 @@
+"""The peers' way through each work, each with its best documented settings for this machine."""
+
+import tempfile
+
+import torch
+import transformers
+from common import load, network, padded, result, tokenizer
+from worker import timed
+
+
+class Rows(torch.utils.data.Dataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+def _settings(work, seed, scratch, **more):
+    """Arguments that make the runs the same work; all else is the Trainer's default."""
+    return {
+        "output_dir": scratch, "num_train_epochs": work["epochs"], "learning_rate": work["rate"],
+        "per_device_train_batch_size": work["batch"], "seed": seed, "use_cpu": True,
+        "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 10_000,
+        "remove_unused_columns": False, "label_names": ["labels"],
+    } | more
+
+
+def _train(folder, seed, prepared=lambda net, work: net, **more):
+    work = load(folder)
+    transformers.set_seed(seed)
+    net = prepared(network(work), work)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = transformers.Trainer(
+            net, transformers.TrainingArguments(**_settings(work, seed, scratch, **more)),
+            train_dataset=Rows(work["train"]),
+            data_collator=lambda rows: padded(rows, work["pad"]),
+        )
+        with timed() as found:
+            trainer.train()
+    return result(work, found, net)
+
+
+def _fast_bf16():
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
+def _freeze(net, work):
+    """All but the head and the top blocks, as the kit's Freeze leaves them."""
+    net.requires_grad_(False)
+    body = net.base_model
+    parts = [net.classifier, *([body.pooler] if getattr(body, "pooler", None) else [])]
+    depth = work["depth"]
+    for part in [*parts, *(body.encoder.layer[-depth:] if depth else [])]:
+        part.requires_grad_(True)
+    return net
+
+
+def trainer(folder, seed):
+    return _train(folder, seed)
+
+
+def trainer_grouped(folder, seed):
+    """Batches of similar length, and bf16 where the processor multiplies it."""
+    return _train(folder, seed, train_sampling_strategy="group_by_length", bf16=_fast_bf16())
+
+
+def trainer_frozen(folder, seed):
+    return _train(folder, seed, _freeze)
+
+
+def trainer_frozen_grouped(folder, seed):
+    return _train(folder, seed, _freeze, train_sampling_strategy="group_by_length",
+                  bf16=_fast_bf16())
+
+
+def loop(folder, seed):
+    """A loop by hand with what is well known: plain attention, fused AdamW, padding by batch."""
+    work = load(folder)
+    torch.manual_seed(seed)
+    net = network(work, attn_implementation="eager").train()
+    with timed() as found:
+        loader = torch.utils.data.DataLoader(
+            Rows(work["train"]), batch_size=work["batch"], shuffle=True,
+            collate_fn=lambda rows: padded(rows, work["pad"]))
+        optimizer = torch.optim.AdamW(net.parameters(), lr=work["rate"], weight_decay=0, fused=True)
+        steps = len(loader) * work["epochs"]
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
+        for _ in range(work["epochs"]):
+            for batch in loader:
+                net(**batch).loss.backward()
+                torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad()
+    return result(work, found, net)
+
+
+def _sft(folder, seed, peft_config=None, **more):
+    import trl
+    from datasets import Dataset
+
+    work = load(folder)
+    transformers.set_seed(seed)
+    net = network(work)
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = _settings(work, seed, scratch, **more)
+        del settings["remove_unused_columns"], settings["label_names"]
+        trainer = trl.SFTTrainer(
+            net, trl.SFTConfig(**settings), train_dataset=Dataset.from_list(work["train"]),
+            processing_class=tokenizer(work), peft_config=peft_config)
+        with timed() as found:
+            trainer.train()
+    return result(work, found, trainer.model)
+
+
+def sft(folder, seed):
+    """As it comes (it recomputes activations), but in float32 where bf16 would be emulated."""
+    return _sft(folder, seed, bf16=_fast_bf16())
+
+
+def _sft_best():
+    return {"gradient_checkpointing": False, "train_sampling_strategy": "group_by_length",
+            "bf16": _fast_bf16()}
+
+
+def sft_best(folder, seed):
+    """Without activation checkpointing, grouped by length, bf16 only where it is multiplied."""
+    return _sft(folder, seed, **_sft_best())
+
+
+def sft_lora(folder, seed):
+    import peft
+
+    work = load(folder)
+    config = peft.LoraConfig(r=work["rank"], lora_alpha=work["alpha"], lora_dropout=0.0,
+                             target_modules=work["targets"], task_type="CAUSAL_LM")
+    return _sft(folder, seed, config, **_sft_best())
+
+
+def lm_eval(folder, seed):
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    work = load(folder)
+    model = HFLM(pretrained=network(work), tokenizer=tokenizer(work), batch_size=16, device="cpu")
+    asked = [(prompt, answer) for prompt in work["prompts"] for answer in work["answers"]]
+    requests = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(asked)]
+    with timed() as found:
+        values = [value for value, _ in model.loglikelihood(requests, disable_tqdm=True)]
+    scores = torch.tensor(values).view(len(work["prompts"]), -1)
+    return _judged(work, found, scores.argmax(1).tolist(), scores=scores[:20].tolist())
+
+
+@torch.inference_mode()
+def generate(folder, seed):
+    """Plain generation of one word, in batches of similar length, and a look at what it says."""
+    work = load(folder)
+    net, words = network(work).eval(), tokenizer(work)
+    words.padding_side = "left"
+    with timed() as found:
+        order = sorted(range(len(work["prompts"])), key=lambda i: len(work["prompts"][i]))
+        said = [None] * len(order)
+        for start in range(0, len(order), 16):
+            part = order[start : start + 16]
+            batch = words([work["prompts"][i] for i in part], return_tensors="pt", padding=True)
+            new = net.generate(**batch, max_new_tokens=2, do_sample=False,
+                               pad_token_id=words.pad_token_id)[:, batch["input_ids"].shape[1] :]
+            for i, text in zip(part, words.batch_decode(new), strict=True):
+                said[i] = next((j for j, answer in enumerate(work["answers"])
+                                if text.startswith(answer)), -1)
+    return _judged(work, found, said)
+
+
+def _judged(work, found, said, **more):
+    right = sum(a == b for a, b in zip(said, work["right"], strict=True)) / len(said)
+    return {"seconds": found.seconds, "peak_memory": found.peak_memory, "loss": None,
+            "accuracy": right, **more}
+
+
+def sweep(folder, seed):
+    """Optuna over the same trials; each trains and evaluates with the Trainer."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    work = load(folder)
+
+    def objective(trial):
+        transformers.set_seed(seed)
+        depth = trial.suggest_int("depth", 0, 1)
+        rate = trial.suggest_float("rate", 1e-4, 1e-2, log=True)
+        net = _freeze(network(work), {"depth": depth})
+        with tempfile.TemporaryDirectory() as scratch:
+            settings = _settings(work | {"rate": rate}, seed, scratch, bf16=_fast_bf16(),
+                                 train_sampling_strategy="group_by_length")
+            trainer = transformers.Trainer(
+                net, transformers.TrainingArguments(**settings, per_device_eval_batch_size=32),
+                train_dataset=Rows(work["train"]), eval_dataset=Rows(work["test"]),
+                data_collator=lambda rows: padded(rows, work["pad"]))
+            trainer.train()
+            return trainer.evaluate()["eval_loss"]
+
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    for trial in work["trials"]:
+        study.enqueue_trial(trial)
+    with timed() as found:
+        study.optimize(objective, n_trials=len(work["trials"]))
+    return {"seconds": found.seconds, "peak_memory": found.peak_memory, "loss": study.best_value}

@@ -1,0 +1,62 @@
+"""Write what a work needs into a folder, so that all contenders read the same tokens."""
+
+import json
+import random
+from pathlib import Path
+
+import ftkit as ft
+from ftkit import catalog, fetch
+from ftkit.batching import encode
+
+DECODER, ENCODER = "smollm2-135m-instruct", "minilm-l6"
+# Batch and epochs in the sense of examples; the rate is the same for everyone, and falls linearly.
+PAIRS = {"data": "phenotype-definitions", "options": {"form": "instruction"}, "model": DECODER,
+         "kind": "causal", "train": 160, "test": 64, "batch": 8, "epochs": 1}
+REVIEWS = {"data": "rotten-tomatoes", "options": {}, "model": ENCODER, "kind": "classes",
+           "test": 300, "batch": 16}
+WORKS = {
+    "full": PAIRS | {"rate": 1e-4},
+    "lora": PAIRS | {"rate": 1e-3, "rank": 8, "alpha": 16, "targets": ["q_proj", "v_proj"]},
+    "classify": REVIEWS | {"train": 2000, "epochs": 3, "rate": 1e-4},
+    "top": REVIEWS | {"train": 600, "epochs": 5, "rate": 3e-4, "depth": 1},
+    "head": REVIEWS | {"train": 600, "epochs": 10, "rate": 3e-3, "depth": 0},
+    "sweep": REVIEWS | {"train": 300, "epochs": 2},
+    "score": {"data": "boolq", "options": {}, "model": DECODER, "kind": "causal",
+              "shots": 8, "questions": 500, "answers": [" yes", " no"]},
+}
+
+
+def prepare(name, folder):
+    """Write work.json for one of WORKS into a folder. Returns what it says."""
+    work = dict(WORKS[name])
+    work["name"] = work["model"]
+    work["model"] = str(fetch.model_folder(catalog.find(work["name"])))
+    if name == "score":
+        work |= questions(work)
+    else:
+        data = ft.load_data(work["data"], n_train=work["train"], n_test=work["test"], seed=0,
+                            **work["options"])
+        task = "classification" if work["kind"] == "classes" else "causal-lm"
+        model = ft.load_model(work["name"], task=task, labels=getattr(data, "labels", None))
+        work |= {"pad": model.tokenizer.pad_token_id, "task": task, "labels": data.labels,
+                 "texts": {part: list(data[part]) for part in ("train", "test")}}
+        for part in ("train", "test"):
+            rows = encode(data[part], model)
+            work[part] = [{k: row[k] for k in ("input_ids", "labels")} for row in rows.rows]
+    if name == "sweep":
+        draw = random.Random(0)
+        work["trials"] = [{"depth": draw.randint(0, 1), "rate": 10 ** draw.uniform(-4, -2)}
+                          for _ in range(20)]
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "work.json").write_text(json.dumps(work))
+    return work
+
+
+def questions(work):
+    """Prompts of eight solved questions and an open one: yes or no, from what the model knows."""
+    data = ft.load_data(work["data"], n_train=work["shots"], n_test=work["questions"], seed=0)
+    names = [" no", " yes"]
+    shown = [(row["text"], names[row["label"]].strip()) for row in data["train"]]
+    return {"prompts": [ft.few_shot(shown, row["text"]) for row in data["test"]],
+            "right": [work["answers"].index(names[row["label"]]) for row in data["test"]]}
