@@ -1,7 +1,8 @@
 """Time the kit and its peers on the same work: python benchmarks [WORK ...], or make bench.
 
 Every work is done by all its contenders in turn, at least three times, each time with another seed;
-what is compared are the medians of one run of this program. It writes results.json and results.md.
+what is compared are the medians of one run of this program. It writes results.json, and the tables
+in the README and in docs/speed.md.
 """
 
 import argparse
@@ -20,6 +21,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 PYTHON = {"kit": Path(sys.executable), "peers": ROOT / ".venv-peers" / "bin" / "python",
           "lit": ROOT / ".venv-litgpt" / "bin" / "python"}
+START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl", "litgpt", "lm-eval", "optuna")
 
 # Of each work: what it is, the contenders in words ("kit" is the kit), and the goals: the least
@@ -56,20 +58,35 @@ TABLE = {
         "kit.sweep": "ftkit", "peers.sweep": "optuna and Trainer",
     }, {"fastest": 10.0}),
 }
-BY_HAND = "kit.loop"  # no peer: it tells what fit adds to its parts
+# What each trick of the kit brings: the same work with one of them left off.
+TABLE |= {
+    "tricks-decoder": ("SmolLM2, all weights, 64 pairs", {
+        "kit.full": "ftkit", "kit.full:similar_length": "without similar lengths",
+        "kit.full:label_logits": "without logits at labels only",
+        "kit.full:plain_attention": "without plain attention"}, {}),
+    "tricks-encoder": ("MiniLM, all weights, 320 reviews", {
+        "kit.classify": "ftkit", "kit.classify:similar_length": "without similar lengths",
+        "kit.classify:plain_attention": "without plain attention",
+        "kit.classify:quick_dropout": "without quick dropout"}, {}),
+    "tricks-frozen": ("MiniLM, the head alone, 320 reviews, 6 epochs", {
+        "kit.frozen": "ftkit", "kit.frozen:trunk_cache": "without the trunk cache"}, {}),
+    "tricks-score": ("SmolLM2, 60 yes-no questions after 8 examples", {
+        "kit.score": "ftkit", "kit.score:apart": "each prompt by itself"}, {}),
+}
 
 
 class Contender:
     """A worker process that does one contender's share of a work when it is asked."""
 
     def __init__(self, name, folder, threads):
-        module, function = name.split(".")
+        module, _, function = name.partition(".")
+        function, *option = function.split(":")
         self.log = open(folder / f"{name}.log", "w")
         environment = os.environ | {
             "OMP_NUM_THREADS": str(threads), "FTKIT_KEPT_GB": "0", "FTKIT_PLAIN": "1",
             "FTKIT_RUNS": str(folder / "runs"), "CUDA_VISIBLE_DEVICES": ""}
         self.process = subprocess.Popen(
-            [str(PYTHON[module]), str(HERE / "worker.py"), module, function, str(folder)],
+            [str(PYTHON[module]), str(HERE / "worker.py"), module, function, str(folder), *option],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log,
             text=True)
 
@@ -161,40 +178,74 @@ def versions():
             for name, python in PYTHON.items()}
 
 
-def table(results):
-    """The results as a Markdown table."""
-    machine = results["machine"]
-    lines = [
-        f"{machine['cores']} threads of {machine['name']}, float32, medians of "
-        f"{results['rounds']} rounds in turn; made by `make bench` on {results['date']}.", "",
-        "| work | contender | seconds (least, most) | peer / kit | peak memory | loss |",
-        "| --- | --- | --- | --- | --- | --- |"]
-    for work in results["works"].values():
+def _rows(works):
+    """Markdown table rows of some works: a line for each contender."""
+    lines = ["| work | contender | seconds (least, most) | time / ftkit | memory | held-out loss |",
+             "| --- | --- | --- | --- | --- | --- |"]
+    for work in works:
         title = work["title"]
         for row in work["contenders"].values():
-            if "median" not in row:
-                lines.append(f"| {title} | {row['contender']} | failed | | | |")
-            else:
-                loss = f"{median(row['losses']):.3f}" if row["losses"] else (
-                    f"{row['accuracy']:.2f} right")
-                loss += {True: "", None: "", False: " (differs)"}[row["agrees"]]
-                lines.append(
-                    f"| {title} | {row['contender']} | {row['median']:.1f} ({row['least']:.1f}, "
-                    f"{row['most']:.1f}) | {row['ratio']:.2f} | {row['peak_memory'] / 1e9:.1f} GB "
-                    f"| {loss} |")
+            cells = [row["contender"], "failed", "", "", ""]
+            if "median" in row:
+                loss = f"{row.get('accuracy', 0):.2f} right"
+                if row["losses"]:
+                    loss = f"{median(row['losses']):.3f}"
+                loss += " (differs)" if row["agrees"] is False else ""
+                cells[1:] = [f"{row['median']:.1f} ({row['least']:.1f}, {row['most']:.1f})",
+                             f"{row['ratio']:.2f}", f"{row['peak_memory'] / 1e9:.1f} GB", loss]
+            lines.append(f"| {title} | " + " | ".join(cells) + " |")
             title = ""
-    lines += ["", "| goal | least | reached |", "| --- | --- | --- |"]
-    for work in results["works"].values():
+    return lines
+
+
+def _goals(works):
+    """Markdown table rows of the goals; one that was reached is bold."""
+    lines = ["| work | against | goal | ratio |", "| --- | --- | --- | --- |"]
+    for work in works.values():
         for goal in work["goals"]:
-            reached = "–" if goal["reached"] is None else f"{goal['reached']:.2f}"
-            lines.append(f"| {work['title']}: against {goal['against']} | {goal['goal']:g} | "
-                         f"{reached}{'' if goal['met'] else ' (not reached)'} |")
-    return "\n".join(lines) + "\n"
+            bold = "**" * goal["met"]
+            ratio = "–" if goal["reached"] is None else f"{bold}{goal['reached']:.2f}{bold}"
+            lines.append(f"| {work['title']} | {goal['against']} | {goal['goal']:g} | {ratio} |")
+    return lines
+
+
+def _head(results):
+    machine, found = results["machine"], results["versions"]["lit"] | results["versions"]["peers"]
+    packages = ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
+    return [f"{machine['cores']} threads of {machine['name']}, float32, medians of "
+            f"{results['rounds']} rounds in turn, {results['date']}; {packages}.", ""]
+
+
+def tables(results):
+    """The same results as three Markdown texts: for the README, for the docs, and in full."""
+    works = results["works"]
+    peers = [work for name, work in works.items() if not name.startswith("tricks")]
+    tricks = [work for name, work in works.items() if name.startswith("tricks")]
+    short = [*_head(results), *_goals(works)]
+    full = [*short, "", *_rows(peers), "", "Each part left off by itself:", "", *_rows(tricks)]
+    return {"README.md": "\n".join(short), "docs/speed.md": "\n".join(full)}
+
+
+def rewritten(text, table):
+    """A document with the table between its marks."""
+    before, _, rest = text.partition(START)
+    return f"{before}{START}\n{table}\n{END}{rest.partition(END)[2]}"
+
+
+def write(results, out):
+    """Write results.json; with the benchmark's own folder, also the documents that show it."""
+    text = json.dumps(results, indent=1) + "\n"
+    (out / "results.json").write_text(text)
+    if out == HERE:
+        for name, table in tables(results).items():
+            document = ROOT / name
+            document.write_text(rewritten(document.read_text(), table))
 
 
 def main():
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__.split("\n")[0])
-    parser.add_argument("works", nargs="*", metavar="WORK", help=f"of {', '.join(TABLE)}")
+    parser.add_argument("works", nargs="*", metavar="WORK",
+                        help=f"of {', '.join(TABLE)}; all by default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=HERE)
@@ -217,9 +268,8 @@ def main():
         results["works"][name] = judge(name, run_work(name, options.rounds, options.threads,
                                                       folder))
         results["works"] = {k: results["works"][k] for k in TABLE if k in results["works"]}
-        file.write_text(json.dumps(results, indent=1) + "\n")
-        (options.out / "results.md").write_text(table(results))
-    print("\n" + table(results))
+        write(results, options.out)
+    print("\n" + tables(results)["docs/speed.md"])
     failed = [f"{name}: {row['contender']}" for name, work in results["works"].items()
               for row in work["contenders"].values() if "median" not in row]
     if failed:

@@ -19,12 +19,12 @@ def _begin(folder, seed):
     return work, model, Dataset.from_list(work["texts"]["train"])
 
 
-def _fit(folder, seed, method=None, share=False):
+def _fit(folder, seed, without=(), *, method=None, share=False):
     work, model, data = _begin(folder, seed)
     with timed() as found:
         run = ft.fit(model, data, method=method and method(work), epochs=work["epochs"],
                      learning_rate=work["rate"], batch_size=work["batch"], warmup=0, seed=seed,
-                     quiet=True)
+                     without=without, quiet=True)
     more = _share_of_peak(work, run.model.net, found) if share else {}
     return result(work, found, run.model.net, **more)
 
@@ -42,21 +42,21 @@ def _share_of_peak(work, net, found):
     return {"share_of_peak": operations / found.seconds / peak, "peak": peak}
 
 
-def full(folder, seed):
-    return _fit(folder, seed, share=True)
+def full(folder, seed, without=()):
+    return _fit(folder, seed, without, share=True)
 
 
-def classify(folder, seed):
-    return _fit(folder, seed)
+def classify(folder, seed, without=()):
+    return _fit(folder, seed, without)
 
 
-def lora(folder, seed):
-    return _fit(folder, seed, lambda work: ft.LoRA(
+def lora(folder, seed, without=()):
+    return _fit(folder, seed, without, method=lambda work: ft.LoRA(
         rank=work["rank"], alpha=work["alpha"], targets=tuple(work["targets"])))
 
 
-def frozen(folder, seed):
-    return _fit(folder, seed, lambda work: ft.Freeze(top=work["depth"]))
+def frozen(folder, seed, without=()):
+    return _fit(folder, seed, without, method=lambda work: ft.Freeze(top=work["depth"]))
 
 
 def loop(folder, seed):
@@ -85,12 +85,14 @@ def loop(folder, seed):
     return result(work, found, net)
 
 
-def score(folder, seed):
+def score(folder, seed, apart=False):
+    """All prompts in one call, or each in a call of its own, which can share no beginning."""
     cache.forget()
     work = load(folder)
     model = ft.load_model(work["name"])
+    calls = [[prompt] for prompt in work["prompts"]] if apart else [work["prompts"]]
     with timed() as found:
-        scores = ft.score(model, work["prompts"], work["answers"])
+        scores = np.concatenate([ft.score(model, call, work["answers"]) for call in calls])
     right = float((scores.argmax(1) == np.array(work["right"])).mean())
     return {"seconds": found.seconds, "peak_memory": found.peak_memory, "loss": None,
             "accuracy": right, "scores": scores[:20].tolist()}

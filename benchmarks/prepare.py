@@ -10,10 +10,12 @@ from ftkit.batching import encode
 
 DECODER, ENCODER = "smollm2-135m-instruct", "minilm-l6"
 # Batch and epochs in the sense of examples; the rate is the same for everyone, and falls linearly.
-PAIRS = {"data": "phenotype-definitions", "options": {"form": "instruction"}, "model": DECODER,
+PAIRS = {"data": "phenotype-definitions", "options": {"form": "choice"}, "model": DECODER,
          "kind": "causal", "train": 160, "test": 64, "batch": 8, "epochs": 1}
 REVIEWS = {"data": "rotten-tomatoes", "options": {}, "model": ENCODER, "kind": "classes",
            "test": 300, "batch": 16}
+SCORE = {"data": "boolq", "options": {}, "model": DECODER, "kind": "causal",
+         "shots": 8, "questions": 500, "answers": [" yes", " no"]}
 WORKS = {
     "full": PAIRS | {"rate": 1e-4},
     "lora": PAIRS | {"rate": 1e-3, "rank": 8, "alpha": 16, "targets": ["q_proj", "v_proj"]},
@@ -21,8 +23,11 @@ WORKS = {
     "top": REVIEWS | {"train": 600, "epochs": 5, "rate": 3e-4, "depth": 1},
     "head": REVIEWS | {"train": 600, "epochs": 10, "rate": 3e-3, "depth": 0},
     "sweep": REVIEWS | {"train": 300, "epochs": 2},
-    "score": {"data": "boolq", "options": {}, "model": DECODER, "kind": "causal",
-              "shots": 8, "questions": 500, "answers": [" yes", " no"]},
+    "tricks-decoder": PAIRS | {"rate": 1e-4, "train": 64},
+    "tricks-encoder": REVIEWS | {"train": 320, "epochs": 1, "rate": 1e-4},
+    "tricks-frozen": REVIEWS | {"train": 320, "epochs": 6, "rate": 3e-3, "depth": 0},
+    "tricks-score": SCORE | {"questions": 60},
+    "score": SCORE,
 }
 
 
@@ -31,14 +36,17 @@ def prepare(name, folder):
     work = dict(WORKS[name])
     work["name"] = work["model"]
     work["model"] = str(fetch.model_folder(catalog.find(work["name"])))
-    if name == "score":
+    if "shots" in work:
         work |= questions(work)
     else:
         data = ft.load_data(work["data"], n_train=work["train"], n_test=work["test"], seed=0,
                             **work["options"])
+        labels = data.labels
+        if work["kind"] == "causal":
+            data = data.map(pair, remove_columns=data["train"].column_names)
         task = "classification" if work["kind"] == "classes" else "causal-lm"
-        model = ft.load_model(work["name"], task=task, labels=getattr(data, "labels", None))
-        work |= {"pad": model.tokenizer.pad_token_id, "task": task, "labels": data.labels,
+        model = ft.load_model(work["name"], task=task, labels=labels)
+        work |= {"pad": model.tokenizer.pad_token_id, "task": task, "labels": labels,
                  "texts": {part: list(data[part]) for part in ("train", "test")}}
         for part in ("train", "test"):
             rows = encode(data[part], model)
@@ -51,6 +59,11 @@ def prepare(name, folder):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "work.json").write_text(json.dumps(work))
     return work
+
+
+def pair(row):
+    """A term's question and its definition, from a row that asks for the term among others."""
+    return {"prompt": f"What is {row['choices'][row['answer']]}?\n", "response": row["question"]}
 
 
 def questions(work):

@@ -1,6 +1,6 @@
 """One contender in a process of its own: for each seed that is asked for, it answers with a result.
 
-    python benchmarks/worker.py MODULE FUNCTION FOLDER
+    python benchmarks/worker.py MODULE FUNCTION FOLDER [OPTION]
 
 reads seeds from its input, one a line, and answers each with a line "RESULT {json}".
 """
@@ -39,7 +39,7 @@ def timed():
         watcher.join()
 
 
-def main(module, function, folder):
+def main(module, function, folder, *option):
     """Answer seeds until the input ends. A failure is a result, too: it says what went wrong."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries print as they like
@@ -49,7 +49,7 @@ def main(module, function, folder):
     contend = getattr(importlib.import_module(module), function)
     for line in sys.stdin:
         try:
-            result = contend(folder, int(line))
+            result = contend(folder, int(line), *option)
         except Exception as error:
             import traceback
 

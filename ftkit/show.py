@@ -33,15 +33,17 @@ def _done(figure):
 
 
 def _errors(estimates):
-    """Values and the lengths of their intervals below and above, for matplotlib."""
-    values = np.array([e.value for e in estimates])
-    low = np.array([e.low for e in estimates])
-    high = np.array([e.high for e in estimates])
+    """Values and the lengths of their intervals below and above, for matplotlib; a plain number,
+    such as a time, has none."""
+    values, low, high = (
+        np.array([getattr(e, part, e) for e in estimates]) for part in ("value", "low", "high")
+    )
     return values, np.abs(np.stack([values - low, high - values]))
 
 
 def plot_bars(estimates, title, ylabel, *, baseline=None):
-    """Bars with 95% intervals. estimates: {name: Estimate}; baseline: a value to draw across.
+    """Bars with 95% intervals. estimates: {name: Estimate, or a number without an interval};
+    baseline: a value to draw across.
 
     Returns the matplotlib Figure.
     """

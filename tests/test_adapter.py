@@ -1,21 +1,19 @@
 """Without these, an adapter could change its base, be lost in a copy or answer another task."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import tiny
 import torch
 import transformers
 from datasets import Dataset
+from lessons import from_lesson
 
 import ftkit as ft
 from ftkit import cache
-from ftkit import notebook as nb
 from ftkit.bottleneck import Bottleneck
 from ftkit.errors import DataError, FetchError, SettingError
 
-LESSON = Path(__file__).parents[1] / "notebooks" / "08_adapters.ipynb"
 PLACEMENTS = ("houlsby", "pfeiffer")
 MODELS = {
     "encoder": tiny.encoder,
@@ -89,23 +87,12 @@ def test_houlsby_has_one_for_each_sub_layer_and_pfeiffer_one_for_each_block():
     assert [count(tiny.seq2seq, p) for p in PLACEMENTS] == [2 * 2 + 2 * 3, 4]
 
 
-def lesson_definitions():
-    """What the lesson's own cells define: Bottleneck and insert."""
-    found = {"torch": torch}
-    for _, cell in nb.code_cells(nb.read(LESSON)):
-        code = nb.source(cell)
-        if "class Bottleneck" in code or "def insert(" in code:
-            exec(code, found)
-    return found
-
-
-@pytest.mark.skipif(not LESSON.exists(), reason="its lesson is still to come")
 @both
 def test_the_lessons_own_code_computes_the_same(placement):
     base = tiny.encoder()
     torch.manual_seed(3)
     mine = base.copy()
-    lesson_definitions()["insert"](mine.net, 4, placement, init_std=0.3)
+    from_lesson("08", "Bottleneck", "insert")[1](mine.net, 4, placement, init_std=0.3)
     torch.manual_seed(3)
     kit = ft.Adapter(size=4, placement=placement, init_std=0.3).apply(base.copy())
     assert mine.hash() == kit.hash()

@@ -1,19 +1,16 @@
 """Without these, LoRA could differ from the paper, or a merged model answer differently."""
 
-import ast
-from pathlib import Path
 
 import pytest
 import tiny
 import torch
 from datasets import Dataset
+from lessons import from_lesson
 
 import ftkit as ft
 from ftkit import models
-from ftkit import notebook as nb
 from ftkit.errors import SettingError
 
-LESSON = Path(__file__).parents[1] / "notebooks" / "09_lora.ipynb"
 VARIANTS = [ft.LoRA(rank=2), ft.LoRA(rank=2, dora=True), ft.LoRA(rank=4, rslora=True)]
 KINDS = {
     "encoder": tiny.encoder,
@@ -25,20 +22,6 @@ KINDS = {
     "masked": lambda: tiny.encoder("masked-lm"),
     "choice": lambda: tiny.encoder("choice"),
 }
-
-
-def from_lesson(*names):
-    """The lesson's own definitions of these names, in a namespace with its imports."""
-    wanted = []
-    for _, cell in nb.code_cells(nb.read(LESSON)):
-        for node in ast.parse(nb.source(cell)).body:
-            targets = [getattr(t, "id", None) for t in getattr(node, "targets", [])]
-            defined = [getattr(node, "name", None), *targets]
-            if isinstance(node, ast.Import | ast.ImportFrom) or set(names) & set(defined):
-                wanted.append(node)
-    space = {}
-    exec(compile(ast.Module(wanted, []), str(LESSON), "exec"), space)
-    return [space[name] for name in names]
 
 
 def stirred(model, seed=1):
@@ -134,7 +117,7 @@ def test_an_adapter_on_a_base_tuned_in_memory_is_not_stored(tmp_path):
 
 
 def test_the_lessons_layer_is_pefts():
-    (low_rank,) = from_lesson("LowRank")
+    low_rank = from_lesson("09", "LowRank")
     model = ft.LoRA(rank=3, alpha=7).apply(tiny.encoder())
     theirs = next(m for m in stirred(model).net.modules() if hasattr(m, "lora_A"))
     plain = torch.nn.Linear(theirs.in_features, theirs.out_features)
@@ -155,7 +138,7 @@ def test_the_lessons_layer_is_pefts():
 
 
 def test_the_lessons_dora_is_pefts():
-    (dora_weight,) = from_lesson("dora_weight")
+    dora_weight = from_lesson("09", "dora_weight")
     model = stirred(ft.LoRA(rank=3, alpha=6, dora=True).apply(tiny.encoder()))
     theirs = next(m for m in model.net.modules() if hasattr(m, "lora_A"))
     parts = (theirs.lora_A, theirs.lora_B, theirs.lora_magnitude_vector)
@@ -168,7 +151,7 @@ def test_the_lessons_dora_is_pefts():
 
 
 def test_the_lessons_four_bits_are_the_published_ones_and_merging_into_them_loses():
-    NF4, rounded = from_lesson("far", "positive", "negative", "NF4", "rounded")[-2:]
+    NF4, rounded = from_lesson("09", "far", "positive", "negative", "NF4", "rounded")[-2:]
     published = [-1.0, -0.6961928, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.09105004,
                  0.0, 0.07958030, 0.16093020, 0.24611230, 0.33791524, 0.44070983, 0.56261700,
                  0.72295684, 1.0]

@@ -1,31 +1,16 @@
 """What lesson 6 teaches in plain code is what the package and the library compute."""
 
-import ast
-import math
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lessons import from_lesson
 
 import ftkit as ft
-from ftkit import notebook as nb
 
-LESSON = Path(__file__).parents[1] / "notebooks" / "06_objectives.ipynb"
 BIO = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 LOGITS = st.lists(st.floats(-50, 50), min_size=1, max_size=6)
-
-
-def lesson_function(name):
-    """The lesson's own definition of a function, run from its cell."""
-    for _, cell in nb.code_cells(nb.read(LESSON)):
-        for node in ast.parse(nb.source(cell)).body:
-            if isinstance(node, ast.FunctionDef) and node.name == name:
-                space = {"math": math}
-                exec(ast.unparse(node), space)
-                return space[name]
-    raise AssertionError(f"{LESSON.name} defines no {name}")
 
 
 @settings(max_examples=60, deadline=None)
@@ -35,7 +20,7 @@ def test_the_lessons_alignment_is_the_packages(tags, rng):
     for word in range(len(tags)):
         word_ids += [word] * rng.randint(0, 3)
     word_ids.append(None)
-    assert lesson_function("align")(tags, word_ids, BIO) == ft.align_tags(tags, word_ids, BIO)
+    assert from_lesson("06", "align")(tags, word_ids, BIO) == ft.align_tags(tags, word_ids, BIO)
 
 
 @settings(max_examples=60, deadline=None)
@@ -45,17 +30,17 @@ def test_the_lessons_surprise_is_the_librarys_cross_entropy(logits, right):
     expected = torch.nn.functional.cross_entropy(
         torch.tensor([logits], dtype=torch.float64), torch.tensor([right])
     )
-    assert lesson_function("surprise")(logits, right) == pytest.approx(expected.item(), abs=1e-9)
+    assert from_lesson("06", "surprise")(logits, right) == pytest.approx(expected.item(), abs=1e-9)
 
 
 def test_the_lessons_squared_error_is_the_librarys():
     expected = torch.nn.functional.mse_loss(torch.tensor(0.7), torch.tensor(0.2))
-    assert lesson_function("squared_error")(0.7, 0.2) == pytest.approx(expected.item())
+    assert from_lesson("06", "squared_error")(0.7, 0.2) == pytest.approx(expected.item())
 
 
 @settings(max_examples=60, deadline=None)
 @given(*[st.lists(st.sampled_from("abc"), min_size=1, max_size=6)] * 2)
 def test_the_lessons_longest_sequence_gives_the_packages_rouge(one, two):
-    common = lesson_function("longest_common")(one, two)
+    common = from_lesson("06", "longest_common")(one, two)
     expected = 2 * common / (len(one) + len(two))
     assert ft.rouge_l([" ".join(one)], [" ".join(two)]) == [pytest.approx(expected)]

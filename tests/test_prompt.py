@@ -7,17 +7,15 @@ import numpy as np
 import pytest
 import tiny
 import torch
-import torch.nn.functional as F
 import transformers
 from datasets import Dataset
+from lessons import from_lesson
 
 import ftkit as ft
 from ftkit import cache, losses
-from ftkit import notebook as nb
 from ftkit.errors import SettingError
 from ftkit.methods.prompt import learned_tokens
 
-LESSON = Path(__file__).parents[1] / "notebooks" / "10_prompt_and_prefix.ipynb"
 TEXT = "the film was"
 PROMPTS = [" so good and the plot", " not", " very great and so very dull"]
 ANSWERS = [" good", " not so bad", " zebra"]
@@ -128,19 +126,11 @@ def test_evaluate_measures_what_the_training_minimised(method):
     assert run.metrics["eval_loss"] == pytest.approx(after, rel=1e-4)
 
 
-def definition(name):
-    """A function as the lesson defines it, from its notebook."""
-    space = {"torch": torch, "F": F, "transformers": transformers}
-    (cell,) = [c for _, c in nb.code_cells(nb.read(LESSON)) if f"def {name}(" in nb.source(c)]
-    exec(nb.source(cell), space)
-    return space[name]
-
-
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 @pytest.mark.parametrize(("method", "name"), [
     (ft.PromptTuning, "prompted_loss"), (ft.PrefixTuning, "prefixed_loss")])
 def test_the_lessons_own_definition_computes_what_the_package_does(kind, method, name):
-    in_lesson = definition(name)
+    in_lesson = from_lesson("10", name)
     model = far(method(tokens=4), tiny.decoder(kind))
     ids = torch.randint(5, 100, (3, 9), generator=torch.Generator().manual_seed(2))
     labels = torch.where(ids > 40, ids, losses.IGNORED)

@@ -1,36 +1,21 @@
 """What lesson 0 teaches in plain code is what the package computes."""
 
-import ast
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
 from datasets import Dataset
+from lessons import from_lesson
 
 import ftkit as ft
-from ftkit import notebook as nb
-
-LESSON = Path(__file__).parents[1] / "notebooks" / "00_start_here.ipynb"
-
-
-def from_lesson(name, **space):
-    """A function as the lesson defines it."""
-    for _, cell in nb.code_cells(nb.read(LESSON)):
-        for node in ast.parse(nb.source(cell)).body:
-            if isinstance(node, ast.FunctionDef) and node.name == name:
-                space["torch"] = torch
-                exec(ast.unparse(node), space)
-                return space[name]
-    raise AssertionError(f"{LESSON.name} defines no {name}")
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_the_lessons_surprise_is_the_packages_loss(kind):
     model = tiny.decoder(kind)
     text = "the film was good and the plot was not so dull"
-    pieces, surprise = from_lesson("surprises")(model, text)
+    pieces, surprise = from_lesson("00", "surprises")(model, text)
     loss = ft.evaluate(model, Dataset.from_list([{"text": text}]))["loss"].value
     assert len(pieces) == len(surprise) > 5
     np.testing.assert_allclose(surprise.mean(), loss, rtol=1e-4)
@@ -38,7 +23,7 @@ def test_the_lessons_surprise_is_the_packages_loss(kind):
 
 def test_the_lessons_next_words_are_those_the_model_would_write():
     model = tiny.decoder()
-    best = from_lesson("next_words")(model, "the film was", n=3)
+    best = from_lesson("00", "next_words")(model, "the film was", n=3)
     assert best[0][0] == ft.generate(model, "the film was", max_new_tokens=1)
     assert [p for _, p in best] == sorted((p for _, p in best), reverse=True)
 
@@ -50,7 +35,7 @@ def test_the_lesson_hides_whole_words_and_keeps_what_they_were():
     seen = []
     encoder.net.base_model.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True)
-    gaps = from_lesson("gaps", bert_tokenizer=encoder.tokenizer, trunk=encoder.net.base_model,
+    gaps = from_lesson("00", "gaps", bert_tokenizer=encoder.tokenizer, trunk=encoder.net.base_model,
                        encoder=encoder, is_word=is_word, seed=0)
     texts = ["the cat was not so very warm", "a dog", "the plot and the music of a great film"]
     split = Dataset.from_dict({"text": texts * 5, "group": [str(i) for i in range(15)]})
