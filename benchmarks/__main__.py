@@ -27,7 +27,7 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl", "litgpt", "lm-
 # Of each work: what it is, the contenders in words ("kit" is the kit), and the goals: the least
 # ratio of a peer's time to the kit's, for a named peer or for the fastest of them all.
 TABLE = {
-    "full": ("SmolLM2, all weights, 160 question and definition pairs", {
+    "full": ("SmolLM2, all weights, {train} question and definition pairs", {
         "kit.full": "ftkit", "kit.loop": "a loop by hand with the kit's parts",
         "peers.trainer": "Trainer", "peers.trainer_grouped": "Trainer, grouped by length",
         "peers.sft": "trl SFTTrainer", "peers.sft_best": "trl, no checkpointing, grouped",
@@ -37,42 +37,47 @@ TABLE = {
         "kit.lora": "ftkit", "peers.sft_lora": "trl and peft, no checkpointing, grouped",
         "lit.litgpt_lora": "litgpt LoRA",
     }, {"fastest": 1.5}),
-    "classify": ("MiniLM, all weights, 2,000 reviews, 3 epochs", {
+    "classify": ("MiniLM, all weights, {train} reviews, {epochs} epochs", {
         "kit.classify": "ftkit", "peers.trainer": "Trainer",
         "peers.trainer_grouped": "Trainer, grouped by length",
         "peers.loop": "a loop by hand, plain attention",
     }, {"peers.trainer": 4.0, "fastest": 1.2}),
-    "top": ("MiniLM, the top block, 600 reviews, 5 epochs", {
+    "top": ("MiniLM, the top block, {train} reviews, {epochs} epochs", {
         "kit.frozen": "ftkit", "peers.trainer_frozen": "Trainer, the same frozen",
         "peers.trainer_frozen_grouped": "the same, grouped by length",
     }, {"fastest": 4.0}),
-    "head": ("MiniLM, the head alone, 600 reviews, 10 epochs", {
+    "head": ("MiniLM, the head alone, {train} reviews, {epochs} epochs", {
         "kit.frozen": "ftkit", "peers.trainer_frozen": "Trainer, the same frozen",
         "peers.trainer_frozen_grouped": "the same, grouped by length",
     }, {"fastest": 20.0}),
-    "score": ("SmolLM2, 500 yes-no questions after 8 examples", {
+    "score": ("SmolLM2, {questions} yes-no questions after {shots} examples", {
         "kit.score": "ftkit", "peers.lm_eval": "lm-eval, batches of 16",
         "peers.generate": "generate, batches of 16",
     }, {"peers.lm_eval": 4.0, "peers.generate": 8.0}),
-    "sweep": ("MiniLM, 20 trials over head and top block, 300 reviews", {
+    "sweep": ("MiniLM, {trials} trials over head and top block, {train} reviews", {
         "kit.sweep": "ftkit", "peers.sweep": "optuna and Trainer",
     }, {"fastest": 10.0}),
 }
 # What each trick of the kit brings: the same work with one of them left off.
 TABLE |= {
-    "tricks-decoder": ("SmolLM2, all weights, 64 pairs", {
+    "tricks-decoder": ("SmolLM2, all weights, {train} pairs", {
         "kit.full": "ftkit", "kit.full:similar_length": "without similar lengths",
         "kit.full:label_logits": "without logits at labels only",
         "kit.full:plain_attention": "without plain attention"}, {}),
-    "tricks-encoder": ("MiniLM, all weights, 320 reviews", {
+    "tricks-encoder": ("MiniLM, all weights, {train} reviews", {
         "kit.classify": "ftkit", "kit.classify:similar_length": "without similar lengths",
         "kit.classify:plain_attention": "without plain attention",
         "kit.classify:quick_dropout": "without quick dropout"}, {}),
-    "tricks-frozen": ("MiniLM, the head alone, 320 reviews, 6 epochs", {
+    "tricks-frozen": ("MiniLM, the head alone, {train} reviews, {epochs} epochs", {
         "kit.frozen": "ftkit", "kit.frozen:trunk_cache": "without the trunk cache"}, {}),
-    "tricks-score": ("SmolLM2, 60 yes-no questions after 8 examples", {
+    "tricks-score": ("SmolLM2, {questions} yes-no questions after {shots} examples", {
         "kit.score": "ftkit", "kit.score:apart": "each prompt by itself"}, {}),
 }
+
+
+def title(name):
+    """What a work is, in words with its sizes."""
+    return TABLE[name][0].format(**WORKS[name])
 
 
 class Contender:
@@ -109,8 +114,8 @@ class Contender:
 
 def run_work(name, rounds, threads, folder):
     """All contenders of a work in turn, `rounds` times. Returns {contender: list of results}."""
-    title, names, _ = TABLE[name]
-    print(f"\n{name}: {title}", flush=True)
+    names = TABLE[name][1]
+    print(f"\n{name}: {title(name)}", flush=True)
     prepare(name, folder)
     contenders = {each: Contender(each, folder, threads) for each in names}
     found = {each: [] for each in names}
@@ -157,7 +162,7 @@ def judge(name, found):
         reached = min((row["ratio"] for row in known.values()), default=None)
         judged.append({"against": names.get(against, "the fastest peer"), "goal": least,
                        "reached": reached, "met": reached is not None and reached >= least})
-    return {"title": TABLE[name][0], "contenders": rows, "goals": judged}
+    return {"title": title(name), "contenders": rows, "goals": judged}
 
 
 def _agrees(kit, peer):
