@@ -12,7 +12,7 @@ DECODER, ENCODER = "smollm2-135m-instruct", "minilm-l6"
 # The sizes are such that all works take less than an hour on 2 cores without bf16. Batches count
 # examples; the rate is the same for everyone, and falls linearly.
 PAIRS = {"data": "phenotype-definitions", "options": {"form": "choice"}, "model": DECODER,
-         "kind": "causal", "train": 40, "test": 48, "batch": 8, "epochs": 1}
+         "kind": "causal", "train": 32, "test": 24, "batch": 8, "epochs": 1}
 REVIEWS = {"data": "rotten-tomatoes", "options": {}, "model": ENCODER, "kind": "classes",
            "test": 300, "batch": 16}
 SCORE = {"data": "boolq", "options": {}, "model": DECODER, "kind": "causal",
@@ -20,7 +20,7 @@ SCORE = {"data": "boolq", "options": {}, "model": DECODER, "kind": "causal",
 WORKS = {
     "full": PAIRS | {"rate": 1e-4},
     "lora": PAIRS | {"rate": 1e-3, "rank": 8, "alpha": 16, "targets": ["q_proj", "v_proj"]},
-    "classify": REVIEWS | {"train": 480, "epochs": 3, "rate": 1e-4},
+    "classify": REVIEWS | {"train": 320, "epochs": 3, "rate": 1e-4},
     "top": REVIEWS | {"train": 320, "epochs": 5, "rate": 3e-4, "depth": 1},
     "head": REVIEWS | {"train": 320, "epochs": 10, "rate": 3e-3, "depth": 0},
     "sweep": REVIEWS | {"train": 160, "test": 160, "epochs": 2, "trials": 20},
