@@ -176,7 +176,7 @@ def _agrees(kit, peer):
 def versions():
     """The versions of the packages that matter, in the kit's environment and in the peers'."""
     code = ("import json, sys, importlib.metadata as m\n"
-            "have = {d.name.lower(): d.version for d in m.distributions()}\n"
+            "have = {d.name.lower().replace('_', '-'): d.version for d in m.distributions()}\n"
             f"print(json.dumps({{p: have[p] for p in {PACKAGES!r} if p in have}}))")
     return {name: json.loads(subprocess.run([str(python), "-c", code], capture_output=True,
                                             text=True, check=True).stdout)
