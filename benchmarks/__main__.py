@@ -233,7 +233,7 @@ def tables(results):
             if "share_of_peak" in row:
                 full += ["", f"{work['title']}: {row['contender']} did the products of the texts' "
                          f"own tokens at {row['share_of_peak']:.0%} of the {row['peak'] / 1e9:.0f} "
-                         "thousand million operations a second that large matrices reached in the "
+                         "billion operations a second that large matrices reached in the "
                          "same process."]
     full += ["", "Each part left off by itself:", "", *_rows(tricks)] if tricks else []
     return {"README.md": "\n".join(short), "docs/speed.md": "\n".join(full)}

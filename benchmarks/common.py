@@ -49,6 +49,21 @@ def padded(rows, pad_token_id):
     return {name: torch.tensor(values) for name, values in batch.items()}
 
 
+def train_by_hand(net, work, batches):
+    """A plain loop. batches: a function that gives the batches of one epoch, in a new order."""
+    optimizer = torch.optim.AdamW(net.parameters(), lr=work["rate"], weight_decay=0, fused=True)
+    steps = -(-len(work["train"]) // work["batch"]) * work["epochs"]
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
+    net.train()
+    for _ in range(work["epochs"]):
+        for batch in batches():
+            net(**batch).loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+
+
 @torch.no_grad()
 def held_out_loss(logits_of, rows, pad_token_id):
     """Mean loss on the held-out rows, in nats a labelled token or a text, by the plain library.

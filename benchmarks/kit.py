@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from common import load, matrix_peak, result
+from common import load, matrix_peak, result, train_by_hand
 from datasets import Dataset
 from worker import timed
 
@@ -68,20 +68,15 @@ def loop(folder, seed):
         net.set_attn_implementation(attention.best(net.config, "eager"))
         rows = batching.encode(data, model)
         collate, size = batching.Collator(model, seed), work["batch"]
-        optimizer = torch.optim.AdamW(net.parameters(), lr=work["rate"], weight_decay=0, fused=True)
-        steps = -(-len(rows) // size) * work["epochs"]
-        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
-        net.train()
+        sampler = batching.SimilarLength(rows.lengths, size, seed)
+
+        def batches():
+            order = list(sampler)
+            for start in range(0, len(order), size):
+                yield collate([rows[i] for i in order[start : start + size]])
+
         with losses.label_only_head(net), quick_dropout(True):
-            for _ in range(work["epochs"]):
-                order = list(batching.SimilarLength(rows.lengths, size, seed))
-                for start in range(0, len(order), size):
-                    batch = collate([rows[i] for i in order[start : start + size]])
-                    net(**batch).loss.backward()
-                    torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-                    optimizer.step()
-                    schedule.step()
-                    optimizer.zero_grad()
+            train_by_hand(net, work, batches)
     return result(work, found, net)
 
 

@@ -4,7 +4,7 @@ import tempfile
 
 import torch
 import transformers
-from common import load, network, padded, result, tokenizer
+from common import load, network, padded, result, tokenizer, train_by_hand
 from worker import timed
 
 
@@ -97,21 +97,12 @@ def loop(folder, seed):
     """A loop by hand with what is well known: plain attention, fused AdamW, padding by batch."""
     work = load(folder)
     torch.manual_seed(seed)
-    net = network(work, attn_implementation="eager").train()
+    net = network(work, **PLAIN)
     with timed() as found:
         loader = torch.utils.data.DataLoader(
             Rows(work["train"]), batch_size=work["batch"], shuffle=True,
             collate_fn=lambda rows: padded(rows, work["pad"]))
-        optimizer = torch.optim.AdamW(net.parameters(), lr=work["rate"], weight_decay=0, fused=True)
-        steps = len(loader) * work["epochs"]
-        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
-        for _ in range(work["epochs"]):
-            for batch in loader:
-                net(**batch).loss.backward()
-                torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-                optimizer.step()
-                schedule.step()
-                optimizer.zero_grad()
+        train_by_hand(net, work, lambda: loader)
     return result(work, found, net)
 
 

@@ -106,8 +106,8 @@ def trunk(net, *, wanted=True, training=False):
         for number, block in enumerate(blocks):
             block.forward = reader.passing(number, block.forward)
         model.forward = reader
-        if found := len(reader.store):
-            choice = Choice(choice.value, f"{choice.why}; an earlier run kept {found:,} texts")
+        if found := reader.store.earlier:
+            choice = Choice(choice.value, f"{choice.why}; files of earlier runs hold {found:,}")
         yield choice
     finally:
         reader.close()

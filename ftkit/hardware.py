@@ -10,7 +10,7 @@ from ftkit.errors import SettingError
 
 GIB = 1024**3
 PROFILES = ("smoke", "cpu", "gpu")
-SHORT = 256  # tokens; up to here plain attention beats the fused kernel on a CPU
+SHORT = 256  # tokens; up to here plain attention is no slower than the fused kernel on a CPU
 USABLE = 0.85  # share of the memory that a plan may fill; the rest is for the framework itself
 _current = {"profile": None}
 
@@ -161,7 +161,8 @@ def choose_dtype(machine):
 def choose_attention(machine, length):
     """Attention kernel for sequences of about `length` tokens: a Choice of "eager" or "sdpa"."""
     if machine.device == "cpu" and length <= SHORT:
-        return Choice("eager", f"plain attention: faster than SDPA on a CPU up to {SHORT} tokens")
+        why = f"plain attention: no slower than SDPA on a CPU up to {SHORT} tokens"
+        return Choice("eager", why)
     return Choice("sdpa", "SDPA attention: the fused kernel saves time and memory")
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -44,6 +45,7 @@ class Store:
         self.new, self.size, self.files = {}, 0, {}
         for path in () if self.broken else sorted(self.folder.glob("*.safetensors")):
             self._open(path)
+        self.earlier = len(self.files)  # tensors that were there before this process
 
     def __len__(self):
         return len(self.files.keys() | self.new.keys())
@@ -88,10 +90,11 @@ class Store:
     def _open(self, path):
         try:
             file = safe_open(path, "pt")
-            os.utime(path)  # used now
             self.files |= dict.fromkeys(file.keys(), file)
         except (OSError, SafetensorError):
-            pass  # gone, or damaged: computed again
+            return  # gone, or damaged: computed again
+        with suppress(OSError):  # a cache that others own may be read, not touched
+            os.utime(path)  # used now
 
 
 def _make_room(keep):

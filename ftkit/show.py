@@ -50,7 +50,8 @@ def plot_bars(estimates, title, ylabel, *, baseline=None):
     figure, axes = _figure((max(4, 1.1 * len(estimates) + 1.5), SIZE[1]))
     values, errors = _errors(estimates.values())
     bars = axes.bar(
-        range(len(values)), values, yerr=errors, capsize=4, color="0.85", edgecolor="0.1", width=0.6
+        range(len(values)), values, color="0.85", edgecolor="0.1", width=0.6,
+        yerr=errors if errors.any() else None, capsize=4,
     )
     for i, bar in enumerate(bars):
         bar.set_hatch(HATCHES[i % len(HATCHES)])

@@ -121,7 +121,26 @@ def test_frozen_blocks_do_not_run_again_in_a_later_process(monkeypatch, capsys):
     np.testing.assert_allclose(again, plain, rtol=1e-4)
     np.testing.assert_array_equal(again, first)
     ft.fit(model, held, method=ft.Freeze(top=1), epochs=2)
-    assert "an earlier run kept 30 texts" in capsys.readouterr().out
+    assert "files of earlier runs hold 30" in capsys.readouterr().out
+
+
+def test_what_the_same_process_kept_is_not_called_earlier(monkeypatch, capsys):
+    monkeypatch.setattr(cache, "LONG", 0.0)
+    for _ in range(2):
+        ft.fit(tiny.decoder(), texts(), method=ft.Freeze(top=1), epochs=1)
+    assert files() and "earlier runs" not in capsys.readouterr().out
+
+
+def test_a_store_that_others_own_is_read(monkeypatch):
+    store = kept.Store("test", "abc")
+    store.put("key", torch.ones(3))
+    store.write()
+
+    def denied(path):
+        raise PermissionError(f"{path} belongs to somebody else")
+
+    monkeypatch.setattr(kept.os, "utime", denied)
+    assert torch.equal(kept.Store("test", "abc").get("key"), torch.ones(3))
 
 
 def test_short_work_leaves_no_files():

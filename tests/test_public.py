@@ -111,6 +111,7 @@ def test_no_module_imports_a_later_one_at_its_top():
         "tagging",
         "catalog",
         "fetch",
+        "kept",
         "hardware",
         "shelf",
         "models",
