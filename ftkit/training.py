@@ -167,6 +167,7 @@ def fit(
     try:
         decay = getattr(method, "decay", 1.0)
         trainer = _trainer(tuned, settings, rows, held, extra, keep, quiet, plan, decay, without)
+        trainer.kit_method = method
         last = (
             transformers.trainer_utils.get_last_checkpoint(checkpoint_dir)
             if resume and checkpoint_dir and Path(checkpoint_dir).is_dir()
@@ -303,7 +304,7 @@ def _trainer(model, settings, rows, held, extra, keep, quiet, plan, decay, witho
 class KitTrainer(transformers.Trainer):
     """transformers.Trainer with batches of similar length and the loss of the kit's own tasks."""
 
-    kit_task, kit_decay, kit_order = None, 1.0, True
+    kit_task, kit_method, kit_decay, kit_order = None, None, 1.0, True
 
     def create_optimizer(self, model=None):
         optimizer = super().create_optimizer(model)
@@ -328,11 +329,18 @@ class KitTrainer(transformers.Trainer):
         return SimilarLength(dataset.lengths, size, self.args.seed)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        if self.kit_task != "choice":
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        with self.accelerator.autocast():
-            out = losses.choice_loss(model, inputs)
-        return (out.loss, {"loss": out.loss, "logits": out.logits}) if return_outputs else out.loss
+        if self.kit_task == "choice":
+            with self.accelerator.autocast():
+                out = losses.choice_loss(model, inputs)
+            loss, out = out.loss, {"loss": out.loss, "logits": out.logits}
+        else:
+            loss, out = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if model.training and hasattr(self.kit_method, "loss"):
+            # The loss of a causal model is already its share of an update of several batches.
+            accumulated = self.model_accepts_loss_kwargs and num_items_in_batch is not None
+            parts = self.current_gradient_accumulation_steps if accumulated else 1
+            loss = self.kit_method.loss(model, inputs, out, loss * parts) / parts
+        return (loss, out) if return_outputs else loss
 
 
 def _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep, data):
