@@ -1,16 +1,21 @@
 """From records to batches: tokens and labels for each task, batches of similar length, padding."""
 
+import json
 import math
 
 import numpy as np
+import tokenizers
 import torch
+import xxhash
 
+from ftkit import kept
 from ftkit.errors import DataError, SettingError
 from ftkit.methods.prompt import learned_tokens
 from ftkit.prompting import as_prompt_and_response
 from ftkit.tagging import IGNORED, align_tags, check_tagged
 
 MAX_LENGTH = 512
+MANY = 2_000  # examples; fewer are tokenized at once
 LOSS_ON = ("response", "all")
 
 
@@ -68,9 +73,28 @@ def encode(dataset, model, *, max_length=None, loss_on="response"):
             f"loss_on={loss_on!r} does not exist; choose one of {', '.join(LOSS_ON)}."
         )
     limit = min(max_length or MAX_LENGTH, _longest(model))
-    rows = _ENCODERS[model.task](dataset, model, limit, loss_on)
+    rows = _rows(dataset, model, limit, loss_on)
     lengths = [len(r["input_ids"]) if "input_ids" in r else len(r["question"]) for r in rows]
     return Encoded(rows, lengths, _families(rows) if model.task == "choice" else None)
+
+
+def _rows(dataset, model, limit, loss_on):
+    """The encoded rows; those of large data sets are kept in files for other runs."""
+
+    def compute():
+        return _ENCODERS[model.task](dataset, model, limit, loss_on)
+
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    if len(columns_of(dataset)) and len(dataset) >= MANY and backend is not None:
+        # How it was called last is in the tokenizer's state, too; that changes nothing here.
+        words = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
+        asked = [tokenizers.__version__, model.task, limit, loss_on, model.labels, words]
+        asked.append(model.tokenizer.chat_template)
+        digest = xxhash.xxh3_128(json.dumps(asked).encode())
+        for part in dataset.with_format("arrow").iter(MANY):
+            digest.update(json.dumps(part.to_pydict(), default=str).encode())
+        return kept.once("tokens", digest.hexdigest(), compute)
+    return compute()
 
 
 def _families(rows):
@@ -212,13 +236,9 @@ _ENCODERS = {
 def pad(rows, value, left=False):
     """Pad lists of numbers to the longest. Returns a long tensor of shape (rows, longest)."""
     width = max(map(len, rows))
-    out = torch.full((len(rows), width), value, dtype=torch.long)
-    for i, row in enumerate(rows):
-        if len(row):
-            out[i, (width - len(row) if left else 0) : (width if left else len(row))] = (
-                torch.tensor(row)
-            )
-    return out
+    gaps = [[value] * (width - len(row)) for row in rows]
+    full = [[*gap, *row] if left else [*row, *gap] for row, gap in zip(rows, gaps, strict=True)]
+    return torch.tensor(full, dtype=torch.long).view(len(rows), width)
 
 
 class Collator:

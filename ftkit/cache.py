@@ -16,12 +16,11 @@ import xxhash
 
 from ftkit import losses
 from ftkit.hardware import Choice
-from ftkit.kept import Store
+from ftkit.kept import LONG, Store
 from ftkit.layers import blocks as blocks_of
 from ftkit.methods.prompt import learned_tokens
 
 LIMIT = 1 << 30  # bytes of activations kept in memory, over all models
-LONG = 2.0  # seconds that frozen blocks ran for: from here on, files are worth their space
 # The module whose output is the first block's input, by kind of model. In these decoders positions
 # enter inside the blocks (rotary); others scale the embeddings or add positions on the way.
 ENTRANCES = dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3"), "embed_tokens")

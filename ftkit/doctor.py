@@ -38,6 +38,7 @@ def _torch():
 
 def _compute():
     from ftkit import hardware
+    from ftkit.measuring import matrix_peak
 
     machine = hardware.this_machine()
     many = f", {machine.devices} of them" if machine.devices > 1 else ""
@@ -45,7 +46,7 @@ def _compute():
     chosen = hardware.choose_dtype(machine)
     yield OK, "dtype", f"{chosen.why}"
     yield OK, "attention", hardware.choose_attention(machine, 128).why
-    rates = {name: hardware.matrix_peak(name) for name in dict.fromkeys(["float32", chosen.value])}
+    rates = {name: matrix_peak(name) for name in dict.fromkeys(["float32", chosen.value])}
     words = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s {name}" for name, rate in rates.items())
     yield OK, "matrix peak", f"{words} (measured)"
 

@@ -1,7 +1,6 @@
 """What this machine can do, and what ftkit chooses for it: pure functions of a description."""
 
 import os
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from types import SimpleNamespace
@@ -12,6 +11,9 @@ GIB = 1024**3
 PROFILES = ("smoke", "cpu", "gpu")
 SHORT = 256  # tokens; up to here plain attention is no slower than the fused kernel on a CPU
 USABLE = 0.85  # share of the memory that a plan may fill; the rest is for the framework itself
+# Compiling the repeated block: seconds it takes, and the share of a step that it saves. On a CPU
+# measured with SmolLM2 on two cores (67 s, and from nothing to 5%); on a card assumed.
+COMPILING = {"cpu": (67, 0.03), "cuda": (60, 0.15)}
 _current = {"profile": None}
 
 
@@ -21,6 +23,7 @@ class Machine:
 
     device: "cuda", "mps" or "cpu". memory: bytes a model may use (of one device, or main memory).
     capability: CUDA compute capability. fast_bf16: a CPU that multiplies bf16 in hardware.
+    flash: whether FlashAttention, which keeps texts in one row apart, is there to be used.
     """
 
     device: str
@@ -29,6 +32,7 @@ class Machine:
     cores: int = 1
     capability: tuple[int, int] | None = None
     fast_bf16: bool = False
+    flash: bool = False
     devices: int = 1
 
 
@@ -99,6 +103,7 @@ def this_machine():
     """Describe the machine that this process runs on, from what its hardware reports."""
     import psutil
     import torch
+    import transformers
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if torch.cuda.is_available():
@@ -109,6 +114,7 @@ def this_machine():
             card.total_memory,
             cores,
             (card.major, card.minor),
+            flash=transformers.utils.is_flash_attn_2_available(),
             devices=torch.cuda.device_count(),
         )
     memory = _memory_limit() or psutil.virtual_memory().total
@@ -164,6 +170,29 @@ def choose_attention(machine, length):
         why = f"plain attention: no slower than SDPA on a CPU up to {SHORT} tokens"
         return Choice("eager", why)
     return Choice("sdpa", "SDPA attention: the fused kernel saves time and memory")
+
+
+def choose_packing(machine, task):
+    """Whether the texts of a batch share one row, without padding: a Choice of True or False."""
+    if task != "causal-lm" or machine.device != "cuda":
+        return Choice(False, "batches are padded: packing is for decoders on a CUDA card")
+    if not machine.flash or machine.capability < (8, 0):
+        return Choice(False, "batches are padded: packing needs FlashAttention 2 and its card")
+    return Choice(True, "packing: FlashAttention keeps the texts of a row apart, nothing is padded")
+
+
+def choose_compile(machine, seconds):
+    """Whether to compile the repeated block in a training of so many seconds, a Choice."""
+    if machine.device not in COMPILING:
+        return Choice(False, f"no torch.compile: nothing is known of it on {machine.device}")
+    cost, share = COMPILING[machine.device]
+    words = (
+        f"of about {seconds:,.0f} s of training it would save {share * seconds:,.0f} "
+        f"and take about {cost}"
+    )
+    if share * seconds > 2 * cost:  # twice, since both are estimates
+        return Choice(True, f"torch.compile of the repeated block: {words}")
+    return Choice(False, f"no torch.compile: {words}")
 
 
 def estimate_memory(
@@ -294,95 +323,6 @@ def shape_of(net):
         vocabulary=config.vocab_size,
         gated=str(first("hidden_act", "hidden_activation", default="")) in ("silu", "swiglu"),
     )
-
-
-def matrix_peak(dtype="float32", size=2048, repeats=5):
-    """Measure the best rate of a square matrix product, in floating-point operations per second."""
-    import time
-
-    import torch
-
-    device = this_machine().device
-    formats = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    a = torch.randn(size, size, device=device).to(formats[dtype])
-    best = float("inf")
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        a @ a
-        if device != "cpu":
-            getattr(torch, device).synchronize()
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
-
-
-@contextmanager
-def measured():
-    """Measure a block of code: yields a namespace that gets seconds, memory and energy.
-
-    peak_memory: bytes of this process (on CUDA, of the device). added_memory: the part of it that
-    the block itself needed. energy: joules of the processor package where the system lets it be
-    read, else None.
-    """
-    import threading
-    import time
-
-    import psutil
-    import torch
-
-    found = SimpleNamespace(seconds=0.0, peak_memory=0, added_memory=0, energy=None)
-    cuda = this_machine().device == "cuda"
-    process, done = psutil.Process(), threading.Event()
-
-    def watch():
-        while True:
-            found.peak_memory = max(found.peak_memory, process.memory_info().rss)
-            if done.wait(0.02):
-                return
-
-    _give_back()
-    before = torch.cuda.memory_allocated() if cuda else process.memory_info().rss
-    watcher = threading.Thread(target=watch, daemon=True)
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        watcher.start()
-    joules, start = _joules(), time.perf_counter()
-    try:
-        yield found
-    finally:
-        found.seconds = time.perf_counter() - start
-        done.set()
-        if cuda:
-            found.peak_memory = torch.cuda.max_memory_allocated()
-        else:
-            watcher.join()
-        found.added_memory = max(0, found.peak_memory - before)
-        if joules is not None and (after := _joules()) is not None and after >= joules:
-            found.energy = after - joules
-
-
-def _give_back():
-    """Return freed memory to the system; what earlier work left behind is no one else's need."""
-    import ctypes
-    import gc
-
-    gc.collect()
-    if not gc.get_freeze_count():
-        # The libraries' own objects stay to the end: looking through them at every collection
-        # took longer than some trainings.
-        gc.freeze()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):
-        pass  # only the C library of most Linux systems can be asked
-
-
-def _joules():
-    try:
-        with open("/sys/class/powercap/intel-rapl:0/energy_uj") as counter:
-            return int(counter.read()) / 1e6
-    except (OSError, ValueError):
-        return None
 
 
 def with_memory(machine, memory):

@@ -4,19 +4,23 @@ A store is a folder of safetensors files that are never changed and read memory-
 together stay below a limit; what was not used for longest goes first.
 """
 
+import json
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ftkit.errors import SettingError
 from ftkit.fetch import cache_home
 
+LONG = 2.0  # seconds; what took longer is worth its space in files
 PART = 256 << 20  # bytes that are collected before a file is written
 
 
@@ -95,6 +99,23 @@ class Store:
             return  # gone, or damaged: computed again
         with suppress(OSError):  # a cache that others own may be read, not touched
             os.utime(path)  # used now
+
+
+def once(kind, fingerprint, compute):
+    """What compute() returns, from a file where an earlier process kept it; it must be JSON.
+
+    It is kept where it took LONG seconds or more. Tuples come back as lists from a file.
+    """
+    store = Store(kind, fingerprint)
+    if (found := store.get("json")) is not None:
+        return json.loads(found.numpy().tobytes())
+    start = time.perf_counter()
+    value = compute()
+    if time.perf_counter() - start >= LONG:
+        text = bytearray(json.dumps(value).encode())
+        store.put("json", torch.frombuffer(text, dtype=torch.uint8))
+        store.write()
+    return value
 
 
 def _make_room(keep):

@@ -5,12 +5,14 @@ from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import CausalLMOutput
 
 from ftkit.errors import SettingError
 from ftkit.methods.prompt import learned_tokens, prompt_cache
 
 IGNORED = -100
+LOGITS = 1 << 27  # numbers that the head makes at a time: half a gigabyte in float32
 TEXTS = 40  # of a batch of choices that are padded to their own longest
 SCALE = 20.0  # cosines are multiplied by this before the softmax over choices
 # Models that change the logits after the head; for them the library's own loss is used.
@@ -49,12 +51,22 @@ def token_losses(net, hidden, labels):
     """Next-token losses at labelled positions only.
 
     hidden: shape (batch, tokens, hidden). labels: (batch, tokens), IGNORED where no loss counts.
+    Where there are many, their logits are made in portions, and made again in the backward pass,
+    so that no more than LOGITS numbers of them exist at a time.
     Returns (losses, rows): float32 losses in nats, and the batch row of each, both (labelled,).
     """
     target = labels[:, 1:]
     rows, columns = (target != IGNORED).nonzero(as_tuple=True)
-    logits = head(net)(hidden[rows, columns])
-    return F.cross_entropy(logits.float(), target[rows, columns], reduction="none"), rows
+    hidden, target, layer = hidden[rows, columns], target[rows, columns], head(net)
+
+    def cross_entropy(hidden, target):
+        return F.cross_entropy(layer(hidden).float(), target, reduction="none")
+
+    size = max(1, LOGITS // layer.weight.shape[0])
+    if len(target) <= size:
+        return cross_entropy(hidden, target), rows
+    parts = zip(hidden.split(size), target.split(size), strict=True)
+    return torch.cat([checkpoint(cross_entropy, *p, use_reentrant=False) for p in parts]), rows
 
 
 def after_prompt(net, input_ids, attention_mask):

@@ -12,18 +12,16 @@ from pathlib import Path
 import numpy as np
 import transformers
 
-from ftkit import attention, cache, hardware, layers, losses, records
+from ftkit import hardware, layers, losses, records, tricks
 from ftkit.batching import Collator, SameChoices, SimilarLength, encode
 from ftkit.callbacks import KeepBest, Progress, Report, watched
-from ftkit.dropout import quick_dropout
 from ftkit.errors import DataError, SettingError
+from ftkit.measuring import measured
 from ftkit.methods import Full
 from ftkit.models import UNSAVED, Model, trainable_summary
 
 BATCH = 16
 POINTS = 25  # of the loss curve
-# What makes fit fast; `without` switches each off by name. See docs/speed.md.
-TRICKS = ("similar_length", "label_logits", "plain_attention", "quick_dropout", "trunk_cache")
 _ARGUMENTS = {f.name for f in dataclasses.fields(transformers.TrainingArguments)}
 _TRAINER = set(inspect.signature(transformers.Trainer.__init__).parameters) - {
     "self",
@@ -100,13 +98,14 @@ def fit(
     batch_size: examples for each update, over all processes; split where memory asks for it.
     patience: stop after so many evaluations without a lower validation loss, and go back to the
     best weights. warmup: share of the updates. loss_on: "response" or "all" tokens of records.
-    without: what to leave off of the things that make training fast, a name of TRICKS or several.
+    without: what to leave off of the things that make training fast, a name of
+    tricks.TRICKS or several.
     checkpoint_dir: keep checkpoints there, and with resume=True go on from the last of them.
     Everything else that TrainingArguments or Trainer take passes through by name.
     Returns a Run. Raises SettingError for an unknown argument, DataError for data that cannot be
     trained on.
     """
-    method, without = method or Full(), _tricks(without)
+    method, without = method or Full(), tricks.names(without)
     train, validation = _splits(data, patience)
     transformers.set_seed(seed)
     tuned = model.copy()
@@ -125,7 +124,7 @@ def fit(
         trainable=trainable["share"],
     )
     passed, extra = _sort_arguments(trainer_arguments)
-    rate = learning_rate or getattr(method, "learning_rate", 1e-4)
+    rate = getattr(method, "learning_rate", 1e-4) if learning_rate is None else learning_rate
     accumulate = passed.pop("gradient_accumulation_steps", 1) * plan.accumulation
     each = plan.batch_size * accumulate * processes
     updates = max(1, int(np.ceil(len(rows) / each) * epochs))
@@ -173,19 +172,20 @@ def fit(
             if resume and checkpoint_dir and Path(checkpoint_dir).is_dir()
             else None
         )
-        plain = not passed.get("torch_compile")
         with (
-            hardware.measured() as used,
-            _forward_for(tuned, extra, without),
-            quick_dropout(plain and "quick_dropout" not in without),
-            cache.trunk(
-                tuned.net,
-                wanted=plain and cache.suits(tuned.task) and "trunk_cache" not in without,
-                training=True,
-            ) as chosen,
+            measured() as used,
+            tricks.applied(
+                tuned,
+                trainer,
+                plan,
+                tokens=epochs * int(rows.lengths.sum()),
+                without=without,
+                own_batches="data_collator" in extra,
+                whole_logits="compute_metrics" in extra,
+            ) as said,
         ):
-            if chosen.why and not quiet:
-                print(chosen.why)
+            if not quiet:
+                print(*said, sep="\n", end="\n" if said else "")
             trainer.train(resume_from_checkpoint=last)
     finally:
         if scratch:
@@ -244,30 +244,6 @@ def _sort_arguments(arguments):
     )
 
 
-def _tricks(without):
-    """The names to leave off, as a set."""
-    names = {without} if isinstance(without, str) else set(without)
-    if unknown := sorted(names - set(TRICKS)):
-        raise SettingError(
-            f"without={unknown[0]!r} names nothing that fit does; choose of {', '.join(TRICKS)}."
-        )
-    return names
-
-
-def _forward_for(model, extra, without):
-    """Causal models score labelled positions only, unless the caller wants logits for metrics."""
-    from contextlib import nullcontext
-
-    if (
-        model.task == "causal-lm"
-        and "compute_metrics" not in extra
-        and "label_logits" not in without
-        and losses.scores_labels_only(model.net)
-    ):
-        return losses.label_only_head(model.net)
-    return nullcontext()
-
-
 def _trainer(model, settings, rows, held, extra, keep, quiet, plan, decay, without):
     if "compute_metrics" in extra:
         settings["prediction_loss_only"] = False
@@ -294,10 +270,6 @@ def _trainer(model, settings, rows, held, extra, keep, quiet, plan, decay, witho
     trainer.kit_order = "similar_length" not in without
     # Other models ignore the count of labels, and Trainer would scale their loss for it.
     trainer.model_accepts_loss_kwargs = model.task == "causal-lm"
-    net = losses.inner(model.net)
-    if hasattr(net, "set_attn_implementation"):
-        kernel = "sdpa" if "plain_attention" in without else plan.attention
-        net.set_attn_implementation(attention.best(net.config, kernel))
     return trainer
 
 
@@ -327,6 +299,10 @@ class KitTrainer(transformers.Trainer):
         if getattr(dataset, "families", None) is not None:
             return SameChoices(dataset.families, size, self.args.seed)
         return SimilarLength(dataset.lengths, size, self.args.seed)
+
+    def floating_point_ops(self, inputs):
+        """None are counted: nobody reads them, and each count walks through all parameters."""
+        return 0
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if self.kit_task == "choice":

@@ -7,6 +7,7 @@ import tiny
 import torch
 
 from ftkit import hardware as hw
+from ftkit import measuring
 from ftkit.errors import SettingError
 
 GIB = 1024**3
@@ -123,7 +124,7 @@ def test_estimate_is_near_the_measured_peak_on_this_cpu():
 
     weights = sum(p.numel() for p in net.parameters()) * 4
     before = psutil.Process().memory_info().rss - weights
-    with hw.measured() as used:
+    with measuring.measured() as used:
         for _ in range(3):
             net(input_ids=ids, labels=ids).loss.backward()
             optimizer.step()
@@ -145,7 +146,7 @@ def test_this_machine_is_described_and_measured():
     machine = hw.this_machine()
     assert machine.device in ("cuda", "mps", "cpu")
     assert machine.memory > GIB / 2
-    assert hw.matrix_peak(size=256, repeats=2) > 1e8
+    assert measuring.matrix_peak(size=256, repeats=2) > 1e8
 
 
 @pytest.mark.gpu

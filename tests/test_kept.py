@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit import cache, kept
+from ftkit import batching, cache, kept
 from ftkit.errors import SettingError
 
 
@@ -173,3 +173,20 @@ def test_two_processes_may_write_at_once():
     store = kept.Store("test", "abc")
     assert len(store) == 50 and store.get("31")[0] == 49
     assert not [path for path in files() if path.suffix != ".safetensors"]
+
+
+def test_a_large_data_set_is_tokenized_once(monkeypatch):
+    model, data = tiny.encoder(), tiny.reviews(12)["train"]
+    monkeypatch.setattr(batching, "MANY", 5)
+    monkeypatch.setattr(kept, "LONG", 0.0)
+    first = batching.encode(data, model)
+    assert len(files()) == 1
+    calls = []
+    slow = batching._ENCODERS["classification"]
+    monkeypatch.setitem(batching._ENCODERS, "classification",
+                        lambda *a: calls.append(a) or slow(*a))
+    again = batching.encode(data, model)
+    assert not calls and again.rows == first.rows and (again.lengths == first.lengths).all()
+    batching.encode(data, model, max_length=4)
+    batching.encode(data.select(range(6, 12)), model)
+    assert len(calls) == 2, "another length, or other texts, are another thing"

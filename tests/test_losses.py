@@ -103,3 +103,24 @@ def test_texts_in_parts_have_the_gradients_of_texts_in_one(monkeypatch):
     for one, two, three in zip(*found, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(one, three, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_logits_in_portions_give_the_same_loss_and_gradients(kind, monkeypatch):
+    """Without this, a long batch could learn something else than a short one, or not fit."""
+    ids = torch.randint(5, 100, (3, 20), generator=torch.Generator().manual_seed(0))
+    labels = torch.where(ids > 30, ids, losses.IGNORED)
+    found, most = [], []
+    for limit in (1 << 27, 7 * 128):
+        monkeypatch.setattr(losses, "LOGITS", limit)
+        net, sizes = tiny.decoder(kind).net, []
+        count = lambda _, __, out, sizes=sizes: sizes.append(len(out))  # noqa: E731
+        losses.head(net).register_forward_hook(count)
+        with losses.label_only_head(net):
+            loss = net(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in net.parameters())])
+        most.append(max(sizes))
+    assert most[0] == (labels[:, 1:] != losses.IGNORED).sum() > most[1]
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,111 @@
+"""What is measured while something runs: seconds, memory, energy, and the machine's own peak."""
+
+import ctypes
+import gc
+import threading
+import time
+from contextlib import contextmanager
+from functools import cache
+from types import SimpleNamespace
+
+from ftkit.hardware import this_machine
+
+
+def matrix_peak(dtype="float32", size=2048, repeats=5):
+    """Measure the best rate of a square matrix product, in floating-point operations per second."""
+    import torch
+
+    device = this_machine().device
+    formats = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    a = torch.randn(size, size, device=device).to(formats[dtype])
+    best = float("inf")
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        a @ a
+        if device != "cpu":
+            getattr(torch, device).synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+@cache
+def rough_peak(dtype="float32"):
+    """matrix_peak in a few hundredths of a second, measured once a process: for estimates."""
+    return matrix_peak(dtype, size=1024, repeats=2)
+
+
+@contextmanager
+def measured():
+    """Measure a block of code: yields a namespace that gets seconds, memory and energy.
+
+    peak_memory: bytes of this process (on CUDA, of the device). added_memory: the part of it that
+    the block itself needed. energy: joules of the processor package where the system lets it be
+    read, else None.
+    """
+    import psutil
+    import torch
+
+    found = SimpleNamespace(seconds=0.0, peak_memory=0, added_memory=0, energy=None)
+    cuda = this_machine().device == "cuda"
+    process, done = psutil.Process(), threading.Event()
+
+    def watch():
+        while True:
+            found.peak_memory = max(found.peak_memory, process.memory_info().rss)
+            if done.wait(0.02):
+                return
+
+    _collect()
+    before = torch.cuda.memory_allocated() if cuda else process.memory_info().rss - _unused()
+    watcher = threading.Thread(target=watch, daemon=True)
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        watcher.start()
+    joules, start = _joules(), time.perf_counter()
+    try:
+        yield found
+    finally:
+        found.seconds = time.perf_counter() - start
+        done.set()
+        if cuda:
+            found.peak_memory = torch.cuda.max_memory_allocated()
+        else:
+            watcher.join()
+        found.added_memory = max(0, found.peak_memory - before)
+        if joules is not None and (after := _joules()) is not None and after >= joules:
+            found.energy = after - joules
+
+
+def _collect():
+    """Collect what earlier work left behind, so that no one else's memory is counted."""
+    gc.collect()
+    if not gc.get_freeze_count():
+        # The libraries' own objects stay to the end: looking through them at every collection
+        # took longer than some trainings.
+        gc.freeze()
+
+
+def _unused():
+    """Bytes that this process freed and its C library still holds; 0 where it does not say.
+
+    They are there for whatever comes next, so they count as that one's. Returning them to the
+    system instead made the next training fetch every page anew, a tenth of its time.
+    """
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    found = type("mallinfo2", (ctypes.Structure,),
+                 {"_fields_": [(name, ctypes.c_size_t) for name in names]})
+    try:
+        ask = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, OSError, TypeError):
+        return 0  # only glibc, the C library of most Linux systems, can be asked
+    ask.restype = found
+    return ask().fordblks
+
+
+def _joules():
+    try:
+        with open("/sys/class/powercap/intel-rapl:0/energy_uj") as counter:
+            return int(counter.read()) / 1e6
+    except (OSError, ValueError):
+        return None

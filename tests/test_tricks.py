@@ -1,0 +1,114 @@
+"""Without these, a training on a card, or a long one, could learn something else than it says."""
+
+import pytest
+import tiny
+import torch
+import transformers
+from datasets import Dataset
+
+import ftkit as ft
+from ftkit import compiling, hardware, layers, tricks
+from ftkit.batching import encode
+from ftkit.hardware import Choice, Machine
+
+CARD = Machine("cuda", "a card", 24 << 30, capability=(8, 0), flash=True)
+
+
+def texts():
+    return Dataset.from_dict({"text": ["the film was good", "bad plot and very dull music",
+                                       "a cat", "the dog is not so terrible"]})
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa", "grouped"])
+def test_texts_packed_into_one_row_do_not_see_each_other(kernel):
+    model = tiny.decoder()
+    rows = encode(texts(), model)
+    batch = transformers.DataCollatorWithFlattening()(list(rows))
+    assert batch["input_ids"].shape == (1, rows.lengths.sum()) and "attention_mask" not in batch
+    model.net.set_attn_implementation(kernel)
+    with torch.no_grad():
+        packed = model.net(input_ids=batch["input_ids"], position_ids=batch["position_ids"],
+                           use_cache=False).logits[0]
+        alone = [model.net(input_ids=torch.tensor([row["input_ids"]])).logits[0] for row in rows]
+    torch.testing.assert_close(packed, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_training_on_packed_rows_learns_the_same(monkeypatch):
+    settings = dict(epochs=2, batch_size=2, learning_rate=1e-2, quiet=True)
+    plain = ft.fit(tiny.decoder(), texts(), **settings).model
+    used = []
+
+    def kernel(net, name):
+        used.append(name)
+        original(net, "sdpa" if name == "flash_attention_2" else name)  # there is no card here
+
+    original = transformers.LlamaForCausalLM.set_attn_implementation
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "set_attn_implementation", kernel)
+    monkeypatch.setattr(tricks.hardware, "choose_packing", lambda *_: Choice(True, "packing"))
+    packed = ft.fit(tiny.decoder(), texts(), **settings).model
+    assert used == ["flash_attention_2", "sdpa"], "what it was before is there again"
+    # A text's first token has no prediction: in a packed row it is not counted as labelled.
+    assert ft.evaluate(packed, texts())["loss"].value == pytest.approx(
+        ft.evaluate(plain, texts())["loss"].value, rel=0.02)
+
+
+def test_packing_is_for_decoders_on_a_card_that_keeps_texts_apart():
+    assert hardware.choose_packing(CARD, "causal-lm").value
+    assert not hardware.choose_packing(CARD, "classification").value
+    assert not hardware.choose_packing(Machine("cpu", "a laptop", 8 << 30), "causal-lm").value
+    old = Machine("cuda", "an old card", 8 << 30, capability=(7, 0), flash=True)
+    assert "FlashAttention" in hardware.choose_packing(old, "causal-lm").why
+
+
+def test_compiling_is_chosen_where_a_training_is_long_enough():
+    laptop = Machine("cpu", "a laptop", 8 << 30)
+    short, long = (hardware.choose_compile(laptop, seconds) for seconds in (60, 36_000))
+    assert not short.value and long.value
+    assert "60 s of training" in short.why and "36,000 s" in long.why
+    assert hardware.choose_compile(CARD, 1_000).value
+    assert not hardware.choose_compile(Machine("mps", "Apple GPU", 8 << 30), 36_000).value
+
+
+def test_compiled_blocks_learn_the_same_and_are_plain_again_after(monkeypatch, capsys):
+    settings = dict(epochs=2, batch_size=2, learning_rate=1e-2)
+    plain = ft.fit(tiny.decoder(), texts(), quiet=True, **settings).model
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")  # without a C++ compiler
+    monkeypatch.setattr(compiling, "choose", lambda *_: (Choice(True, "compiled"), 36_000))
+    compiled = ft.fit(tiny.decoder(), texts(), **settings).model
+    assert "compiled" in capsys.readouterr().out
+    for (name, one), two in zip(plain.net.state_dict().items(),
+                                compiled.net.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5, msg=name)
+    assert all(block._compiled_call_impl is None for block in layers.blocks(compiled.net))
+
+
+def test_a_long_training_says_why_it_does_not_compile(monkeypatch, capsys):
+    monkeypatch.setattr(compiling, "rough_peak", lambda dtype: 1e4)  # a very slow machine
+    monkeypatch.setattr(hardware, "COMPILING", {"cpu": (1e9, 0.03)})
+    monkeypatch.setattr(compiling.shutil, "which", lambda name: name)
+    ft.fit(tiny.decoder(), texts(), epochs=1)
+    assert "no torch.compile: of about" in capsys.readouterr().out
+
+
+class Doubled(ft.Full):
+    """All weights, and twice the loss of the task."""
+
+    def loss(self, net, inputs, outputs, loss):
+        assert net.training
+        return 2 * loss
+
+
+@pytest.mark.parametrize("make", [tiny.decoder, tiny.encoder])
+def test_a_method_may_change_the_loss_of_training_alone(make):
+    model = make()
+    data = tiny.reviews(8)
+    if model.task == "causal-lm":
+        data = data.map(lambda row: {"text": row["text"]}, remove_columns="label")
+    settings = dict(epochs=1, batch_size=4, learning_rate=0.0, quiet=True, logging_steps=1,
+                    gradient_accumulation_steps=2)
+    found = [ft.fit(model, data, method=method, **settings).history for method in
+             (ft.Full(), Doubled())]
+    losses = [history["loss"].dropna() for history in found]
+    assert losses[1].to_numpy() == pytest.approx(2 * losses[0].to_numpy(), rel=1e-3)
+    held = [history["eval_loss"].dropna() for history in found if "eval_loss" in history]
+    assert all(list(h) == list(held[0]) for h in held)
