@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from statistics import median
 
+import growth
 from prepare import WORKS, prepare
 from worker import PREFIX
 
@@ -87,13 +88,18 @@ class Contender:
         module, _, function = name.partition(".")
         function, *option = function.split(":")
         self.log = open(folder / f"{name}.log", "w")
+        worker = self.command(module, folder, threads, HERE / "worker.py", module, function,
+                              str(folder), *option)
+        self.process = subprocess.Popen(**worker, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=self.log, text=True)
+
+    @staticmethod
+    def command(module, folder, threads, script, *arguments):
+        """How a script is started with the packages of a module: arguments and environment."""
         environment = os.environ | {
             "OMP_NUM_THREADS": str(threads), "FTKIT_KEPT_GB": "0", "FTKIT_PLAIN": "1",
             "FTKIT_RUNS": str(folder / "runs"), "CUDA_VISIBLE_DEVICES": ""}
-        self.process = subprocess.Popen(
-            [str(PYTHON[module]), str(HERE / "worker.py"), module, function, str(folder), *option],
-            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log,
-            text=True)
+        return {"args": [str(PYTHON[module]), str(script), *arguments], "env": environment}
 
     def run(self, seed):
         """Returns the result of one run, a dict; it has the key "error" when that failed."""
@@ -173,6 +179,18 @@ def _agrees(kit, peer):
     return low - (high - low) <= median(kit["losses"]) <= high + (high - low)
 
 
+def run_growth(rounds, threads, folder):
+    """How the kit's time grows, measured in a process of its own. Returns what growth.py says."""
+    print("\ngrowth: length of texts, amount of data, processes", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    worker = Contender.command("kit", folder, threads, HERE / "growth.py", str(rounds))
+    done = subprocess.run(**worker, capture_output=True, text=True)
+    for line in done.stdout.splitlines():
+        if line.startswith(PREFIX):
+            return json.loads(line.removeprefix(PREFIX))
+    sys.exit(f"growth failed:\n{done.stderr[-2000:]}")
+
+
 def versions():
     """The versions of the packages that matter, in the kit's environment and in the peers'."""
     code = ("import json, sys, importlib.metadata as m\n"
@@ -236,6 +254,8 @@ def tables(results):
                          "billion operations a second that large matrices reached in the "
                          "same process."]
     full += ["", "Each part left off by itself:", "", *_rows(tricks)] if tricks else []
+    if "growth" in results:
+        full += ["", growth.sentences(results["growth"]), "", "![Growth](growth.png)"]
     return {"README.md": "\n".join(short), "docs/speed.md": "\n".join(full)}
 
 
@@ -250,6 +270,8 @@ def write(results, out):
     text = json.dumps(results, indent=1) + "\n"
     (out / "results.json").write_text(text)
     if out == HERE:
+        if "growth" in results:
+            growth.plot(results["growth"], ROOT / "docs" / "growth.png")
         for name, table in tables(results).items():
             document = ROOT / name
             document.write_text(rewritten(document.read_text(), table))
@@ -258,13 +280,13 @@ def write(results, out):
 def main():
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__.split("\n")[0])
     parser.add_argument("works", nargs="*", metavar="WORK",
-                        help=f"of {', '.join(TABLE)}; all by default")
+                        help=f"of {', '.join([*TABLE, 'growth'])}; all by default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args()
-    if wrong := [name for name in options.works if name not in WORKS]:
-        parser.error(f"{wrong[0]!r} is no work; choose of {', '.join(TABLE)}")
+    if wrong := [name for name in options.works if name not in [*WORKS, "growth"]]:
+        parser.error(f"{wrong[0]!r} is no work; choose of {', '.join([*TABLE, 'growth'])}")
     if missing := [path for path in PYTHON.values() if not path.exists()]:
         parser.error(f"{missing[0]} is missing; `make bench` makes the peers' environments")
     from ftkit.hardware import this_machine
@@ -275,9 +297,14 @@ def main():
                            "memory": machine.memory}, "versions": versions(), "works": {}}
     file = options.out / "results.json"
     if options.works and file.exists():  # the others stay as they were measured
-        results["works"] = json.loads(file.read_text())["works"]
-    for name in options.works or TABLE:
+        earlier = json.loads(file.read_text())
+        results |= {name: earlier[name] for name in ("works", "growth") if name in earlier}
+    for name in options.works or [*TABLE, "growth"]:
         folder = ROOT / "build" / "bench" / name
+        if name == "growth":
+            results["growth"] = run_growth(options.rounds, options.threads, folder)
+            write(results, options.out)
+            continue
         results["works"][name] = judge(name, run_work(name, options.rounds, options.threads,
                                                       folder))
         results["works"] = {k: results["works"][k] for k in TABLE if k in results["works"]}

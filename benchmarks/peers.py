@@ -38,13 +38,12 @@ def _train(folder, seed, prepared=lambda net, work: net, options=None, **more):
     transformers.set_seed(seed)
     net = prepared(network(work, **options or {}), work)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = transformers.Trainer(
-            net, transformers.TrainingArguments(**_settings(work, seed, scratch, **more)),
-            train_dataset=Rows(work["train"]),
-            data_collator=lambda rows: padded(rows, work["pad"]),
-        )
-        with timed() as found:
-            trainer.train()
+        with timed() as found:  # from the loaded network on, as the kit's
+            transformers.Trainer(
+                net, transformers.TrainingArguments(**_settings(work, seed, scratch, **more)),
+                train_dataset=Rows(work["train"]),
+                data_collator=lambda rows: padded(rows, work["pad"]),
+            ).train()
     return result(work, found, net)
 
 
@@ -116,10 +115,10 @@ def _sft(folder, seed, peft_config=None, options=None, **more):
     with tempfile.TemporaryDirectory() as scratch:
         settings = _settings(work, seed, scratch, **more)
         del settings["remove_unused_columns"], settings["label_names"]
-        trainer = trl.SFTTrainer(
-            net, trl.SFTConfig(**settings), train_dataset=Dataset.from_list(work["train"]),
-            processing_class=tokenizer(work), peft_config=peft_config)
+        data, words = Dataset.from_list(work["train"]), tokenizer(work)
         with timed() as found:
+            trainer = trl.SFTTrainer(net, trl.SFTConfig(**settings), train_dataset=data,
+                                     processing_class=words, peft_config=peft_config)
             trainer.train()
     return result(work, found, trainer.model)
 

@@ -14,16 +14,16 @@ DECODER, ENCODER = "smollm2-135m-instruct", "minilm-l6"
 PAIRS = {"data": "phenotype-definitions", "options": {"form": "choice"}, "model": DECODER,
          "kind": "causal", "train": 32, "test": 24, "batch": 8, "epochs": 1}
 REVIEWS = {"data": "rotten-tomatoes", "options": {}, "model": ENCODER, "kind": "classes",
-           "test": 300, "batch": 16}
+           "test": 200, "batch": 16}
 SCORE = {"data": "boolq", "options": {}, "model": DECODER, "kind": "causal",
-         "shots": 8, "questions": 150, "answers": [" yes", " no"]}
+         "shots": 8, "questions": 120, "answers": [" yes", " no"]}
 WORKS = {
     "full": PAIRS | {"rate": 1e-4},
     "lora": PAIRS | {"rate": 1e-3, "rank": 8, "alpha": 16, "targets": ["q_proj", "v_proj"]},
     "classify": REVIEWS | {"train": 320, "epochs": 3, "rate": 1e-4},
     "top": REVIEWS | {"train": 320, "epochs": 5, "rate": 3e-4, "depth": 1},
     "head": REVIEWS | {"train": 320, "epochs": 10, "rate": 3e-3, "depth": 0},
-    "sweep": REVIEWS | {"train": 160, "test": 160, "epochs": 2, "trials": 20},
+    "sweep": REVIEWS | {"train": 128, "test": 128, "epochs": 2, "trials": 20},
     "tricks-decoder": PAIRS | {"rate": 1e-4},
     "tricks-encoder": REVIEWS | {"train": 160, "epochs": 1, "rate": 1e-4},
     "tricks-frozen": REVIEWS | {"train": 160, "epochs": 6, "rate": 3e-3, "depth": 0},

@@ -67,3 +67,16 @@ def test_an_unknown_work_is_refused(bench, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         bench.main()
     assert "'fullest' is no work; choose of full, lora" in capsys.readouterr().err
+
+
+def test_growth_is_told_and_drawn_beside_the_ideal(bench, tmp_path):
+    found = {"lengths": {str(n): 10 + n / 100 for n in bench.growth.LENGTHS},
+             "amounts": {str(n): n / 40 for n in bench.growth.REVIEWS},
+             "shared": {"1": 6.0, "2": 4.0}}
+    said = bench.growth.sentences(found)
+    assert "8 times the reviews take 8.00 times" in said and "1.50 times as fast" in said
+    bench.growth.plot(found, tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").stat().st_size > 5_000
+    results = {"machine": {"name": "m", "cores": 2}, "versions": {"lit": {}, "peers": {}},
+               "rounds": 3, "date": "d", "works": {}, "growth": found}
+    assert said in bench.tables(results)["docs/speed.md"]
