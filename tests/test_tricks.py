@@ -112,3 +112,13 @@ def test_a_method_may_change_the_loss_of_training_alone(make):
     assert losses[1].to_numpy() == pytest.approx(2 * losses[0].to_numpy(), rel=1e-3)
     held = [history["eval_loss"].dropna() for history in found if "eval_loss" in history]
     assert all(list(h) == list(held[0]) for h in held)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not hardware.this_machine().flash, reason="no card with FlashAttention here")
+def test_packing_on_a_card_learns_what_padding_does():
+    settings = dict(epochs=2, batch_size=2, learning_rate=1e-3, quiet=True)
+    found = [ft.fit(tiny.decoder(), texts(), without=off, **settings).model
+             for off in ((), "packing")]
+    packed, padded = (ft.evaluate(model, texts())["loss"].value for model in found)
+    assert packed == pytest.approx(padded, rel=0.05)
