@@ -21,6 +21,7 @@ _WHERE = {
         "PrefixTuning",
         "nearest_words",
     ],
+    "methods.search": ["rate_range", "Prune"],
     "prompting": ["few_shot", "apply_template"],
     "answering": ["score", "calibrate", "generate", "chat"],
     "training": ["fit", "Run"],
