@@ -13,6 +13,8 @@ _WHERE = {
     "data": ["load_data", "Data"],
     "methods": [
         "Adapter",
+        "EWC",
+        "fisher",
         "Full",
         "Freeze",
         "LoRA",
@@ -21,6 +23,7 @@ _WHERE = {
         "PrefixTuning",
         "nearest_words",
     ],
+    "methods.ewc": ["Memory"],
     "prompting": ["few_shot", "apply_template"],
     "answering": ["score", "calibrate", "generate", "chat"],
     "training": ["fit", "Run"],
