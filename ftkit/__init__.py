@@ -13,6 +13,8 @@ _WHERE = {
     "data": ["load_data", "Data"],
     "methods": [
         "Adapter",
+        "EWC",
+        "fisher",
         "Full",
         "Freeze",
         "LoRA",
@@ -22,6 +24,7 @@ _WHERE = {
         "nearest_words",
     ],
     "methods.search": ["rate_range", "Prune"],
+    "methods.ewc": ["Memory"],
     "prompting": ["few_shot", "apply_template"],
     "answering": ["score", "calibrate", "generate", "chat"],
     "training": ["fit", "Run"],

@@ -1,6 +1,7 @@
 """One short file per method: what becomes trainable, or what the loss adds."""
 
 from ftkit.methods.adapter import Adapter
+from ftkit.methods.ewc import EWC, fisher
 from ftkit.methods.freeze import Freeze
 from ftkit.methods.full import Full
 from ftkit.methods.lora import LoRA, merge
@@ -8,11 +9,13 @@ from ftkit.methods.prompt import PrefixTuning, PromptTuning, nearest_words
 
 __all__ = [
     "Adapter",
+    "EWC",
     "Freeze",
     "Full",
     "LoRA",
     "PrefixTuning",
     "PromptTuning",
+    "fisher",
     "merge",
     "nearest_words",
 ]
