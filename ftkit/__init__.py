@@ -23,7 +23,7 @@ _WHERE = {
         "PrefixTuning",
         "nearest_words",
     ],
-    "methods.search": ["rate_range", "Prune"],
+    "search": ["rate_range", "Prune"],
     "methods.ewc": ["Memory"],
     "prompting": ["few_shot", "apply_template"],
     "answering": ["score", "calibrate", "generate", "chat"],
