@@ -174,13 +174,17 @@ def fit(
             else None
         )
         plain = not passed.get("torch_compile")
+        noisy = passed.get("neftune_noise_alpha")  # other embeddings for a text each time
         with (
             hardware.measured() as used,
             _forward_for(tuned, extra, without),
             quick_dropout(plain and "quick_dropout" not in without),
             cache.trunk(
                 tuned.net,
-                wanted=plain and cache.suits(tuned.task) and "trunk_cache" not in without,
+                wanted=plain
+                and not noisy
+                and cache.suits(tuned.task)
+                and "trunk_cache" not in without,
                 training=True,
             ) as chosen,
         ):

@@ -19,6 +19,7 @@ METHODS = {
     "LoRA": ("09_lora", "test_lora.py"),
     "PromptTuning": ("10_prompt_and_prefix", "test_prompt.py"),
     "PrefixTuning": ("10_prompt_and_prefix", "test_prompt.py"),
+    "Mixup": ("15_regularization", "test_mixup.py"),
 }
 
 

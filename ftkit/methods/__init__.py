@@ -4,6 +4,7 @@ from ftkit.methods.adapter import Adapter
 from ftkit.methods.freeze import Freeze
 from ftkit.methods.full import Full
 from ftkit.methods.lora import LoRA, merge
+from ftkit.methods.mixup import Mixup
 from ftkit.methods.prompt import PrefixTuning, PromptTuning, nearest_words
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Freeze",
     "Full",
     "LoRA",
+    "Mixup",
     "PrefixTuning",
     "PromptTuning",
     "merge",
