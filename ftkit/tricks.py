@@ -61,7 +61,8 @@ def applied(model, trainer, plan, *, tokens, without, own_batches=False, whole_l
             and losses.scores_labels_only(model.net)
         ):
             stack.enter_context(losses.label_only_head(model.net))
-        wanted = plain and cache.suits(model.task) and "trunk_cache" not in without
+        noisy = trainer.args.neftune_noise_alpha  # other embeddings for a text each time
+        wanted = plain and not noisy and cache.suits(model.task) and "trunk_cache" not in without
         trunk = stack.enter_context(cache.trunk(model.net, wanted=wanted, training=True))
         if trunk.why:
             said.append(trunk.why)

@@ -5,6 +5,7 @@ from ftkit.methods.ewc import EWC, fisher
 from ftkit.methods.freeze import Freeze
 from ftkit.methods.full import Full
 from ftkit.methods.lora import LoRA, merge
+from ftkit.methods.mixup import Mixup
 from ftkit.methods.prompt import PrefixTuning, PromptTuning, nearest_words
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Freeze",
     "Full",
     "LoRA",
+    "Mixup",
     "PrefixTuning",
     "PromptTuning",
     "fisher",

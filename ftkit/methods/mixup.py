@@ -1,0 +1,75 @@
+"""Mixup: learn from points between two examples, with the answers mixed in the same shares.
+
+Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization"; between the vectors of two
+sentences, Guo et al. 2019, "Augmenting Data with Mixup for Sentence Classification".
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ftkit.errors import SettingError
+from ftkit.methods.full import Full
+
+
+def mixed_loss(logits, labels, share, order, loss=torch.nn.functional.cross_entropy):
+    """The loss at points between the examples of a batch and the same in another order.
+
+    logits: shape (batch, classes). share: of the example itself, from 0 to 1; the rest is that of
+    its partner, order[i]. The head is linear, so that mixing its outputs is the same as mixing the
+    sentence vectors that it reads.
+    """
+    mixed = share * logits + (1 - share) * logits[order]
+    return share * loss(mixed, labels) + (1 - share) * loss(mixed, labels[order])
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Train on points between two examples' sentence vectors, labels mixed alike.
+
+    method: what is trained, as in `fit`; all weights by default. alpha: the shares are drawn from
+    Beta(alpha, alpha); small ones leave most examples nearly alone, 1 draws all shares alike.
+    For classification and regression.
+    """
+
+    method: object = field(default_factory=Full)
+    alpha: float = 0.4
+
+    lesson = "15_regularization"
+    when = "few labels, and probabilities that should not be too sure"
+    example = {}  # settings in the table of methods
+    tasks = ("classification", "regression")
+
+    @property
+    def decay(self):
+        return getattr(self.method, "decay", 1.0)
+
+    @property
+    def learning_rate(self):
+        return getattr(self.method, "learning_rate", 1e-4)
+
+    def apply(self, model):
+        """What `method` makes trainable. Returns the model; SettingError for another task."""
+        if model.task not in self.tasks:
+            raise SettingError(
+                f"Mixup mixes the labels of whole texts and {model.name} is loaded for "
+                f"{model.task!r}; use it with {' or '.join(self.tasks)}."
+            )
+        if not self.alpha > 0 or hasattr(self.method, "loss"):
+            raise SettingError(
+                f"{self!r}: alpha must be above 0, and method one that leaves the loss as it is."
+            )
+        return self.method.apply(model)
+
+    def loss(self, net, inputs, outputs, loss):
+        """The mixed loss in place of the task's own; one share for the batch, as in the paper."""
+        if "labels" not in inputs:
+            raise SettingError("Mixup softens the labels itself; leave label_smoothing_factor out.")
+        logits, labels = outputs["logits"], inputs["labels"]
+        share = float(np.random.beta(self.alpha, self.alpha))
+        order = torch.randperm(len(labels), device=logits.device)
+        if logits.shape[-1] == 1:
+            mean_square = torch.nn.functional.mse_loss
+            return mixed_loss(logits.squeeze(-1), labels, share, order, mean_square)
+        return mixed_loss(logits, labels, share, order)
