@@ -295,7 +295,9 @@ class KitTrainer(transformers.Trainer):
         chosen = self.args.train_sampling_strategy not in (None, "random")
         if chosen or not self.kit_order or not hasattr(dataset, "lengths"):
             return super()._get_train_sampler(train_dataset)
+        # An update's texts over all processes are of one length: none waits for a longer batch.
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        size *= self.args.world_size
         if getattr(dataset, "families", None) is not None:
             return SameChoices(dataset.families, size, self.args.seed)
         return SimilarLength(dataset.lengths, size, self.args.seed)
