@@ -19,6 +19,7 @@ METHODS = {
     "LoRA": ("09_lora", "test_lora.py"),
     "PromptTuning": ("10_prompt_and_prefix", "test_prompt.py"),
     "PrefixTuning": ("10_prompt_and_prefix", "test_prompt.py"),
+    "MultiTask": ("11_multi_task", "test_multi_task.py"),
 }
 
 

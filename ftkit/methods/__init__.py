@@ -4,6 +4,13 @@ from ftkit.methods.adapter import Adapter
 from ftkit.methods.freeze import Freeze
 from ftkit.methods.full import Full
 from ftkit.methods.lora import LoRA, merge
+from ftkit.methods.multi_task import (
+    MultiTask,
+    begin_alike,
+    joint_labels,
+    mixture,
+    single_task,
+)
 from ftkit.methods.prompt import PrefixTuning, PromptTuning, nearest_words
 
 __all__ = [
@@ -11,8 +18,13 @@ __all__ = [
     "Freeze",
     "Full",
     "LoRA",
+    "MultiTask",
     "PrefixTuning",
     "PromptTuning",
+    "begin_alike",
+    "joint_labels",
     "merge",
+    "mixture",
     "nearest_words",
+    "single_task",
 ]
