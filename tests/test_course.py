@@ -21,6 +21,7 @@ METHODS = {
     "PrefixTuning": ("10_prompt_and_prefix", "test_prompt.py"),
     "EWC": ("12_continual", "test_ewc.py"),
     "Mixup": ("15_regularization", "test_mixup.py"),
+    "MultiTask": ("11_multi_task", "test_multi_task.py"),
 }
 
 

@@ -6,6 +6,13 @@ from ftkit.methods.freeze import Freeze
 from ftkit.methods.full import Full
 from ftkit.methods.lora import LoRA, merge
 from ftkit.methods.mixup import Mixup
+from ftkit.methods.multi_task import (
+    MultiTask,
+    begin_alike,
+    joint_labels,
+    mixture,
+    single_task,
+)
 from ftkit.methods.prompt import PrefixTuning, PromptTuning, nearest_words
 
 __all__ = [
@@ -15,9 +22,14 @@ __all__ = [
     "Full",
     "LoRA",
     "Mixup",
+    "MultiTask",
     "PrefixTuning",
     "PromptTuning",
+    "begin_alike",
     "fisher",
+    "joint_labels",
     "merge",
+    "mixture",
     "nearest_words",
+    "single_task",
 ]
