@@ -13,6 +13,7 @@ _WHERE = {
     "data": ["load_data", "Data"],
     "methods": [
         "Adapter",
+        "Distill",
         "EWC",
         "fisher",
         "Full",
@@ -24,6 +25,7 @@ _WHERE = {
         "nearest_words",
     ],
     "methods.ewc": ["Memory"],
+    "students": ["shrink"],
     "prompting": ["few_shot", "apply_template"],
     "answering": ["score", "calibrate", "generate", "chat"],
     "training": ["fit", "Run"],

@@ -20,6 +20,7 @@ METHODS = {
     "PromptTuning": ("10_prompt_and_prefix", "test_prompt.py"),
     "PrefixTuning": ("10_prompt_and_prefix", "test_prompt.py"),
     "EWC": ("12_continual", "test_ewc.py"),
+    "Distill": ("13_distillation", "test_distill.py"),
 }
 
 
