@@ -13,6 +13,7 @@ _WHERE = {
     "data": ["load_data", "Data"],
     "methods": [
         "Adapter",
+        "Distill",
         "EWC",
         "fisher",
         "Full",
@@ -31,6 +32,7 @@ _WHERE = {
     ],
     "search": ["rate_range", "Prune"],
     "methods.ewc": ["Memory"],
+    "students": ["shrink"],
     "prompting": ["few_shot", "apply_template"],
     "answering": ["score", "calibrate", "generate", "chat"],
     "training": ["fit", "Run"],

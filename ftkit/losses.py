@@ -104,15 +104,18 @@ def label_only_head(net):
         if prompt and _checkpointed(net):
             return _without_cache(net, original, labels, num_items_in_batch, **kwargs)
         kwargs.pop("logits_to_keep", None)
+        lower = ()
         if prompt:
             hidden = after_prompt(net, kwargs["input_ids"], kwargs["attention_mask"])
         else:
-            hidden = model.base_model(*args, **{"use_cache": False, **kwargs})[0]
+            out = model.base_model(*args, **{"use_cache": False, **kwargs})
+            hidden, lower = out[0], (out.hidden_states or ())[:-1]
         losses, _ = token_losses(model, hidden, labels)
         count = len(losses) if num_items_in_batch is None else num_items_in_batch
         # Without any label the sum is an empty one: zero, and still connected to the weights.
         loss = (losses.sum() + 0 * hidden.sum()) / max(count, 1)
-        return CausalLMOutput(loss=loss)
+        # A method with a loss of its own finds here what it can apply the head to.
+        return CausalLMOutput(loss=loss, hidden_states=(*lower, hidden))
 
     before = vars(model).get("forward")
     model.forward = forward

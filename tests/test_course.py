@@ -22,6 +22,7 @@ METHODS = {
     "EWC": ("12_continual", "test_ewc.py"),
     "Mixup": ("15_regularization", "test_mixup.py"),
     "MultiTask": ("11_multi_task", "test_multi_task.py"),
+    "Distill": ("13_distillation", "test_distill.py"),
 }
 
 

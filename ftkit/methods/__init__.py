@@ -1,6 +1,7 @@
 """One short file per method: what becomes trainable, or what the loss adds."""
 
 from ftkit.methods.adapter import Adapter
+from ftkit.methods.distill import Distill
 from ftkit.methods.ewc import EWC, fisher
 from ftkit.methods.freeze import Freeze
 from ftkit.methods.full import Full
@@ -17,6 +18,7 @@ from ftkit.methods.prompt import PrefixTuning, PromptTuning, nearest_words
 
 __all__ = [
     "Adapter",
+    "Distill",
     "EWC",
     "Freeze",
     "Full",

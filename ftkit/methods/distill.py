@@ -1,0 +1,143 @@
+"""Knowledge distillation: a small student learns what a large teacher would say.
+
+Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; Sun et al. 2019, "Patient
+Knowledge Distillation for BERT Model Compression".
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from ftkit import losses
+from ftkit import teacher as teachers
+from ftkit.errors import SettingError
+
+TASKS = ("classification", "tagging", "causal-lm", "seq2seq-lm")
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Train a student on the answers of a teacher, and on labels where wanted.
+
+    Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; with hidden, Sun et al.
+    2019, "Patient Knowledge Distillation for BERT Model Compression". teacher: a Model with the
+    student's task, labels and vocabulary. temperature: of both answers; above 1 it shows what the
+    teacher holds for the next most likely. soft: the share of the teacher's answers in the loss;
+    the rest is the labels', so 1 needs no right label. hidden: how much it weighs that the mean
+    vector of a text after each block of the student is that of the teacher at the same share of
+    its depth. top: of a vocabulary, how many of the teacher's likeliest words are kept. within: a
+    method that says which weights are trained, such as Freeze(top=2); by default all.
+
+    The teacher reads each text once, at the latest when training first meets it; `prepare` asks
+    about a whole data set, and keeps the answers in files for later runs.
+    """
+
+    teacher: object = None
+    temperature: float = 2.0
+    soft: float = 0.5
+    hidden: float = 0.0
+    top: int = 64
+    within: object = None
+    _asked: object = field(default=None, init=False, repr=False, compare=False)
+
+    lesson = "13_distillation"
+    when = "a small device or many requests, a good large model, texts without labels"
+    example = {}  # settings in the table of methods
+
+    def __post_init__(self):
+        if not self.temperature > 0 or not 0 <= self.soft <= 1 or not self.hidden >= 0:
+            raise SettingError(
+                f"Distill(temperature={self.temperature}, soft={self.soft}, hidden={self.hidden}): "
+                "choose a temperature above 0, soft from 0 to 1, and hidden 0 or more."
+            )
+        if self.teacher is not None:
+            object.__setattr__(self, "_asked", teachers.Teacher(self.teacher, self.top))
+
+    def apply(self, model):
+        """Make the student's weights trainable. Returns the model.
+
+        Raises SettingError when teacher and student differ in task, labels or vocabulary, or when
+        hidden states are to be matched and their widths differ.
+        """
+        if self.teacher is not None:
+            self._check(model)
+        if self.hidden:
+            losses.inner(model.net).config.output_hidden_states = True
+        if self.within:
+            return self.within.apply(model)
+        model.net.requires_grad_(True)
+        return model
+
+    def prepare(self, dataset, *, max_length=None, loss_on="response", batch_size=32):
+        """Ask the teacher about every row now, in batches of similar length, and keep the answers.
+
+        max_length, loss_on: the same as will be given to fit. Returns the data set; for
+        classification without a column `label`, with the teacher's answers as such.
+        """
+        said = self._asked.prepare(dataset, batch_size, max_length=max_length, loss_on=loss_on)
+        if self.teacher.task == "classification" and "label" not in dataset.column_names:
+            return type(dataset).from_dict(dataset[:] | {"label": said})
+        return dataset
+
+    def loss(self, net, inputs, outputs, loss):
+        """soft * T² * KL(teacher || student) + (1 - soft) * loss, and hidden * distance."""
+        if self.teacher is None:
+            raise SettingError("Distill needs somebody to learn from; give it a teacher=.")
+        logits, index, theirs = zip(*self._asked.about(inputs), strict=True)
+        said = teachers.labelled_logits(self.teacher.task, net, inputs, outputs).float()
+        if not len(said):  # no labelled token in the batch
+            return loss
+        wanted, index = torch.cat(logits).to(loss.device), torch.cat(index).to(loss.device)
+        soft = soft_loss(said, wanted, self.temperature, index)
+        mixed = (1 - self.soft) * loss + self.soft * soft
+        if not self.hidden:
+            return mixed
+        own = teachers.vectors_of(outputs.hidden_states, inputs["attention_mask"])
+        theirs = torch.stack(theirs).to(loss.device)  # (texts, blocks of the teacher, width)
+        depth, blocks = own.shape[1], theirs.shape[1]
+        same_share = [(i + 1) * blocks // depth - 1 for i in range(depth)]
+        return mixed + self.hidden * distance(own, theirs[:, same_share])
+
+    def _check(self, model):
+        teacher = self.teacher
+        if model.task not in TASKS or (self.hidden and model.task == "seq2seq-lm"):
+            raise SettingError(
+                f"Distill(hidden={self.hidden}) does not know task {model.task!r}; it knows "
+                f"{', '.join(TASKS)}, and hidden states for all but the last."
+            )
+        for what in ("task", "labels"):
+            one, two = getattr(teacher, what), getattr(model, what)
+            if one != two:
+                raise SettingError(
+                    f"the teacher's {what}, {one!r}, must be the student's: {two!r}."
+                )
+        if teacher.tokenizer.get_vocab() != model.tokenizer.get_vocab():
+            raise SettingError(
+                f"{teacher.name} and {model.name} have other vocabularies, and a teacher must read "
+                "what the student reads; make the student with ft.shrink(teacher, blocks)."
+            )
+        widths = [losses.inner(m.net).config.hidden_size for m in (teacher, model)]
+        if self.hidden and widths[0] != widths[1]:
+            raise SettingError(
+                f"hidden={self.hidden} compares vectors of {widths[0]} and {widths[1]} numbers; "
+                "use hidden=0, or a student of the teacher's width."
+            )
+
+
+def soft_loss(student, teacher, temperature, index=None):
+    """T² * KL(teacher || student) of logits (answers, classes) at a temperature, a mean.
+
+    index: which of the student's classes the teacher's logits are of; by default all, in order.
+    T² makes up for the gradients, which are that much smaller (Hinton et al. 2015, section 2.1).
+    """
+    said = (student / temperature).log_softmax(-1)
+    wanted = (teacher / temperature).log_softmax(-1)
+    if index is not None:
+        said = said.gather(-1, index)
+    return temperature**2 * (wanted.exp() * (wanted - said)).sum(-1).mean()
+
+
+def distance(one, two):
+    """The mean squared distance of vectors of length 1 (Sun et al. 2019, equation 7)."""
+    one, two = (torch.nn.functional.normalize(v.float(), dim=-1) for v in (one, two))
+    return (one - two).square().sum(-1).mean()

@@ -1,0 +1,182 @@
+"""A user who distils gets a student that learned what the teacher said, on any kind of model."""
+
+import datasets
+import pytest
+import tiny
+import torch
+from lessons import from_lesson
+
+import ftkit as ft
+from ftkit import teacher
+from ftkit.methods import distill
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FTKIT_HOME", str(tmp_path))
+
+
+def taught():
+    run = ft.fit(tiny.encoder(), tiny.reviews(), epochs=6, learning_rate=3e-3, batch_size=8,
+                 quiet=True)
+    assert ft.evaluate(run.model, tiny.reviews()["test"])["accuracy"].value > 0.9
+    return run.model
+
+
+def test_the_lessons_own_loss_is_the_packages():
+    by_hand = from_lesson("13", "soft_loss")
+    student, large = torch.randn(2, 6, 5)
+    for temperature in (0.5, 1.0, 4.0):
+        torch.testing.assert_close(by_hand(student, large, temperature),
+                                   distill.soft_loss(student, large, temperature))
+    assert by_hand(large, large, 2.0).abs() < 1e-6
+
+
+def test_the_lessons_own_hidden_loss_is_the_packages():
+    by_hand = from_lesson("13", "hidden_loss")
+    own, theirs = torch.randn(2, 3, 7, 4)
+    mask = torch.tensor([[1] * 7, [1] * 3 + [0] * 4, [1] * 5 + [0] * 2])
+    vectors = [teacher.vectors_of((None, h), mask) for h in (own, theirs)]
+    torch.testing.assert_close(by_hand(own, theirs, mask), distill.distance(*vectors))
+
+
+def test_a_student_learns_from_texts_without_labels():
+    large, texts = taught(), tiny.reviews()["train"].remove_columns("label")
+    method = ft.Distill(large, soft=1.0)
+    labelled = method.prepare(texts)
+    said = ft.evaluate(large, labelled)
+    assert said["accuracy"].value == 1  # the labels are the teacher's own answers
+    student = ft.shrink(tiny.encoder(), (0, 2))
+    run = ft.fit(student, labelled, method=method, epochs=12, learning_rate=1e-3, batch_size=4,
+                 quiet=True)
+    assert ft.evaluate(run.model, tiny.reviews()["test"])["accuracy"].value > 0.9
+    assert len(run.model.net.bert.encoder.layer) == 2 and "soft=1.0" in run.settings["method"]
+
+
+def count_readings(monkeypatch):
+    read = []
+    ask = teacher.Teacher._ask
+    monkeypatch.setattr(teacher.Teacher, "_ask", lambda self, inputs: (
+        read.append(len(inputs["input_ids"])), ask(self, inputs))[1])
+    return read
+
+
+def test_the_teacher_reads_each_text_once_and_later_runs_find_its_answers(monkeypatch):
+    read, large = count_readings(monkeypatch), taught()
+    data = tiny.reviews(12)["train"]
+    different = len(set(data["text"]))
+    method = ft.Distill(large, hidden=1.0)
+    method.prepare(data, batch_size=1)
+    assert sum(read) == different
+    for again in (method, ft.Distill(large, temperature=5.0)):
+        ft.fit(ft.shrink(tiny.encoder(), (0,)), data, method=again, epochs=2, quiet=True)
+    assert sum(read) == different
+    other = ft.Distill(tiny.encoder(), hidden=1.0)  # another teacher says other things
+    other.prepare(data, batch_size=1)
+    assert sum(read) == 2 * different
+
+
+PAIRS = datasets.Dataset.from_dict({"source": ["the cat", "a dog"] * 4,
+                                    "target": ["dog", "cat"] * 4})
+TEXTS = datasets.Dataset.from_dict({"text": ["the cat and the dog", "a warm film"] * 4})
+TAGGED = datasets.Dataset.from_dict({"tokens": [["the", "cat"]] * 8, "tags": [["O", "B-X"]] * 8})
+
+
+@pytest.mark.parametrize(("make", "data"), [
+    (tiny.decoder, TEXTS), (tiny.decoder, PAIRS), (lambda: tiny.decoder("gemma2"), TEXTS),
+    (lambda: tiny.decoder("gpt2"), TEXTS), (tiny.seq2seq, PAIRS),
+    (lambda: tiny.encoder("tagging", ("O", "B-X")), TAGGED),
+], ids=["decoder", "decoder-pairs", "gemma2", "gpt2", "seq2seq", "tagging"])
+def test_a_student_comes_to_say_what_its_teacher_says_word_by_word(make, data):
+    large = make()
+    with torch.no_grad():
+        for p in large.net.parameters():
+            p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    student = ft.shrink(make(), (0, 1))
+    first = ft.Distill(large, soft=1.0, temperature=1.0, top=1000)
+    before = ft.fit(student, data, method=first, epochs=1, learning_rate=1e-9, quiet=True)
+    after = ft.fit(student, data, method=first, epochs=20, learning_rate=3e-3, quiet=True)
+    losses = [run.history["loss"].dropna().iloc[-1] for run in (before, after)]
+    assert losses[1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("without", [(), ("label_logits",)])
+def test_the_loss_of_a_decoder_is_the_divergence_at_labelled_positions(without):
+    large, student = tiny.decoder(), tiny.decoder()
+    with torch.no_grad():
+        for p in large.net.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]])
+    mask = (ids > 0).long()
+    labels = torch.tensor([[-100, -100, 7, 8], [-100, 10, -100, -100]])
+    with torch.no_grad():
+        one, two = (m.net(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)
+                    for m in (large, student))
+    kl = (one.exp() * (one - two)).sum(-1)
+    wanted = torch.stack([kl[0, 1], kl[0, 2], kl[1, 0]]).mean()
+
+    class Seen(ft.Distill):
+        def loss(self, net, inputs, outputs, loss):
+            seen.append(super().loss(net, inputs, outputs, loss).detach())
+            return loss
+
+    seen, rows = [], datasets.Dataset.from_dict({"text": ["x", "y"]})
+    from ftkit import batching, training
+
+    encoded = batching.Encoded([
+        {"input_ids": i[m.bool()].tolist(), "labels": y[m.bool()].tolist()}
+        for i, m, y in zip(ids, mask, labels, strict=True)], [4, 2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "encode", lambda *_, **__: encoded)
+        ft.fit(student, rows, method=Seen(large, temperature=1.0, soft=1.0, top=1000), epochs=1,
+               without=without, quiet=True)
+    torch.testing.assert_close(seen[0], wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_hidden_states_come_closer_when_they_are_matched():
+    large, data = taught(), tiny.reviews()["train"]
+    batch = tiny.tokenizer()(data["text"][:8], return_tensors="pt", padding=True)
+
+    def away(weight):
+        method = ft.Distill(large, hidden=weight)
+        run = ft.fit(ft.shrink(tiny.encoder(), (0, 2)), data, method=method, epochs=15,
+                     batch_size=4, learning_rate=1e-3, quiet=True)
+        with torch.no_grad():
+            one, two = (teacher.vectors_of(
+                m.net(**batch, output_hidden_states=True).hidden_states,
+                batch["attention_mask"])[:, -1:] for m in (run.model, large))
+        return distill.distance(one, two)
+
+    assert away(10.0) < away(0.0) / 2
+
+
+@pytest.mark.parametrize("make", [tiny.encoder, tiny.decoder, lambda: tiny.decoder("gpt2"),
+                                  lambda: tiny.decoder("gemma2"), tiny.seq2seq],
+                         ids=["bert", "llama", "gpt2", "gemma2", "t5"])
+def test_a_smaller_copy_can_be_saved_and_gives_the_same_answers(make, tmp_path):
+    model = make()
+    small = ft.shrink(model, (0, 1))
+    total = [sum(p.numel() for p in m.net.parameters()) for m in (small, model)]
+    assert total[0] < total[1] or model.task == "seq2seq-lm"  # the tiny T5 has two blocks
+    again = ft.load_model(small.save(tmp_path / "small"))
+    assert again.hash() == small.hash()
+    if model.task == "causal-lm":
+        texts = ft.generate(again, ["the cat", "a"], max_new_tokens=4)
+        assert texts == ft.generate(small, ["the cat", "a"], max_new_tokens=4)
+
+
+def test_what_cannot_be_meant_is_named():
+    large = taught()
+    for settings in ({"temperature": 0}, {"soft": 1.5}, {"hidden": -1}):
+        with pytest.raises(ft.SettingError, match="temperature above 0"):
+            ft.Distill(large, **settings)
+    with pytest.raises(ft.SettingError, match="labels"):
+        ft.Distill(large).apply(tiny.encoder(labels=("a", "b", "c")))
+    with pytest.raises(ft.SettingError, match="task"):
+        ft.Distill(large).apply(tiny.decoder())
+    with pytest.raises(ft.SettingError, match="masked-lm"):
+        ft.Distill(tiny.encoder("masked-lm")).apply(tiny.encoder("masked-lm"))
+    with pytest.raises(ft.SettingError, match="teacher="):
+        ft.fit(tiny.encoder(), tiny.reviews()["train"], method=ft.Distill(), quiet=True)
+    with pytest.raises(ft.SettingError, match="0 to 2"):
+        ft.shrink(tiny.encoder(), (0, 3))
