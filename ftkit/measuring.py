@@ -47,18 +47,22 @@ def measured():
 
     found = SimpleNamespace(seconds=0.0, peak_memory=0, added_memory=0, energy=None)
     cuda = this_machine().device == "cuda"
-    process, done = psutil.Process(), threading.Event()
+    process, done, used = psutil.Process(), threading.Event(), []
+
+    def look():
+        resident = process.memory_info().rss
+        used.append(resident - _unused())
+        found.peak_memory = max(found.peak_memory, resident)
 
     def watch():
-        while True:
-            found.peak_memory = max(found.peak_memory, process.memory_info().rss)
-            if done.wait(0.02):
-                return
+        while not done.wait(0.02):
+            look()
 
     _collect()
-    before = torch.cuda.memory_allocated() if cuda else process.memory_info().rss - _unused()
+    look()
     watcher = threading.Thread(target=watch, daemon=True)
     if cuda:
+        used = [torch.cuda.memory_allocated()]
         torch.cuda.reset_peak_memory_stats()
     else:
         watcher.start()
@@ -70,9 +74,11 @@ def measured():
         done.set()
         if cuda:
             found.peak_memory = torch.cuda.max_memory_allocated()
+            used.append(found.peak_memory)
         else:
             watcher.join()
-        found.added_memory = max(0, found.peak_memory - before)
+            look()
+        found.added_memory = max(used) - used[0]
         if joules is not None and (after := _joules()) is not None and after >= joules:
             found.energy = after - joules
 
@@ -89,18 +95,24 @@ def _collect():
 def _unused():
     """Bytes that this process freed and its C library still holds; 0 where it does not say.
 
-    They are there for whatever comes next, so they count as that one's. Returning them to the
-    system instead made the next training fetch every page anew, a tenth of its time.
+    Returning them to the system instead, before something is measured, made the next training
+    fetch every page anew, a tenth of its time.
     """
+    ask = _mallinfo()
+    return ask().fordblks if ask else 0
+
+
+@cache
+def _mallinfo():
+    """glibc's account of its memory; None where there is another C library."""
     names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-    found = type("mallinfo2", (ctypes.Structure,),
-                 {"_fields_": [(name, ctypes.c_size_t) for name in names]})
     try:
         ask = ctypes.CDLL(None).mallinfo2
     except (AttributeError, OSError, TypeError):
-        return 0  # only glibc, the C library of most Linux systems, can be asked
-    ask.restype = found
-    return ask().fordblks
+        return None
+    ask.restype = type("mallinfo2", (ctypes.Structure,),
+                       {"_fields_": [(name, ctypes.c_size_t) for name in names]})
+    return ask
 
 
 def _joules():
