@@ -25,6 +25,8 @@ _WHERE = {
         "PromptTuning",
         "PrefixTuning",
         "nearest_words",
+        "Reinforce",
+        "reinforce_loss",
     ],
     "prompting": ["few_shot", "apply_template"],
     "answering": ["score", "calibrate", "generate", "chat"],

@@ -20,6 +20,7 @@ METHODS = {
     "PromptTuning": ("10_prompt_and_prefix", "test_prompt.py"),
     "PrefixTuning": ("10_prompt_and_prefix", "test_prompt.py"),
     "MultiTask": ("11_multi_task", "test_multi_task.py"),
+    "Reinforce": ("14_reinforcement", "test_reinforce.py"),
 }
 
 
