@@ -29,6 +29,8 @@ _WHERE = {
         "PromptTuning",
         "PrefixTuning",
         "nearest_words",
+        "Reinforce",
+        "reinforce_loss",
     ],
     "search": ["rate_range", "Prune"],
     "methods.ewc": ["Memory"],

@@ -31,6 +31,7 @@ def papers(method):
 
 def row(method, bases):
     """One method's cells: name, what is trained, share and storage on each base, when, paper."""
+    from ftkit.errors import SettingError
     from ftkit.models import trainable_summary
 
     lesson = f"notebooks/{method.lesson}.ipynb"
@@ -42,8 +43,12 @@ def row(method, bases):
             cells.append(f"not for {base.task}")
             continue
         model = base.copy()
-        found = trainable_summary(method(**method.example).apply(model))
-        cells.append(f"{100 * found['share']:.3g}%, {found['bytes'] / 1e6:.3g} MB")
+        try:
+            found = trainable_summary(method(**method.example).apply(model))
+        except SettingError:  # a method for another kind of model, which says so
+            cells.append("not for this kind")
+        else:
+            cells.append(f"{100 * found['share']:.3g}%, {found['bytes'] / 1e6:.3g} MB")
     return [*cells, method.when, "; ".join(papers(method))]
 
 

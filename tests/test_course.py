@@ -23,6 +23,7 @@ METHODS = {
     "Mixup": ("15_regularization", "test_mixup.py"),
     "MultiTask": ("11_multi_task", "test_multi_task.py"),
     "Distill": ("13_distillation", "test_distill.py"),
+    "Reinforce": ("14_reinforcement", "test_reinforce.py"),
 }
 
 

@@ -15,6 +15,7 @@ from ftkit.methods.multi_task import (
     single_task,
 )
 from ftkit.methods.prompt import PrefixTuning, PromptTuning, nearest_words
+from ftkit.methods.reinforce import Reinforce, reinforce_loss
 
 __all__ = [
     "Adapter",
@@ -27,11 +28,13 @@ __all__ = [
     "MultiTask",
     "PrefixTuning",
     "PromptTuning",
+    "Reinforce",
     "begin_alike",
     "fisher",
     "joint_labels",
     "merge",
     "mixture",
     "nearest_words",
+    "reinforce_loss",
     "single_task",
 ]
