@@ -114,7 +114,7 @@ def test_labels_of_one_name_begin_alike_as_in_the_lesson():
 
 def test_it_takes_another_method_along_and_resumes(tmp_path):
     rows = ft.mixture({"films": films(), "pets": pets()}, TASKS)
-    method = ft.MultiTask(TASKS, train=ft.Freeze(top=1, decay=0.5))
+    method = ft.MultiTask(TASKS, within=ft.Freeze(top=1, decay=0.5))
     assert method.decay == 0.5
     base = joint("encoder")
     settings = dict(method=method, batch_size=12, quiet=True, learning_rate=1e-3)
@@ -124,7 +124,7 @@ def test_it_takes_another_method_along_and_resumes(tmp_path):
     ft.fit(base, rows, epochs=2, checkpoint_dir=tmp_path, **settings)
     again = ft.fit(base, rows, epochs=3, checkpoint_dir=tmp_path, resume=True, **settings)
     assert again.history["epoch"].max() == pytest.approx(3)
-    lora = ft.fit(base, rows, method=ft.MultiTask(TASKS, train=ft.LoRA(rank=2)), epochs=1,
+    lora = ft.fit(base, rows, method=ft.MultiTask(TASKS, within=ft.LoRA(rank=2)), epochs=1,
                   quiet=True)
     assert ft.single_task(ft.merge(lora.model), TASKS, "pets").labels == TASKS["pets"]
 

@@ -82,7 +82,7 @@ def test_the_anchor_holds_a_policy_back():
 
 def test_it_takes_another_method_along():
     run = ft.fit(tiny.encoder(), tiny.reviews(16)["train"], epochs=1, quiet=True,
-                 method=ft.Reinforce(paid, train=ft.Freeze(top=1)))
+                 method=ft.Reinforce(paid, within=ft.Freeze(top=1)))
     assert any(not p.requires_grad for p in run.model.net.parameters())
     assert np.isfinite(run.history["loss"]).all()
 

@@ -11,12 +11,13 @@ import torch
 from ftkit import losses
 from ftkit import teacher as teachers
 from ftkit.errors import SettingError
+from ftkit.within import Within
 
 TASKS = ("classification", "tagging", "causal-lm", "seq2seq-lm")
 
 
 @dataclass(frozen=True)
-class Distill:
+class Distill(Within):
     """Train a student on the answers of a teacher, and on labels where wanted.
 
     Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; with hidden, Sun et al.
@@ -26,7 +27,7 @@ class Distill:
     the rest is the labels', so 1 needs no right label. hidden: how much it weighs that the mean
     vector of a text after each block of the student is that of the teacher at the same share of
     its depth. top: of a vocabulary, how many of the teacher's likeliest words are kept. within: a
-    method that says which weights are trained, such as Freeze(top=2); by default all.
+    method that says which weights learn, such as Freeze(top=2); None for all.
 
     The teacher reads each text once, at the latest when training first meets it; `prepare` asks
     about a whole data set, and keeps the answers in files for later runs.
@@ -63,10 +64,7 @@ class Distill:
             self._check(model)
         if self.hidden:
             losses.inner(model.net).config.output_hidden_states = True
-        if self.within:
-            return self.within.apply(model)
-        model.net.requires_grad_(True)
-        return model
+        return self.free(model)
 
     def prepare(self, dataset, *, max_length=None, loss_on="response", batch_size=32):
         """Ask the teacher about every row now, in batches of similar length, and keep the answers.

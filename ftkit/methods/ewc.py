@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from ftkit import batching, losses
 from ftkit.errors import DataError, SettingError
+from ftkit.within import Within
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,13 @@ def _of_own_answer(model, batch):
 
 
 @dataclass(frozen=True)
-class EWC:
+class EWC(Within):
     """Train all weights, each held by a spring to where it was after earlier tasks.
 
     memories: the Memory of each earlier task, from ft.fisher. weight: of the springs against the
     new task's loss; at 0 nothing is protected, at very large values nothing is learned, and what
     lies between is found on validation data of old and new tasks. within: a method that says which
-    weights are trained at all, such as Freeze(top=2); by default all. A head that has another size
+    weights learn at all, such as Freeze(top=2); None for all. A head that has another size
     than the remembered one, since the labels are others, is not held.
     """
 
@@ -130,10 +131,7 @@ class EWC:
         """
         if not self.weight >= 0:
             raise SettingError(f"EWC(weight={self.weight!r}) would push away; choose 0 or more.")
-        if self.within:
-            model = self.within.apply(model)
-        else:
-            model.net.requires_grad_(True)
+        model = self.free(model)
         for memory in self._memories():
             if not any(True for _ in held(model.net, memory)):
                 raise SettingError(

@@ -4,13 +4,13 @@ Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization"; between the vect
 sentences, Guo et al. 2019, "Augmenting Data with Mixup for Sentence Classification".
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ftkit.errors import SettingError
-from ftkit.methods.full import Full
+from ftkit.within import Within
 
 
 def mixed_loss(logits, labels, share, order, loss=torch.nn.functional.cross_entropy):
@@ -25,15 +25,16 @@ def mixed_loss(logits, labels, share, order, loss=torch.nn.functional.cross_entr
 
 
 @dataclass(frozen=True)
-class Mixup:
+class Mixup(Within):
     """Train on points between two examples' sentence vectors, labels mixed alike.
 
-    method: what is trained, as in `fit`; all weights by default. alpha: the shares are drawn from
-    Beta(alpha, alpha); small ones leave most examples nearly alone, 1 draws all shares alike.
+    within: a method that says which weights learn, such as Freeze(top=2); None for all. alpha: the
+    shares are drawn from Beta(alpha, alpha); small ones leave most examples nearly alone, 1 draws
+    all shares alike.
     For classification and regression.
     """
 
-    method: object = field(default_factory=Full)
+    within: object = None
     alpha: float = 0.4
 
     lesson = "15_regularization"
@@ -41,26 +42,19 @@ class Mixup:
     example = {}  # settings in the table of methods
     tasks = ("classification", "regression")
 
-    @property
-    def decay(self):
-        return getattr(self.method, "decay", 1.0)
-
-    @property
-    def learning_rate(self):
-        return getattr(self.method, "learning_rate", 1e-4)
-
     def apply(self, model):
-        """What `method` makes trainable. Returns the model; SettingError for another task."""
+        """Make the weights trainable that `within` says. Returns the model.
+
+        Raises SettingError for another task, and for an alpha that draws no shares.
+        """
         if model.task not in self.tasks:
             raise SettingError(
                 f"Mixup mixes the labels of whole texts and {model.name} is loaded for "
                 f"{model.task!r}; use it with {' or '.join(self.tasks)}."
             )
-        if not self.alpha > 0 or hasattr(self.method, "loss"):
-            raise SettingError(
-                f"{self!r}: alpha must be above 0, and method one that leaves the loss as it is."
-            )
-        return self.method.apply(model)
+        if not self.alpha > 0:
+            raise SettingError(f"Mixup(alpha={self.alpha}) draws no shares; choose above 0.")
+        return self.free(model)
 
     def loss(self, net, inputs, outputs, loss):
         """The mixed loss in place of the task's own; one share for the batch, as in the paper."""

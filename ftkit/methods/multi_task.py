@@ -13,38 +13,29 @@ import torch.nn.functional as F
 
 from ftkit.errors import DataError, SettingError
 from ftkit.tasks import GENERATING
+from ftkit.within import Within
 
 
 @dataclass(frozen=True)
-class MultiTask:
+class MultiTask(Within):
     """Train one trunk for several tasks; each has rows of the head, and a loss over those alone.
 
     Caruana 1997, "Multitask Learning". tasks: {task: its labels}; the model is loaded with
-    `joint_labels(tasks)` and trained on a `mixture`. train: a method that says which weights learn,
-    such as Freeze(top=4) or LoRA(); None for all. Where tasks have labels of the same meaning, let
-    their rows `begin_alike`. On a language model the loss is left as it is:
-    there a prefix in the text says which task is meant.
+    `joint_labels(tasks)` and trained on a `mixture`. within: a method that says which weights
+    learn, such as Freeze(top=4) or LoRA(); None for all. Where tasks have labels of the same
+    meaning, let their rows `begin_alike`. On a language model the loss is left as it is: there a
+    prefix in the text says which task is meant.
     """
 
     tasks: dict = field(hash=False)
-    train: object = None
+    within: object = None
 
     lesson = "11_multi_task"
     when = "several related tasks, some with few labels; one model to keep for all"
     example = {"tasks": {"one task": ["no", "yes"]}}  # settings in the table of methods
 
-    @property
-    def learning_rate(self):
-        """That of the method within."""
-        return getattr(self.train, "learning_rate", 1e-4)
-
-    @property
-    def decay(self):
-        """That of the method within."""
-        return getattr(self.train, "decay", 1.0)
-
     def apply(self, model):
-        """Make the weights trainable that `train` says. Returns the model.
+        """Make the weights trainable that `within` says. Returns the model.
 
         Raises SettingError for a classifier whose labels are not those of the tasks, and for a
         model that neither chooses labels nor writes.
@@ -60,10 +51,7 @@ class MultiTask:
                 f"{model.name} has a head for {len(model.labels)} labels and the tasks have "
                 f"{len(wanted)}; load it with labels=ft.joint_labels(tasks)."
             )
-        if self.train is not None:
-            return self.train.apply(model)
-        model.net.requires_grad_(True)
-        return model
+        return self.free(model)
 
     def loss(self, net, inputs, outputs, loss):
         """The mean cross-entropy over each example's own task, in nats.

@@ -10,35 +10,31 @@ import torch
 import torch.nn.functional as F
 
 from ftkit.errors import SettingError
+from ftkit.within import Within
 
 
 @dataclass(frozen=True)
-class Reinforce:
+class Reinforce(Within):
     """Train a classifier as a policy: it draws a label, and a reward says how good that was.
 
     Williams 1992, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement
     Learning". reward: a function of (labels, actions), two integer tensors of shape (batch,), that
     returns the rewards as numbers of that shape. kl: nats of divergence from `anchor`, a classifier
-    of the same labels, cost so much reward each. train: a method that says which weights learn,
+    of the same labels, cost so much reward each. within: a method that says which weights learn,
     such as Freeze(top=2); None for all. For texts of many tokens, use trl's GRPO as in the lesson.
     """
 
     reward: object
     kl: float = 0.0
     anchor: object = field(default=None, repr=False, compare=False)
-    train: object = None
+    within: object = None
 
     lesson = "14_reinforcement"
     when = "answers can be judged, and nobody can write down the right one"
     example = {"reward": torch.eq}  # settings in the table of methods
 
-    @property
-    def learning_rate(self):
-        """That of the method within."""
-        return getattr(self.train, "learning_rate", 1e-4)
-
     def apply(self, model):
-        """Make the weights trainable that `train` says. Returns the model.
+        """Make the weights trainable that `within` says. Returns the model.
 
         Raises SettingError for a model that is no classifier, and for `kl` without an anchor.
         """
@@ -49,10 +45,7 @@ class Reinforce:
             )
         if self.kl and self.anchor is None:
             raise SettingError(f"Reinforce(kl={self.kl}) needs an anchor, such as the base model.")
-        if self.train is not None:
-            return self.train.apply(model)
-        model.net.requires_grad_(True)
-        return model
+        return self.free(model)
 
     def loss(self, net, inputs, outputs, loss):
         """Minus the reward that the batch's draws can expect, up to its gradient."""
