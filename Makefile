@@ -9,6 +9,9 @@ PROFILE ?= cpu
 OUT ?= artifacts
 # More for the batch, such as ARGS="--fresh" or ARGS="-p seed 7".
 ARGS ?=
+# Lessons of the course at a time, each with its share of the cores. Two lessons of one thread get
+# further than one of two; each takes up to 4 GB, so WORKERS=1 where memory is short.
+WORKERS ?= $(if $(filter gpu,$(PROFILE)),1,2)
 PYTEST_WORKERS ?= 2
 SMOKE := build/smoke
 SPINE := $(wildcard notebooks/0[1-5]_*.ipynb)
@@ -16,7 +19,7 @@ SPINE := $(wildcard notebooks/0[1-5]_*.ipynb)
 .PHONY: help setup data run course test bench lab clean
 help:
 	@echo "make run    set-up, then lessons 1 to 5 on the cpu profile; results in $(OUT)/"
-	@echo "make course set-up, then every lesson; results in $(OUT)/course/"
+	@echo "make course set-up, then every lesson, two at a time; results in $(OUT)/course/"
 	@echo "make test   set-up, then every test"
 	@echo "make bench  ftkit and its peers on the same work (WORK=NAME for one), within an hour"
 	@echo "make lab    JupyterLab on notebooks/"
@@ -46,7 +49,7 @@ run: data
 	@.venv/bin/ftkit batch $(SPINE) --profile $(PROFILE) --out $(OUT) $(ARGS)
 
 course: data
-	@.venv/bin/ftkit batch notebooks --profile $(PROFILE) --out $(OUT)/course $(ARGS)
+	@.venv/bin/ftkit batch notebooks --profile $(PROFILE) --workers $(WORKERS) --out $(OUT)/course $(ARGS)
 
 # The lessons are tested as copies on the smoke profile; their committed outputs stay as they are.
 test: data
