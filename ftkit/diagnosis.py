@@ -60,6 +60,7 @@ def _panels(histories):
                      linestyle=LINES[i], markersize=4)
         one.spines[["top", "right"]].set_visible(False)
         one.set(title=f"{name}: {verdict(history)}", xlabel="epochs")
+        one.xaxis.get_major_locator().set_params(integer=True)
     axes[0][0].set_ylabel("loss (nats an example)")
     axes[0][0].legend(frameon=False, fontsize=9)
     return _done(figure)
@@ -75,6 +76,7 @@ def _widget(ipywidgets, histories):
 
     return ipywidgets.interactive(
         look,
+        {"auto_display": True},  # the figure, too, and not the two controls alone
         run=ipywidgets.Dropdown(options=list(histories), description="run"),
         epochs=ipywidgets.IntSlider(value=last, min=1, max=last, description="up to epoch"),
     )

@@ -48,11 +48,15 @@ def test_headless_there_is_a_panel_for_each_run(run, monkeypatch):
 def test_who_watches_chooses_run_and_epoch(run, monkeypatch):
     ipywidgets = pytest.importorskip("ipywidgets")
     monkeypatch.setattr(callbacks, "watched", lambda: True)
+    shown = []
+    monkeypatch.setattr(ipywidgets.widgets.interaction, "display", shown.append)
     widget = ft.diagnose({"one": run, "two": run})
-    assert isinstance(widget, ipywidgets.Widget)
     choose, slide = widget.children[:2]
     choose.value, slide.value = "two", 2
-    assert "two" in widget.f(run="two", epochs=2).axes[0].get_title()
+    titles = [figure.axes[0].get_title().partition(":")[0] for figure in shown]
+    assert titles == ["one", "two", "two"]  # at first, and after each choice
+    epochs = [line.get_xdata().max() for line in shown[-1].axes[0].lines]
+    assert max(epochs) == 2
 
 
 def test_a_run_without_validation_is_named():
