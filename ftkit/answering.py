@@ -8,7 +8,7 @@ import copy
 import numpy as np
 import torch
 
-from ftkit import branches, cache
+from ftkit import branches, cache, tricks
 from ftkit.batching import pad
 from ftkit.errors import SettingError
 from ftkit.growing import give_room
@@ -25,7 +25,7 @@ LOAD = {"cpu": 320, "gpu": 16_384}
 POSITIONS = 512  # whose logits over the vocabulary are held at a time
 
 
-def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=False):
+def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=False, without=()):
     """The log-likelihood of each candidate answer after each prompt.
 
     model: a decoder, also with a learned prompt (PromptTuning, PrefixTuning), which then stands
@@ -33,11 +33,14 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
     prompts, or a list of lists, one for each; a candidate usually begins with a space. What all
     prompts begin with is run through the model once (key-value cache), each prompt once for all its
     candidates, and frozen lower blocks once for each text, also over several calls (cache.py).
-    normalize=True divides by the number of tokens.
+    normalize=True divides by the number of tokens. without: what to leave off of that, names of
+    tricks.TRICKS: "shared_prompts" (each prompt is read whole for each of its candidates),
+    "trunk_cache".
     Returns an array of shape (prompts, candidates), in nats; -inf where a prompt has fewer.
     Raises SettingError when the model is no decoder or a candidate is empty.
     """
     _need_decoder(model)
+    without = tricks.names(without)
     prompts, own = list(prompts), len(candidates) and not isinstance(candidates[0], str)
     lists = candidates if own else [candidates] * len(prompts)
     if len(lists) != len(prompts):
@@ -49,12 +52,14 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
     known = {c: t for c in {c for cs in lists for c in cs} for t in _tokens(model, [c])}
     if empty := [c for c, ids in known.items() if not ids]:
         raise SettingError(f"candidate {empty[0]!r} has no tokens; a candidate must not be empty.")
-    shared = _common_prefix(first)
+    sharing = "shared_prompts" not in without
+    shared = _common_prefix(first) if sharing else []
     out = np.full((len(prompts), max(map(len, lists), default=0)), -np.inf)
     longest = max(map(len, first), default=0) + max(map(len, known.values()), default=0)
-    apart = not branches.suits(model.net, longest)
+    apart = not sharing or not branches.suits(model.net, longest)
     load = LOAD["cpu" if model.device.type == "cpu" else "gpu"]
-    with torch.inference_mode(), cache.trunk(model.net):
+    wanted = "trunk_cache" not in without
+    with torch.inference_mode(), cache.trunk(model.net, wanted=wanted):
         past, skip = _beginning(model, shared)
         own = [row[len(shared) :] for row in first]
         answers = [[known[c] for c in each] for each in lists]
@@ -145,24 +150,29 @@ def calibrate(scores, null_scores):
     return np.asarray(scores) - null
 
 
-def generate(model, prompts, *, max_new_tokens=32, stop=None, prefix="", batch_size=ROWS):
+def generate(
+    model, prompts, *, max_new_tokens=32, stop=None, prefix="", batch_size=ROWS, without=()
+):
     """Continue prompts greedily, many side by side.
 
     prompts: one string or a list, each read after `prefix`, whose key-value cache is computed once.
-    stop: a string (such as "\\n") or a list of them; the text ends before it.
+    stop: a string (such as "\\n") or a list of them; the text ends before it. without:
+    "shared_prompts" reads what all prompts begin with once for each.
     Returns the new text alone, a string or a list of strings.
     """
     single = isinstance(prompts, str)
     texts = [prefix + prompt for prompt in ([prompts] if single else prompts)]
     stops = [stop] if isinstance(stop, str) else list(stop or [])
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-    out = [""] * len(texts)
+    out, without = [""] * len(texts), tricks.names(without)
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
-        run = _by_library if model.net.config.is_encoder_decoder else _greedy
-        for i, text in zip(
-            part, run(model, [texts[i] for i in part], max_new_tokens, stops), strict=True
-        ):
+        some = [texts[i] for i in part]
+        if model.net.config.is_encoder_decoder:
+            said = _by_library(model, some, max_new_tokens, stops)
+        else:
+            said = _greedy(model, some, max_new_tokens, stops, "shared_prompts" not in without)
+        for i, text in zip(part, said, strict=True):
             out[i] = text
     return out[0] if single else out
 
@@ -174,9 +184,9 @@ def chat(model, message, *, system=None, max_new_tokens=64):
 
 
 @torch.inference_mode()
-def _greedy(model, texts, limit, stops):
+def _greedy(model, texts, limit, stops, sharing=True):
     tokens = _tokens(model, texts)
-    shared = _common_prefix(tokens)
+    shared = _common_prefix(tokens) if sharing else []
     past, skip = _beginning(model, shared)
     past = _expand(past, len(texts))
     pad_id, ends = model.tokenizer.pad_token_id, _end_ids(model)

@@ -349,12 +349,16 @@ class SameChoices(SimilarLength):
         return iter(order[np.argsort(rank, kind="stable")].tolist())
 
 
-def by_length(encoded, batch_size, tokens=None):
+def by_length(encoded, batch_size, tokens=None, *, sort=True):
     """Index lists for evaluation, longest first: what does not fit fails at once.
 
     tokens: the most a batch may have, padding included; None for no limit but batch_size.
     Questions with the same choices stay together, so that a batch encodes them once.
+    sort=False leaves them in their order, `batch_size` in each batch.
     """
+    if not sort:
+        whole = list(range(len(encoded.lengths)))
+        return [whole[i : i + batch_size] for i in range(0, len(whole), batch_size)]
     order = np.argsort(-encoded.lengths, kind="stable")
     if getattr(encoded, "families", None) is not None:
         order = order[np.argsort(encoded.families[order], kind="stable")]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ftkit import answering, cache, evidence, losses
+from ftkit import answering, cache, evidence, losses, tricks
 from ftkit.batching import Collator, by_length, encode
 from ftkit.errors import DataError, SettingError
 from ftkit.hardware import choose_dtype, this_machine
@@ -125,7 +125,7 @@ def evaluate(
     max_new_tokens=32,
     stop=None,
     loss_on="response",
-    trunk_cache=True,
+    without=(),
 ):
     """Measure a model on a held-out split.
 
@@ -134,8 +134,10 @@ def evaluate(
     over words, and precision, recall, f1 and f1_<type> over entities (seqeval's default); choice
     accuracy and loss; regression rmse, mae, pearson; language models loss (nats a token) and
     perplexity; generate=True adds exact_match, chrf and rouge_l of greedy answers.
-    batch_size: examples run side by side. max_length: tokens. trunk_cache: run the blocks below
-    the lowest trainable one once for each text, also over several evaluations (cache.py).
+    batch_size: examples run side by side. max_length: tokens. without: what to leave off of the
+    things that make it fast, names of tricks.TRICKS: "trunk_cache" (blocks below the lowest trained
+    one are run once for each text, also over several evaluations), "similar_length",
+    "shared_prompts" (with generate=True).
     Returns an Evaluation. Where the data has a column `group`, intervals resample whole groups.
     Raises DataError when columns are missing or there are no rows.
     """
@@ -144,14 +146,20 @@ def evaluate(
             "an encoder without a head has nothing to evaluate; load it with "
             'task="classification", "choice" or another.'
         )
+    without = tricks.names(without)
     rows = encode(dataset, model, max_length=max_length, loss_on=loss_on)
     if model.task in ("classification", "regression") and "label" not in dataset.column_names:
         raise DataError("column 'label' is missing; evaluation compares with the right answers.")
-    with cache.trunk(model.net, wanted=trunk_cache and cache.suits(model.task)):
-        found = _forward(model, rows, batch_size or BATCH * (4 if model.task == "choice" else 1))
+    size = batch_size or BATCH * (4 if model.task == "choice" else 1)
+    tokens = TOKENS if this_machine().device == "cpu" else None
+    batches = by_length(rows, size, tokens, sort="similar_length" not in without)
+    wanted = cache.suits(model.task) and "trunk_cache" not in without
+    with cache.trunk(model.net, wanted=wanted):
+        found = _forward(model, rows, batches)
     common = {"dataset": dataset, "groups": _groups(dataset)}
     if model.task in ("causal-lm", "masked-lm", "seq2seq-lm"):
-        return _language(model, dataset, found, generate, max_new_tokens, stop, common)
+        writing = {"max_new_tokens": max_new_tokens, "stop": stop, "without": without}
+        return _language(model, dataset, found, writing if generate else None, common)
     if model.task == "regression":
         return from_values(np.concatenate(found["logits"]).ravel(), dataset["label"], **common)
     if model.task == "tagging":
@@ -281,7 +289,7 @@ def _groups(dataset):
 
 
 @torch.inference_mode()
-def _forward(model, rows, batch_size):
+def _forward(model, rows, batches):
     """Logits of each example, or for language models its summed loss and number of tokens."""
     collate = Collator(model)
     keep = model.net.training
@@ -290,7 +298,7 @@ def _forward(model, rows, batch_size):
     bf16 = choose_dtype(this_machine()).value
     kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(bf16)
     device = this_machine().device
-    for index in by_length(rows, batch_size, TOKENS if device == "cpu" else None):
+    for index in batches:
         batch = {k: v.to(model.device) for k, v in collate([rows[i] for i in index]).items()}
         with torch.autocast(device, dtype=kind, enabled=kind is not None):
             _run(model, batch, index, out)
@@ -342,7 +350,7 @@ def _softmax(logits):
     return np.exp(full) / np.exp(full).sum(1, keepdims=True)
 
 
-def _language(model, dataset, found, generate, max_new_tokens, stop, common):
+def _language(model, dataset, found, writing, common):
     nll, tokens = found["nll"], found["tokens"]
     if not tokens.sum():
         raise DataError(
@@ -354,12 +362,12 @@ def _language(model, dataset, found, generate, max_new_tokens, stop, common):
         "loss": loss,
         "perplexity": Metric(loss.parts, lambda s: np.exp(s[..., 0] / s[..., 1]), None),
     }
-    if not generate:
+    if writing is None:
         return Evaluation(parts, **common)
     prompts, references = as_prompt_and_response(
         dataset, model.tokenizer, chat=model.task == "causal-lm"
     )
-    written = answering.generate(model, prompts, max_new_tokens=max_new_tokens, stop=stop)
+    written = answering.generate(model, prompts, **writing)
     evaluation = from_texts(written, references, **common)
     evaluation.parts = parts | evaluation.parts
     return evaluation

@@ -258,7 +258,7 @@ def test_the_trunk_cache_does_not_step_over_adapters(placement, tmp_path):
     model = ft.load_model(folder)  # nothing of it is trainable
     choice = cache.trunk_depth(model.net)
     assert choice.value == 0 and "adapters" in choice.why
-    plain = ft.evaluate(model, texts(), trunk_cache=False)["loss"].value
+    plain = ft.evaluate(model, texts(), without="trunk_cache")["loss"].value
     assert ft.evaluate(model, texts())["loss"].value == pytest.approx(plain)
     ft.activate(model, "base")
     model.net.requires_grad_(False)

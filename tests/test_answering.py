@@ -29,6 +29,8 @@ def test_scores_over_a_shared_prefix_are_those_of_one_by_one(kind, batch_size):
         wanted = [[by_hand(model, p, c) for c in candidates] for p in PROMPTS]
     found = ft.score(model, PROMPTS, candidates, batch_size=batch_size)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    plain = ft.score(model, PROMPTS, candidates, batch_size=batch_size, without="shared_prompts")
+    np.testing.assert_allclose(plain, wanted, rtol=1e-4, atol=1e-4)
     split = ft.score(model, [p.removeprefix(LONG) for p in PROMPTS], candidates, prefix=LONG)
     np.testing.assert_allclose(split, wanted, rtol=1e-4, atol=1e-4)
 
@@ -93,6 +95,7 @@ def test_generation_in_a_batch_is_that_of_one_by_one(kind):
     model = tiny.decoder(kind)
     together = ft.generate(model, PROMPTS, max_new_tokens=9)
     assert together == [ft.generate(model, p, max_new_tokens=9) for p in PROMPTS]
+    assert together == ft.generate(model, PROMPTS, max_new_tokens=9, without="shared_prompts")
     ids = model.tokenizer(PROMPTS[1], return_tensors="pt")
     wanted = model.net.generate(
         input_ids=ids.input_ids,
@@ -101,6 +104,23 @@ def test_generation_in_a_batch_is_that_of_one_by_one(kind):
         do_sample=False,
     )[0, ids.input_ids.shape[1] :]
     assert together[1] == model.tokenizer.decode(wanted, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("call", [
+    lambda model, **off: ft.score(model, PROMPTS, [" good", " bad"], **off),
+    lambda model, **off: ft.generate(model, PROMPTS, max_new_tokens=2, **off)])
+def test_what_prompts_share_is_read_once_and_can_be_left_off(call):
+    model, read = tiny.decoder(), []
+    model.net.get_input_embeddings().register_forward_hook(
+        lambda module, ids, out: read.append(ids[0].numel()))
+    counts = []
+    for off in ({}, {"without": "shared_prompts"}):
+        read.clear()
+        call(model, **off)
+        counts.append(sum(read))
+    assert counts[0] < counts[1]
+    with pytest.raises(SettingError, match="'magic'"):
+        call(model, without="magic")
 
 
 def test_generation_stops_where_it_is_told():

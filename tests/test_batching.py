@@ -78,6 +78,9 @@ def test_evaluation_batches_cover_everything_longest_first(lengths, size):
     flat = [i for batch in batches for i in batch]
     assert sorted(flat) == list(range(len(lengths)))
     assert all(lengths[a] >= lengths[b] for a, b in zip(flat, flat[1:], strict=False))
+    as_given = by_length(rows, size, sort=False)
+    assert [i for batch in as_given for i in batch] == list(range(len(lengths)))
+    assert [len(batch) for batch in as_given[:-1]] == [size] * (len(as_given) - 1)
 
 
 @settings(max_examples=30, deadline=None)

@@ -69,7 +69,7 @@ def frozen(model, top=2):
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3", "smollm3"])
 def test_evaluating_with_the_cache_gives_the_same_losses(kind):
     model, held = frozen(tiny(kind)), texts()
-    plain = ft.evaluate(model, held, trunk_cache=False).per_example("loss")
+    plain = ft.evaluate(model, held, without="trunk_cache").per_example("loss")
     assert cache.kept_bytes() == 0
     first = ft.evaluate(model, held, batch_size=7).per_example("loss")
     kept = cache.kept_bytes()
@@ -112,7 +112,7 @@ def test_a_decoder_with_a_head_for_classes_uses_it_too():
     net = transformers.LlamaForSequenceClassification(config).eval()
     model = frozen(ft.Model(net, words, "classification", "tiny", ["no", "yes"]))
     held, calls = texts().add_column("label", [i % 2 for i in range(len(texts()))]), []
-    plain = ft.evaluate(model, held, trunk_cache=False).probabilities
+    plain = ft.evaluate(model, held, without="trunk_cache").probabilities
     model.net.model.layers[0].mlp.register_forward_hook(lambda *_: calls.append(1))
     first = ft.evaluate(model, held).probabilities
     seen = len(calls)
@@ -139,7 +139,7 @@ def test_changed_weights_below_do_not_meet_old_activations():
     with torch.no_grad():
         model.net.model.layers[1].mlp.up_proj.weight.add_(1.0)
     fresh = ft.evaluate(model, held).per_example("loss")
-    plain = ft.evaluate(model, held, trunk_cache=False).per_example("loss")
+    plain = ft.evaluate(model, held, without="trunk_cache").per_example("loss")
     np.testing.assert_allclose(fresh, plain, rtol=1e-4)
 
 
@@ -177,8 +177,8 @@ def test_an_encoder_gives_the_same_with_the_cache(top):
     with_cache, without = (run.model.net.state_dict() for run in runs)
     for name, tensor in without.items():
         torch.testing.assert_close(with_cache[name], tensor, rtol=1e-3, atol=1e-4)
-    found = [ft.evaluate(runs[0].model, pairs(seed=2), trunk_cache=on).probabilities
-             for on in (True, False)]
+    found = [ft.evaluate(runs[0].model, pairs(seed=2), without=off).probabilities
+             for off in ((), "trunk_cache")]
     np.testing.assert_allclose(*found, rtol=1e-4)
 
 
@@ -237,7 +237,7 @@ def test_lora_above_a_frozen_trunk_can_use_it():
     targets = tuple(f"layers.3.mlp.{name}" for name in ("up_proj", "down_proj"))
     model, held = ft.LoRA(rank=2, targets=targets).apply(tiny()), texts()
     assert cache.trunk_depth(model.net).value == 3
-    plain = ft.evaluate(model, held, trunk_cache=False).per_example("loss")
+    plain = ft.evaluate(model, held, without="trunk_cache").per_example("loss")
     np.testing.assert_allclose(ft.evaluate(model, held).per_example("loss"), plain, rtol=1e-4)
 
 
@@ -262,7 +262,7 @@ def test_memory_has_a_limit_and_older_trunks_give_way(monkeypatch):
     model = frozen(tiny())
     small = ft.evaluate(model, held).per_example("loss")
     assert 0 < cache.kept_bytes() <= 4000
-    plain = ft.evaluate(model, held, trunk_cache=False).per_example("loss")
+    plain = ft.evaluate(model, held, without="trunk_cache").per_example("loss")
     np.testing.assert_allclose(small, plain, rtol=1e-4)
     monkeypatch.setattr(cache, "LIMIT", cache.kept_bytes())
     other = frozen(tiny(seed=1))

@@ -108,7 +108,7 @@ def frozen():
 def test_frozen_blocks_do_not_run_again_in_a_later_process(monkeypatch, capsys):
     monkeypatch.setattr(cache, "LONG", 0.0)
     model, held = frozen(), texts()
-    plain = ft.evaluate(model, held, trunk_cache=False).per_example("loss")
+    plain = ft.evaluate(model, held, without="trunk_cache").per_example("loss")
     first = ft.evaluate(model, held).per_example("loss")
     assert files()
     cache.forget()  # as a new process begins
@@ -156,7 +156,7 @@ def test_other_weights_and_other_numbers_have_other_files(monkeypatch):
     other = frozen()
     with torch.no_grad():
         other.net.model.layers[0].mlp.up_proj.weight[0, 0] += 1
-    want = ft.evaluate(other, held, trunk_cache=False).per_example("loss")
+    want = ft.evaluate(other, held, without="trunk_cache").per_example("loss")
     np.testing.assert_allclose(ft.evaluate(other, held).per_example("loss"), want, rtol=1e-4)
     assert len(list((kept.root() / "trunk").iterdir())) == one + 1
 
