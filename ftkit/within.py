@@ -31,8 +31,8 @@ class Within:
             return model
         if hasattr(self.within, "loss"):
             raise SettingError(
-                f"{type(self).__name__}(within={type(self.within).__name__}(...)): both have a loss "
-                "of their own, and one would be lost; inside goes a method that only says which "
+                f"{type(self).__name__}(within={type(self.within).__name__}(...)): both change the "
+                "loss, and only one of them would; inside goes a method that only says which "
                 "weights learn, such as Freeze or LoRA."
             )
         return self.within.apply(model)
