@@ -129,7 +129,7 @@ class _Reader:
         fingerprint = _fingerprint(self.entrance, self.blocks[:depth], model)
         self.kept = _kept.setdefault(fingerprint, {})
         if fingerprint not in _stores:
-            _stores[fingerprint] = Store("trunk", fingerprint)
+            _stores[fingerprint] = Store("trunk", fingerprint, hold=False)
         self.store, self.seconds = _stores[fingerprint], 0.0
         self.room = LIMIT - kept_bytes()
         for other, rows in list(_kept.items()):  # texts of other trunks give way

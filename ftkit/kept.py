@@ -43,9 +43,13 @@ def limit():
 class Store:
     """Tensors by key, such as a hash: those put in since the last file are in memory."""
 
-    def __init__(self, kind, fingerprint):
-        """kind: a folder for one purpose. fingerprint: of all that the tensors depend on."""
+    def __init__(self, kind, fingerprint, *, hold=True):
+        """kind: a folder for one purpose. fingerprint: of all that the tensors depend on.
+
+        hold: what no file may or can take stays in memory; without, it is forgotten.
+        """
         self.folder, self.broken = root() / kind / fingerprint, not limit()
+        self.hold = hold
         self.new, self.size, self.files = {}, 0, {}
         for path in () if self.broken else sorted(self.folder.glob("*.safetensors")):
             self._open(path)
@@ -62,15 +66,19 @@ class Store:
 
     def put(self, key, tensor):
         """Keep a tensor, on the CPU, that nobody will change."""
-        if not self.broken and key not in self.new:
-            self.new[key] = tensor
-            self.size += tensor.nbytes
-            if self.size >= PART:
-                self.write()
+        if key in self.new or self.broken and not self.hold:
+            return
+        self.new[key] = tensor
+        self.size += tensor.nbytes
+        if self.size >= PART:
+            self.write()
 
     def write(self):
         """Write what is new to a file, whole or not at all, and make room; failing only warns."""
-        if self.new and self.size <= limit():
+        if self.broken:
+            return
+        self.broken = self.size > limit()
+        if self.new and not self.broken:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 if shutil.disk_usage(self.folder).free < 2 * self.size:
@@ -88,8 +96,9 @@ class Store:
             except (OSError, SafetensorError) as error:
                 self.broken = True
                 warnings.warn(f"{self.folder} cannot be written ({error}): what was computed "
-                              "is kept in memory alone.", stacklevel=2)
-        self.new, self.size = {}, 0
+                              "will be computed again by later runs.", stacklevel=2)
+        if not (self.broken and self.hold):
+            self.new, self.size = {}, 0
 
     def _open(self, path):
         try:

@@ -28,8 +28,8 @@ class Teacher:
         the mean vector of the text after each block, (blocks, width); empty for seq2seq models.
         """
         keys = [self._key(inputs, i) for i in range(len(inputs["input_ids"]))]
-        new = [i for i, key in enumerate(keys) if self.store.get(f"{key} logits") is None]
-        if new:
+        unknown = {key: i for i, key in enumerate(keys) if self.store.get(f"{key} logits") is None}
+        if new := list(unknown.values()):
             asked = self._ask({name: tensor[new] for name, tensor in inputs.items()})
             for i, answer in zip(new, asked, strict=True):
                 for part, tensor in zip(PARTS, answer, strict=True):

@@ -67,23 +67,28 @@ def test_what_was_not_used_for_longest_goes_first(monkeypatch):
     assert {path.parent.name for path in files()} == {"old", "new"}
 
 
-def test_nothing_is_kept_where_that_is_wished_or_cannot_be(monkeypatch, tmp_path):
+@pytest.mark.parametrize("hold", [True, False])
+def test_no_file_is_kept_where_that_is_wished_or_cannot_be(hold, monkeypatch, tmp_path):
+    """What was computed stays in memory, or is forgotten, as the store was told."""
+
+    def kept_by(store):
+        store.put("key", torch.zeros(3))
+        store.write()
+        return store.get("key") is not None
+
     monkeypatch.setenv("FTKIT_KEPT_GB", "0")
-    store = kept.Store("test", "abc")
-    store.put("key", torch.zeros(3))
-    store.write()
-    assert not files() and store.get("key") is None
+    assert kept_by(kept.Store("test", "abc", hold=hold)) == hold and not files()
+    monkeypatch.setenv("FTKIT_KEPT_GB", "0.000000004")  # 4 bytes
+    assert kept_by(kept.Store("test", "abc", hold=hold)) == hold and not files()
     monkeypatch.setenv("FTKIT_KEPT_GB", "plenty")
     with pytest.raises(SettingError, match="'plenty' is no number"):
         kept.Store("test", "abc")
     monkeypatch.delenv("FTKIT_KEPT_GB")
     (tmp_path / "home").write_text("a file where the folder should be")
-    store = kept.Store("test", "abc")
-    store.put("key", torch.zeros(3))
+    store = kept.Store("test", "abc", hold=hold)
     with pytest.warns(UserWarning, match="cannot be written"):
-        store.write()
-    store.put("key", torch.zeros(3))
-    assert store.get("key") is None
+        assert kept_by(store) == hold
+    assert kept_by(store) == hold
 
 
 def test_a_damaged_file_is_as_good_as_none():
