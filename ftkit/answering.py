@@ -8,7 +8,7 @@ import copy
 import numpy as np
 import torch
 
-from ftkit import branches, cache, tricks
+from ftkit import branches, cache, switches
 from ftkit.batching import pad
 from ftkit.errors import SettingError
 from ftkit.growing import give_room
@@ -34,13 +34,13 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
     prompts begin with is run through the model once (key-value cache), each prompt once for all its
     candidates, and frozen lower blocks once for each text, also over several calls (cache.py).
     normalize=True divides by the number of tokens. without: what to leave off of that, names of
-    tricks.TRICKS: "shared_prompts" (each prompt is read whole for each of its candidates),
+    switches.TRICKS: "shared_prompts" (each prompt is read whole for each of its candidates),
     "trunk_cache".
     Returns an array of shape (prompts, candidates), in nats; -inf where a prompt has fewer.
     Raises SettingError when the model is no decoder or a candidate is empty.
     """
     _need_decoder(model)
-    without = tricks.names(without)
+    without = switches.names(without)
     prompts, own = list(prompts), len(candidates) and not isinstance(candidates[0], str)
     lists = candidates if own else [candidates] * len(prompts)
     if len(lists) != len(prompts):
@@ -164,7 +164,7 @@ def generate(
     texts = [prefix + prompt for prompt in ([prompts] if single else prompts)]
     stops = [stop] if isinstance(stop, str) else list(stop or [])
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-    out, without = [""] * len(texts), tricks.names(without)
+    out, without = [""] * len(texts), switches.names(without)
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
         some = [texts[i] for i in part]

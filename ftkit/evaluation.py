@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ftkit import answering, cache, evidence, losses, tricks
+from ftkit import answering, cache, evidence, losses, switches
 from ftkit.batching import Collator, by_length, encode
 from ftkit.errors import DataError, SettingError
 from ftkit.hardware import choose_dtype, this_machine
@@ -135,8 +135,8 @@ def evaluate(
     accuracy and loss; regression rmse, mae, pearson; language models loss (nats a token) and
     perplexity; generate=True adds exact_match, chrf and rouge_l of greedy answers.
     batch_size: examples run side by side. max_length: tokens. without: what to leave off of the
-    things that make it fast, names of tricks.TRICKS: "trunk_cache" (blocks below the lowest trained
-    one are run once for each text, also over several evaluations), "similar_length",
+    things that make it fast, names of switches.TRICKS: "trunk_cache" (blocks below the lowest
+    trained one are run once for each text, also over several evaluations), "similar_length",
     "shared_prompts" (with generate=True).
     Returns an Evaluation. Where the data has a column `group`, intervals resample whole groups.
     Raises DataError when columns are missing or there are no rows.
@@ -146,7 +146,7 @@ def evaluate(
             "an encoder without a head has nothing to evaluate; load it with "
             'task="classification", "choice" or another.'
         )
-    without = tricks.names(without)
+    without = switches.names(without)
     rows = encode(dataset, model, max_length=max_length, loss_on=loss_on)
     if model.task in ("classification", "regression") and "label" not in dataset.column_names:
         raise DataError("column 'label' is missing; evaluation compares with the right answers.")

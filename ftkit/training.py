@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import transformers
 
-from ftkit import hardware, layers, losses, records, tricks
+from ftkit import hardware, layers, losses, records, switches, tricks
 from ftkit.batching import Collator, SameChoices, SimilarLength, encode
 from ftkit.callbacks import KeepBest, Progress, Report, watched
 from ftkit.errors import DataError, SettingError
@@ -99,13 +99,13 @@ def fit(
     patience: stop after so many evaluations without a lower validation loss, and go back to the
     best weights. warmup: share of the updates. loss_on: "response" or "all" tokens of records.
     without: what to leave off of the things that make training fast, a name of
-    tricks.TRICKS or several.
+    switches.TRICKS or several.
     checkpoint_dir: keep checkpoints there, and with resume=True go on from the last of them.
     Everything else that TrainingArguments or Trainer take passes through by name.
     Returns a Run. Raises SettingError for an unknown argument, DataError for data that cannot be
     trained on.
     """
-    method, without = method or Full(), tricks.names(without)
+    method, without = method or Full(), switches.names(without)
     train, validation = _splits(data, patience)
     transformers.set_seed(seed)
     tuned = model.copy()

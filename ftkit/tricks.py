@@ -1,48 +1,18 @@
-"""What makes fit, evaluate and score fast; `without` leaves any of it off by name.
+"""What makes fit fast, chosen for each training; `without` leaves any of it off by name.
 
 Each is explained and measured in docs/speed.md, and switched on one by one in lesson 20.
 """
 
-import os
 from contextlib import ExitStack, contextmanager
 
 import transformers
 
 from ftkit import attention, cache, compiling, hardware, losses
 from ftkit.dropout import quick_dropout
-from ftkit.errors import SettingError
 from ftkit.hardware import Choice
 from ftkit.methods.prompt import learned_tokens
 
-TRICKS = (
-    "similar_length",
-    "label_logits",
-    "plain_attention",
-    "quick_dropout",
-    "trunk_cache",
-    "packing",
-    "compiled_blocks",
-    "shared_prompts",
-)
 LONG = 600  # seconds of training from which on fit says why it does not compile
-
-
-def names(without):
-    """The names to leave off, as a set: those in `without`, and those in FTKIT_WITHOUT.
-
-    without: a name of TRICKS, or several. The environment variable FTKIT_WITHOUT, names with
-    commas between or "all", is for whole lessons that shall run without.
-    Raises SettingError for a name that is not in TRICKS.
-    """
-    given = {without} if isinstance(without, str) else set(without)
-    outside = {name.strip() for name in os.environ.get("FTKIT_WITHOUT", "").split(",")} - {""}
-    for source, found in (("without", given), ("FTKIT_WITHOUT", outside - {"all"})):
-        if unknown := sorted(found - set(TRICKS)):
-            raise SettingError(
-                f"{source}={unknown[0]!r} names nothing that the kit does to be fast; choose of "
-                f"{', '.join(TRICKS)}."
-            )
-    return set(TRICKS) if "all" in outside else given | outside
 
 
 @contextmanager

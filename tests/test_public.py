@@ -108,6 +108,7 @@ def test_no_module_imports_a_later_one_at_its_top():
 
     order = [
         "errors",
+        "switches",
         "tagging",
         "catalog",
         "fetch",

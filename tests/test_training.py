@@ -10,7 +10,7 @@ from datasets import Dataset
 import ftkit as ft
 from ftkit import batching
 from ftkit.errors import DataError, SettingError
-from ftkit.tricks import TRICKS
+from ftkit.switches import TRICKS
 
 
 def weights(model):

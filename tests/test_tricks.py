@@ -122,13 +122,3 @@ def test_packing_on_a_card_learns_what_padding_does():
              for off in ((), "packing")]
     packed, padded = (ft.evaluate(model, texts())["loss"].value for model in found)
     assert packed == pytest.approx(padded, rel=0.05)
-
-
-def test_whole_lessons_can_run_without(monkeypatch):
-    monkeypatch.setenv("FTKIT_WITHOUT", "trunk_cache, packing")
-    assert tricks.names("packing") == {"trunk_cache", "packing"}
-    monkeypatch.setenv("FTKIT_WITHOUT", "all")
-    assert tricks.names(()) == set(tricks.TRICKS)
-    monkeypatch.setenv("FTKIT_WITHOUT", "magic")
-    with pytest.raises(ft.SettingError, match="FTKIT_WITHOUT='magic' names nothing"):
-        tricks.names(())
