@@ -8,7 +8,7 @@ import transformers
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit import batching
+from ftkit import batching, cache, measuring
 from ftkit.errors import DataError, SettingError
 from ftkit.switches import TRICKS
 
@@ -55,6 +55,22 @@ def test_the_same_seed_gives_the_same_weights():
         ).model.hash()
 
     assert train(3) == train(3) != train(4)
+
+
+@pytest.mark.parametrize("method", [ft.Full(), ft.LoRA(rank=2, dropout=0.2), ft.Freeze(top=1)])
+def test_the_first_training_of_a_process_draws_what_the_next_one_draws(method):
+    base, data = tiny.encoder(), tiny.reviews(16)
+    for module in base.net.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.2
+
+    def train():
+        run = ft.fit(base, data, method=method, epochs=2, batch_size=4, quiet=True)
+        return run.model.hash(), *run.history["loss"].dropna()
+
+    measuring.rough_peak.cache_clear()
+    cache.forget()
+    assert train() == train()
 
 
 @pytest.mark.parametrize(
