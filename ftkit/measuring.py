@@ -56,8 +56,13 @@ def measured():
         found.peak_memory = max(found.peak_memory, resident)
 
     def watch():
-        while not done.wait(0.02):
+        pause = 0.02
+        while not done.wait(pause):
+            start = time.thread_time()
             look()
+            # A hundredth of the time at most: the C library's account locks its memory for as long
+            # as it counts, which was milliseconds after a large model had been loaded.
+            pause = max(0.02, 100 * (time.thread_time() - start))
 
     _collect()
     look()
@@ -87,10 +92,16 @@ def measured():
 def _collect():
     """Collect what earlier work left behind, so that no one else's memory is counted."""
     gc.collect()
-    if not gc.get_freeze_count():
-        # The libraries' own objects stay to the end: looking through them at every collection
-        # took longer than some trainings.
-        gc.freeze()
+    _freeze()
+
+
+@cache
+def _freeze():
+    """Once a process: the libraries' own objects stay to the end, and need not be looked through.
+
+    At every collection that took longer than some trainings.
+    """
+    gc.freeze()
 
 
 def _unused():

@@ -5,6 +5,7 @@ import os
 import platform
 import time
 import uuid
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def runs_home():
     return Path(os.environ.get("FTKIT_RUNS") or fetch.cache_home() / "runs")
 
 
+@cache
 def versions():
     """Versions of Python and of the libraries that a result depends on."""
     found = {"python": platform.python_version()}
