@@ -22,7 +22,7 @@ class Running:
         import psutil
 
         self.psutil, self.lesson, self.limits = psutil, lesson, limits
-        self.peak, self.verdict, self.family = 0, None, {}
+        self.peak, self.verdict, self.family, self.next_search = 0, None, {}, 0.0
         for folder in (lesson.out, lesson.log.parent, lesson.status.parent):
             folder.mkdir(parents=True, exist_ok=True)
         self.work = Path(tempfile.mkdtemp(prefix=f".{lesson.name}-", dir=lesson.out))
@@ -77,6 +77,22 @@ class Running:
         return f"{self.lesson.name} {self.where()} {minutes}:{seconds:02d}"
 
     def _watch(self):
+        """Return the bytes that all processes of the lesson hold; new ones are looked for."""
+        if time.monotonic() >= self.next_search:
+            start = time.thread_time()
+            self._search()
+            # Looking through all processes of a machine costs: a hundredth of the time, or so.
+            pause = min(2, 100 * (time.thread_time() - start))
+            self.next_search = time.monotonic() + pause
+        held = 0
+        for process in self.family.values():
+            try:
+                held += process.memory_info().rss
+            except self.psutil.Error:
+                continue
+        return held
+
+    def _search(self):
         # Kernels lead sessions of their own, so every descendant is remembered from when it is
         # first seen: it may outlive the worker.
         try:
@@ -91,17 +107,10 @@ class Running:
                     self.family.setdefault((child.pid, child.create_time()), child)
             except self.psutil.Error:
                 continue
-        held = 0
-        for process in self.family.values():
-            try:
-                held += process.memory_info().rss
-            except self.psutil.Error:
-                continue
-        return held
 
     def stop(self):
         """Kill whatever of the lesson is still running."""
-        self._watch()
+        self._search()
         for process in self.family.values():
             try:
                 process.kill()  # psutil compares the start time: a reused pid is not touched
