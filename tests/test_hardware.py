@@ -1,6 +1,7 @@
 """Without these, a user with a GPU could get a wrong dtype or run out of memory."""
 
 import gc
+import time
 
 import pytest
 import tiny
@@ -131,6 +132,22 @@ def test_estimate_is_near_the_measured_peak_on_this_cpu():
             optimizer.zero_grad()
     estimate = hw.estimate_memory(hw.shape_of(net), batch_size=24, length=128, attention="eager")
     assert 0.6 < estimate / (used.peak_memory - before) < 1.7
+
+
+def test_the_watch_over_memory_gives_way_where_looking_is_slow(monkeypatch):
+    looks = []
+
+    def slow():
+        end = time.thread_time() + 0.01
+        while time.thread_time() < end:
+            pass
+        looks.append(1)
+        return 0
+
+    monkeypatch.setattr(measuring, "_unused", slow)
+    with measuring.measured():
+        time.sleep(0.6)
+    assert 2 <= len(looks) <= 4  # before, once in a second, and after
 
 
 def test_a_profile_gives_its_sizes_and_refuses_other_words():
