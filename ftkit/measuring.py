@@ -40,37 +40,40 @@ def measured():
     """Measure a block of code: yields a namespace that gets seconds, memory and energy.
 
     peak_memory: bytes of this process (on CUDA, of the device). added_memory: the part of it that
-    the block itself needed. energy: joules of the processor package where the system lets it be
-    read, else None.
+    the block itself needed; on a CPU at the moments that it names by `look(place, size)`, such as
+    "forward", a pass over a batch of that size. energy: joules of the processor package where the
+    system lets it be read, else None.
     """
     import psutil
     import torch
 
-    found = SimpleNamespace(seconds=0.0, peak_memory=0, added_memory=0, energy=None)
     cuda = this_machine().device == "cuda"
     process, done, used = psutil.Process(), threading.Event(), []
+    due, largest = {}, {}
 
-    def look():
-        resident = process.memory_info().rss
-        used.append(resident - _unused())
-        found.peak_memory = max(found.peak_memory, resident)
+    def look(place="", size=0):
+        # The C library counts what it holds for milliseconds, in a process with a large model: so
+        # only where there may be more than before, and for a hundredth of the time at most.
+        known = largest.get(place, 0)
+        if cuda or size < 0.95 * known or time.perf_counter() < due.get(place, 0):
+            return
+        largest[place], start = max(size, known), time.thread_time()
+        used.append(process.memory_info().rss - _unused())
+        due[place] = time.perf_counter() + 100 * (time.thread_time() - start)
 
     def watch():
-        pause = 0.02
-        while not done.wait(pause):
-            start = time.thread_time()
-            look()
-            # A hundredth of the time at most: the C library's account locks its memory for as long
-            # as it counts, which was milliseconds after a large model had been loaded.
-            pause = max(0.02, 100 * (time.thread_time() - start))
+        while not done.wait(0.02):
+            found.peak_memory = max(found.peak_memory, process.memory_info().rss)
 
+    found = SimpleNamespace(seconds=0.0, peak_memory=0, added_memory=0, energy=None, look=look)
     _collect()
-    look()
     watcher = threading.Thread(target=watch, daemon=True)
     if cuda:
-        used = [torch.cuda.memory_allocated()]
+        used.append(torch.cuda.memory_allocated())
         torch.cuda.reset_peak_memory_stats()
     else:
+        look("begin")
+        found.peak_memory = process.memory_info().rss
         watcher.start()
     joules, start = _joules(), time.perf_counter()
     try:
@@ -83,7 +86,7 @@ def measured():
             used.append(found.peak_memory)
         else:
             watcher.join()
-            look()
+            look("end")
         found.added_memory = max(used) - used[0]
         if joules is not None and (after := _joules()) is not None and after >= joules:
             found.energy = after - joules

@@ -38,8 +38,9 @@ class Run:
 
     history: DataFrame with step, epoch, loss, eval_loss, learning_rate. seconds: of training.
     peak_memory: bytes of the process at the worst moment; added_memory: the part of them that the
-    training itself needed. trainable: parameters trained, in all, their share, bytes to store.
-    folder: where run.json and history.jsonl are, or None when records are off.
+    training itself needed, after its forward and backward passes. trainable: parameters trained,
+    in all, their share, bytes to store. folder: where run.json and history.jsonl are, or None when
+    records are off.
     """
 
     model: Model
@@ -186,6 +187,7 @@ def fit(
         ):
             if not quiet:
                 print(*said, sep="\n", end="\n" if said else "")
+            trainer.kit_look = used.look
             trainer.train(resume_from_checkpoint=last)
     finally:
         if scratch:
@@ -277,6 +279,13 @@ class KitTrainer(transformers.Trainer):
     """transformers.Trainer with batches of similar length and the loss of the kit's own tasks."""
 
     kit_task, kit_method, kit_decay, kit_order = None, None, 1.0, True
+    kit_look = None  # notes the memory that is held now
+
+    def training_step(self, model, inputs, *args, **kwargs):
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if self.kit_look:
+            self.kit_look("backward")  # all gradients are held
+        return loss
 
     def create_optimizer(self, model=None):
         optimizer = super().create_optimizer(model)
@@ -318,6 +327,10 @@ class KitTrainer(transformers.Trainer):
             accumulated = self.model_accepts_loss_kwargs and num_items_in_batch is not None
             parts = self.current_gradient_accumulation_steps if accumulated else 1
             loss = self.kit_method.loss(model, inputs, out, loss * parts) / parts
+        if model.training and self.kit_look:
+            # The optimizer has its memory from the first update on.
+            place = f"forward, updates: {min(self.state.global_step, 1)}"
+            self.kit_look(place, max(v.numel() for v in inputs.values() if hasattr(v, "numel")))
         return (loss, out) if return_outputs else loss
 
 
