@@ -51,7 +51,7 @@ def measured():
     process, done, used = psutil.Process(), threading.Event(), []
     due, largest = {}, {}
 
-    def look(place="", size=0):
+    def look(place, size=0):
         # The C library counts what it holds for milliseconds, in a process with a large model: so
         # only where there may be more than before, and for a hundredth of the time at most.
         known = largest.get(place, 0)
