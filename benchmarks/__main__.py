@@ -68,7 +68,8 @@ TABLE |= {
     "tricks-encoder": ("MiniLM, all weights, {train} reviews", {
         "kit.classify": "ftkit", "kit.classify:similar_length": "without similar lengths",
         "kit.classify:plain_attention": "without plain attention",
-        "kit.classify:quick_dropout": "without quick dropout"}, {}),
+        "kit.classify:quick_dropout": "without quick dropout",
+        "kit.classify:kept_pages": "without kept pages"}, {}),
     "tricks-frozen": ("MiniLM, the head alone, {train} reviews, {epochs} epochs", {
         "kit.frozen": "ftkit", "kit.frozen:trunk_cache": "without the trunk cache"}, {}),
     "tricks-score": ("SmolLM2, {questions} yes-no questions after {shots} examples", {

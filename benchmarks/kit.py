@@ -9,6 +9,7 @@ from worker import timed
 import ftkit as ft
 from ftkit import attention, batching, cache, losses
 from ftkit.dropout import quick_dropout
+from ftkit.pages import kept_pages
 
 
 def _begin(folder, seed):
@@ -75,7 +76,7 @@ def loop(folder, seed):
             for start in range(0, len(order), size):
                 yield collate([rows[i] for i in order[start : start + size]])
 
-        with losses.label_only_head(net), quick_dropout(True):
+        with losses.label_only_head(net), quick_dropout(True), kept_pages():
             train_by_hand(net, work, batches)
     return result(work, found, net)
 

@@ -9,6 +9,7 @@ TRICKS = (
     "label_logits",
     "plain_attention",
     "quick_dropout",
+    "kept_pages",
     "trunk_cache",
     "packing",
     "compiled_blocks",

@@ -11,6 +11,7 @@ from ftkit import attention, cache, compiling, hardware, losses
 from ftkit.dropout import quick_dropout
 from ftkit.hardware import Choice
 from ftkit.methods.prompt import learned_tokens
+from ftkit.pages import kept_pages
 
 LONG = 600  # seconds of training from which on fit says why it does not compile
 
@@ -53,6 +54,7 @@ def applied(model, trainer, plan, *, tokens, without, own_batches=False, whole_l
                 said.append(compiled.why)
         stack.enter_context(compiling.compiled_blocks(net, compiled.value))
         plain = plain and not compiled.value
+        stack.enter_context(kept_pages(machine.device == "cpu" and "kept_pages" not in without))
         stack.enter_context(quick_dropout(plain and "quick_dropout" not in without))
         try:
             yield said
