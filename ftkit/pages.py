@@ -1,7 +1,7 @@
 """Memory that a step of training frees stays with the process, for the next step to take again.
 
 The C library of Linux gives large blocks back to the system at once, and the system clears each of
-their pages anew when it gives them out: a tenth of a small model's training went into that.
+their pages anew when it gives them out, which is a good part of a small model's training.
 """
 
 import ctypes

@@ -29,7 +29,8 @@ with kept_pages():
 
 @pytest.mark.skipif(not pages._mallopt(), reason="another C library than glibc")
 def test_freed_memory_is_taken_again_while_training():
-    found = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True)
+    found = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True,
+                           check=True)
     plain, *kept = map(int, found.stdout.split())
     assert plain > 100 and max(kept) < plain / 10
 
