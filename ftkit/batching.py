@@ -233,9 +233,12 @@ _ENCODERS = {
 }
 
 
-def pad(rows, value, left=False):
-    """Pad lists of numbers to the longest. Returns a long tensor of shape (rows, longest)."""
-    width = max(map(len, rows))
+def pad(rows, value, left=False, multiple=1):
+    """Pad lists of numbers to the longest. Returns a long tensor of shape (rows, longest).
+
+    multiple: the width is filled up to a multiple of it.
+    """
+    width = -(-max(map(len, rows)) // multiple) * multiple
     gaps = [[value] * (width - len(row)) for row in rows]
     full = [[*gap, *row] if left else [*row, *gap] for row, gap in zip(rows, gaps, strict=True)]
     return torch.tensor(full, dtype=torch.long).view(len(rows), width)
@@ -248,6 +251,8 @@ class Collator:
     10% a random token, 10% stay (Devlin et al. 2019).
     """
 
+    multiple = 1  # what the width of a batch is filled up to
+
     def __init__(self, model, seed=0):
         self.task, self.tokenizer = model.task, model.tokenizer
         self.random = torch.Generator().manual_seed(seed)
@@ -258,13 +263,13 @@ class Collator:
         ids = [row["input_ids"] for row in rows]
         batch = self._ids(ids)
         if "token_type_ids" in rows[0]:
-            batch["token_type_ids"] = pad([row["token_type_ids"] for row in rows], 0)
+            batch["token_type_ids"] = self._pad([row["token_type_ids"] for row in rows], 0)
         if self.task == "masked-lm":
             batch["input_ids"], batch["labels"] = self._mask(batch["input_ids"])
         elif "labels" in rows[0]:
             labels = [row["labels"] for row in rows]
             if isinstance(labels[0], list):
-                batch["labels"] = pad(labels, IGNORED)
+                batch["labels"] = self._pad(labels, IGNORED)
             else:
                 kind = torch.float if self.task == "regression" else torch.long
                 batch["labels"] = torch.tensor(labels, dtype=kind)
@@ -272,9 +277,12 @@ class Collator:
 
     def _ids(self, ids):
         return {
-            "input_ids": pad(ids, self.tokenizer.pad_token_id),
-            "attention_mask": pad([[1] * len(i) for i in ids], 0),
+            "input_ids": self._pad(ids, self.tokenizer.pad_token_id),
+            "attention_mask": self._pad([[1] * len(i) for i in ids], 0),
         }
+
+    def _pad(self, rows, value):
+        return pad(rows, value, multiple=self.multiple)
 
     def _choice(self, rows):
         """Questions and the batch's distinct choices, each encoded once; `index` says whose."""

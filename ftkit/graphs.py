@@ -6,10 +6,13 @@ started with a single call (Nguyen et al. 2021, "Accelerating PyTorch with CUDA 
 """
 
 from collections import Counter
+from contextlib import contextmanager
 
 import torch
 
 MOST = 24  # shapes of batches that are captured; the others run kernel by kernel
+TASKS = ("classification", "regression", "tagging", "masked-lm", "causal-lm")
+WIDTHS = 16  # padded batches are filled up to a multiple of so many tokens: few shapes
 
 
 class StepGraphs:
@@ -65,6 +68,31 @@ class StepGraphs:
                 held[name].copy_(value, non_blocking=True)
         graph.replay()
         return loss.clone()
+
+
+@contextmanager
+def replayed(model, trainer):
+    """While open, a Trainer's training steps are replayed as CUDA graphs."""
+
+    def step(batch):
+        count = batch.get("count")
+        inputs = {name: value for name, value in batch.items() if name != "count"}
+        loss = trainer.compute_loss(model.net, inputs, num_items_in_batch=count)
+        loss.backward()
+        return loss
+
+    trainer.kit_graphs = StepGraphs(step, model.net.parameters())
+    collator = trainer.data_collator
+    if hasattr(collator, "multiple"):
+        collator.multiple = WIDTHS
+    try:
+        yield trainer.kit_graphs
+    finally:
+        if trainer.kit_graphs.problem:
+            trainer.kit_said.append(
+                f"CUDA graphs: steps ran kernel by kernel ({trainer.kit_graphs.problem})"
+            )
+        trainer.kit_graphs = None
 
 
 def _shape(batch):

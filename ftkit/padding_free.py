@@ -9,6 +9,7 @@ transformers.Trainer, too.
 """
 
 import inspect
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -17,6 +18,7 @@ import transformers
 
 from ftkit.chunked_loss import summed_cross_entropy
 from ftkit.losses import backbone, head, inner
+from ftkit.precision import FORMATS
 from ftkit.tagging import IGNORED
 
 NAME = "documents"
@@ -243,6 +245,41 @@ class PackedLoss:
         }
 
 
+def unit(trainer):
+    """What rows are filled up to: about a sixteenth of a usual one, so that few sizes occur."""
+    rows, size = trainer.train_dataset, trainer.args.per_device_train_batch_size
+    tokens = float(rows.lengths.mean()) * min(size, len(rows))
+    return max(64, int(tokens / 16) // 64 * 64)
+
+
+@contextmanager
+def packed(model, trainer, dtype):
+    """While open, a Trainer's batches of a decoder are rows without padding.
+
+    dtype: a name of precision.FORMATS, what products are computed in. Batches are drawn at random:
+    without padding there is nothing to gain from texts of one length, and their sizes vary less.
+    """
+    rows = trainer.train_dataset
+    labels = sum(label != IGNORED for row in rows for label in row["labels"][1:])
+    card = model.device.type == "cuda"
+    collate = PackedCollator(
+        model.tokenizer.pad_token_id,
+        unit=unit(trainer) if card else 1,
+        longest=-(-int(rows.lengths.max()) // 128) * 128 if card else None,
+        labelled=min(1.0, labels / rows.lengths.sum() + 0.05),
+    )
+    before, kernel = trainer.data_collator, inner(model.net).config._attn_implementation
+    half = FORMATS[dtype] if FORMATS[dtype] in HALF else None
+    trainer.kit_packed = PackedLoss(model.net, half)
+    trainer.data_collator, trainer.kit_order = collate, False
+    inner(model.net).set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        inner(model.net).set_attn_implementation(kernel)
+        trainer.data_collator, trainer.kit_packed = before, None
+
+
 def _read(batch, device):
     """What of a packed batch the network reads."""
     names = ("input_ids", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k")
@@ -252,7 +289,7 @@ def _read(batch, device):
 
 @torch.no_grad()
 def _plain_head(net, top):
-    """Whether the logits are hidden states times a matrix and nothing else: tried on three words."""
+    """Whether the logits are hidden states times a matrix and nothing else, tried on three."""
     if type(top) is not torch.nn.Linear:
         return False
     batch = PackedCollator(0)([{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}])
@@ -260,4 +297,5 @@ def _plain_head(net, top):
     net.eval()
     hidden, logits = backbone(net)(**read)[0], inner(net)(**read).logits
     net.train(training)
-    return bool(torch.allclose(top(hidden).float(), logits.float(), rtol=1e-3, atol=1e-4))
+    scores = F.linear(hidden, top.weight, top.bias)
+    return bool(torch.allclose(scores.float(), logits.float(), rtol=1e-3, atol=1e-4))

@@ -91,6 +91,7 @@ def fit(
     name=None,
     quiet=False,
     without=(),
+    compile_blocks=None,
     **trainer_arguments,
 ):
     """Train a copy of a model; the model given stays as it is.
@@ -104,6 +105,8 @@ def fit(
     same); by default what is fast on a card, and on a processor what was measured to be.
     without: what to leave off of the things that make training fast, a name of
     switches.TRICKS or several.
+    compile_blocks: whether torch.compile is used on the repeated block; by default where an
+    estimate says that the training is long enough to pay for it.
     checkpoint_dir: keep checkpoints there, and with resume=True go on from the last of them.
     Everything else that TrainingArguments or Trainer take passes through by name.
     Returns a Run. Raises SettingError for an unknown argument, DataError for data that cannot be
@@ -198,12 +201,18 @@ def fit(
                 without=without,
                 own_batches="data_collator" in extra,
                 whole_logits="compute_metrics" in extra,
+                compile_blocks=compile_blocks,
+                own_size="per_device_train_batch_size" in passed,
             ) as said,
         ):
+            for size in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+                settings[size] = getattr(trainer.args, size)  # may have been split to fit
             if not quiet:
-                print(*said, sep="\n", end="\n" if said else "")
+                print(*filter(None, said), sep="\n")
             trainer.kit_look = used.look
             trainer.train(resume_from_checkpoint=last)
+        if not quiet and trainer.kit_said:
+            print(*trainer.kit_said, sep="\n")
     finally:
         restore()
         if scratch:
@@ -284,7 +293,7 @@ def _trainer(model, settings, rows, held, extra, keep, quiet, plan, decay, witho
         **extra,
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.kit_task, trainer.kit_decay = model.task, decay
+    trainer.kit_task, trainer.kit_decay, trainer.kit_said = model.task, decay, []
     trainer.kit_order = "similar_length" not in without
     # Other models ignore the count of labels, and Trainer would scale their loss for it.
     trainer.model_accepts_loss_kwargs = model.task == "causal-lm"
@@ -296,9 +305,17 @@ class KitTrainer(transformers.Trainer):
 
     kit_task, kit_method, kit_decay, kit_order = None, None, 1.0, True
     kit_look = None  # notes the memory that is held now
+    kit_packed = None  # the loss of batches without padding
+    kit_graphs = None  # replays forward and backward passes on a card
+    kit_said = ()  # what came up while training, in words
 
-    def training_step(self, model, inputs, *args, **kwargs):
-        loss = super().training_step(model, inputs, *args, **kwargs)
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        if self.kit_graphs:
+            if not model.training:
+                model.train()
+            count = {} if num_items_in_batch is None else {"count": num_items_in_batch}
+            return self.kit_graphs({**inputs, **count})
+        loss = super().training_step(model, inputs, num_items_in_batch)
         if self.kit_look:
             self.kit_look("backward")  # all gradients are held
         return loss
@@ -332,6 +349,12 @@ class KitTrainer(transformers.Trainer):
         return 0
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if self.kit_packed and "logits_to_keep" in inputs:
+            count = num_items_in_batch
+            if count is None:
+                count = (inputs["target"] >= 0).sum()
+            loss = self.kit_packed(model, inputs, count)
+            return (loss, {"loss": loss}) if return_outputs else loss
         if self.kit_task == "choice":
             with self.accelerator.autocast():
                 out = losses.choice_loss(model, inputs)
