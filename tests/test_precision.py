@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,7 +36,6 @@ TASKS = {
     "gemma2": (lambda: tiny.decoder("gemma2"), {"text": ["the film was not good"] * 8}),
     "seq2seq-lm": (tiny.seq2seq, {"source": ["the cat"] * 8, "target": ["the dog"] * 8}),
 }
-KINDS = {"choice": "encoder"}  # a task whose network is saved as that of another
 
 
 def methods(task, base, data):
@@ -339,12 +339,7 @@ def test_a_measurement_is_made_once_and_kept(own_cache, monkeypatch):
 @pytest.mark.parametrize("change", [{"length": 64}, {"batch": 2}, {"trained": "inputs"},
                                     {"hidden": 64}, {"gated": False}])
 def test_each_size_is_measured_on_its_own(change, own_cache, monkeypatch):
-    numbers = iter((1.5, 2.5))
     monkeypatch.setattr(precision, "_passes", lambda block: lambda dtype: None)
-    monkeypatch.setattr(precision, "min", lambda times: 1 / next(numbers), raising=False)
-    monkeypatch.setattr(precision, "round", lambda number, digits: number, raising=False)
-    from dataclasses import replace
-
     numbers = iter((3.0, 1.0, 8.0, 1.0))
     monkeypatch.setattr(precision, "min", lambda times: next(numbers), raising=False)
     assert precision.speedup(BLOCK) == 3.0
