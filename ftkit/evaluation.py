@@ -9,7 +9,7 @@ import torch
 from ftkit import answering, cache, evidence, losses, precision, switches
 from ftkit.batching import Collator, by_length, encode
 from ftkit.errors import DataError, SettingError
-from ftkit.hardware import this_machine
+from ftkit.hardware import Computed, this_machine
 from ftkit.methods.prompt import learned_tokens
 from ftkit.metrics import (
     Metric,
@@ -45,7 +45,7 @@ class Evaluation:
     dataset: object = None
     groups: list | None = None
     seed: int = 0
-    computed: precision.Computed | None = None
+    computed: Computed | None = None
     _found: dict = field(default_factory=dict, repr=False)
     _counts: object = field(default=None, repr=False)
 

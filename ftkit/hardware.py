@@ -60,6 +60,19 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Computed:
+    """How a result came about: the numbers it was computed in, the device, and its threads."""
+
+    dtype: str
+    device: str
+    threads: int
+
+    def __str__(self):
+        threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.dtype} on {self.device}{threads if self.threads else ''}"
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything decided before training starts. `why` has one line for each decision."""
 
