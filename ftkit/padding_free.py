@@ -10,7 +10,6 @@ transformers.Trainer, too.
 
 import inspect
 from contextlib import contextmanager
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -24,18 +23,11 @@ from ftkit.tagging import IGNORED
 NAME = "documents"
 HALF = (torch.bfloat16, torch.float16)
 
-
-@cache
-def varlen():
-    """PyTorch's attention over texts of several lengths in one row, and the names of its options.
-
-    Returns (function, names); (None, ()) where this version of PyTorch has none.
-    """
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None, ()
-    return varlen_attn, tuple(inspect.signature(varlen_attn).parameters)
+try:
+    from torch.nn.attention.varlen import varlen_attn as FUSED
+except ImportError:  # before PyTorch 2.10
+    FUSED = None
+OPTIONS = frozenset(inspect.signature(FUSED).parameters) if FUSED else frozenset()
 
 
 def document_attention(
@@ -71,19 +63,18 @@ def document_attention(
     device = query.device.type
     kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
     query, key, value = (part.to(kind) for part in (query, key, value))
-    fused, options = varlen()
-    if device == "cuda" and kind in HALF and fused is not None:
+    if device == "cuda" and kind in HALF and FUSED is not None:
         more = {"scale": scaling}
-        if "window_size" in options:
+        if "window_size" in OPTIONS:
             more["window_size"] = (-1 if sliding_window is None else sliding_window - 1, 0)
         elif sliding_window is not None and max_length_q > sliding_window:
             raise ValueError("this version of PyTorch has no sliding window over several texts.")
         else:
             more["is_causal"] = True
-        if "enable_gqa" in options:  # before, shared heads needed no word
+        if "enable_gqa" in OPTIONS:  # before, shared heads needed no word
             more["enable_gqa"] = True
-        more = {name: given for name, given in more.items() if name in options}
-        out = fused(
+        more = {name: given for name, given in more.items() if name in OPTIONS}
+        out = FUSED(
             query, key, value, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, **more
         )
         return out[None], None
