@@ -9,7 +9,7 @@ from ftkit import answering, cache, evidence, losses, switches
 from ftkit.batching import Collator, by_length, encode
 from ftkit.errors import DataError, SettingError
 from ftkit.hardware import choose_dtype, this_machine
-from ftkit.methods.prompt import learned_tokens
+from ftkit.label_logits import next_token_losses
 from ftkit.metrics import (
     Metric,
     calibration,
@@ -23,6 +23,8 @@ from ftkit.prompting import as_prompt_and_response
 
 BATCH = 32
 TOKENS = 512  # of a batch on a CPU: what more need, its own memory does not hold
+LOGITS = 1 << 28  # numbers that a head over a vocabulary makes at a time: a gigabyte in float32
+LANGUAGE = ("causal-lm", "masked-lm", "seq2seq-lm")
 
 
 @dataclass
@@ -137,7 +139,8 @@ def evaluate(
     batch_size: examples run side by side. max_length: tokens. without: what to leave off of the
     things that make it fast, names of switches.TRICKS: "trunk_cache" (blocks below the lowest
     trained one are run once for each text, also over several evaluations), "similar_length",
-    "shared_prompts" (with generate=True).
+    "label_logits" (a decoder's head is applied at labelled positions only), "shared_prompts" (with
+    generate=True).
     Returns an Evaluation. Where the data has a column `group`, intervals resample whole groups.
     Raises DataError when columns are missing or there are no rows.
     """
@@ -152,12 +155,14 @@ def evaluate(
         raise DataError("column 'label' is missing; evaluation compares with the right answers.")
     size = batch_size or BATCH * (4 if model.task == "choice" else 1)
     tokens = TOKENS if this_machine().device == "cpu" else None
+    if tokens is None and model.task in LANGUAGE:
+        tokens = LOGITS // model.net.get_input_embeddings().num_embeddings
     batches = by_length(rows, size, tokens, sort="similar_length" not in without)
     wanted = cache.suits(model.task) and "trunk_cache" not in without
     with cache.trunk(model.net, wanted=wanted):
-        found = _forward(model, rows, batches)
+        found = _forward(model, rows, batches, without)
     common = {"dataset": dataset, "groups": _groups(dataset)}
-    if model.task in ("causal-lm", "masked-lm", "seq2seq-lm"):
+    if model.task in LANGUAGE:
         writing = {"max_new_tokens": max_new_tokens, "stop": stop, "without": without}
         return _language(model, dataset, found, writing if generate else None, common)
     if model.task == "regression":
@@ -289,7 +294,7 @@ def _groups(dataset):
 
 
 @torch.inference_mode()
-def _forward(model, rows, batches):
+def _forward(model, rows, batches, without):
     """Logits of each example, or for language models its summed loss and number of tokens."""
     collate = Collator(model)
     keep = model.net.training
@@ -301,14 +306,14 @@ def _forward(model, rows, batches):
     for index in batches:
         batch = {k: v.to(model.device) for k, v in collate([rows[i] for i in index]).items()}
         with torch.autocast(device, dtype=kind, enabled=kind is not None):
-            _run(model, batch, index, out)
+            _run(model, batch, index, out, without)
     model.net.train(keep)
     return out
 
 
-def _run(model, batch, index, out):
-    if model.task in ("causal-lm", "masked-lm", "seq2seq-lm"):
-        values, members = _token_losses(model, batch)
+def _run(model, batch, index, out, without):
+    if model.task in LANGUAGE:
+        values, members = _token_losses(model, batch, without)
         members = members.cpu().numpy()
         np.add.at(out["nll"], np.asarray(index)[members], values.float().cpu().numpy())
         np.add.at(out["tokens"], np.asarray(index)[members], 1)
@@ -323,19 +328,12 @@ def _run(model, batch, index, out):
         out["logits"][i] = row
 
 
-def _token_losses(model, batch):
+def _token_losses(model, batch, without):
+    if model.task == "causal-lm":
+        return next_token_losses(model.net, batch, wanted="label_logits" not in without)
     labels = batch.pop("labels")
-    if model.task == "causal-lm" and losses.scores_labels_only(model.net):
-        hidden = (
-            losses.after_prompt(model.net, **batch)
-            if learned_tokens(model.net)
-            else losses.backbone(model.net)(**batch, use_cache=False)[0]
-        )
-        return losses.token_losses(model.net, hidden, labels)
     extra = {"labels": labels} if model.task == "seq2seq-lm" else {}
     logits = model.net(**batch, **extra).logits
-    if model.task == "causal-lm":
-        logits, labels = logits[:, -labels.shape[1] :][:, :-1], labels[:, 1:]
     rows, columns = (labels != losses.IGNORED).nonzero(as_tuple=True)
     picked = logits[rows, columns].float()
     return torch.nn.functional.cross_entropy(picked, labels[rows, columns], reduction="none"), rows

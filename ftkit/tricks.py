@@ -7,10 +7,12 @@ from contextlib import ExitStack, contextmanager
 
 import transformers
 
-from ftkit import attention, cache, compiling, hardware, losses
+from ftkit import abilities, attention, cache, compiling, hardware, losses
 from ftkit.dropout import quick_dropout
+from ftkit.errors import SettingError
 from ftkit.hardware import Choice
-from ftkit.methods.prompt import learned_tokens
+from ftkit.label_logits import LabelLogits
+from ftkit.losses import learned_tokens
 from ftkit.pages import kept_pages
 
 LONG = 600  # seconds of training from which on fit says why it does not compile
@@ -35,13 +37,8 @@ def applied(model, trainer, plan, *, tokens, without, own_batches=False, whole_l
     if hasattr(net, "set_attn_implementation"):
         net.set_attn_implementation(attention.best(net.config, kernel))
     with ExitStack() as stack:
-        if (
-            model.task == "causal-lm"
-            and not whole_logits
-            and "label_logits" not in without
-            and losses.scores_labels_only(model.net)
-        ):
-            stack.enter_context(losses.label_only_head(model.net))
+        if model.task == "causal-lm" and not whole_logits and not _own_loss(trainer):
+            stack.enter_context(_label_logits(model.net, trainer, "label_logits" not in without))
         noisy = trainer.args.neftune_noise_alpha  # other embeddings for a text each time
         wanted = plain and not noisy and cache.suits(model.task) and "trunk_cache" not in without
         trunk = stack.enter_context(cache.trunk(model.net, wanted=wanted, training=True))
@@ -61,6 +58,34 @@ def applied(model, trainer, plan, *, tokens, without, own_batches=False, whole_l
         finally:
             if kernel == "flash_attention_2":  # it cannot read the float32 weights elsewhere
                 net.set_attn_implementation(before)
+
+
+@contextmanager
+def _label_logits(net, trainer, wanted):
+    """While open, a decoder's head is applied at labels only, and its learned prompt runs once."""
+    learned = learned_tokens(net)
+    prefix = learned and net.active_peft_config.peft_type == "PREFIX_TUNING"
+    checkpointing = trainer.args.activation_checkpointing or trainer.args.gradient_checkpointing
+    if prefix and checkpointing:
+        raise SettingError(
+            "activation checkpointing would drop the keys and values of the prefix; give fit a "
+            "smaller batch_size and activation_checkpointing=False, or use PromptTuning."
+        )
+    once = bool(learned) and not prefix and not checkpointing and abilities.continues(net)
+    ahead = 0 if once or prefix else learned
+    collate = trainer.data_collator
+    if wanted or ahead:
+        trainer.data_collator = LabelLogits(collate, net, ahead=ahead, wanted=wanted)
+    try:
+        with losses.prompt_once(net, once):
+            yield
+    finally:
+        trainer.data_collator = collate
+
+
+def _own_loss(trainer):
+    """Whether something reads the logits of every position to make a loss of its own."""
+    return trainer.compute_loss_func is not None or trainer.args.label_smoothing_factor
 
 
 def _packing(model, machine, without):
