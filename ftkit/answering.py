@@ -8,7 +8,7 @@ import copy
 import numpy as np
 import torch
 
-from ftkit import abilities, branches, cache, switches
+from ftkit import abilities, attention, branches, cache, switches
 from ftkit.batching import pad
 from ftkit.errors import SettingError
 from ftkit.growing import give_room
@@ -35,7 +35,8 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
     candidates, and frozen lower blocks once for each text, also over several calls (cache.py).
     normalize=True divides by the number of tokens. without: what to leave off of that, names of
     switches.TRICKS: "shared_prompts" (each prompt is read whole for each of its candidates),
-    "trunk_cache", "label_logits" (the head is applied where an answer's tokens are).
+    "trunk_cache", "label_logits" (the head is applied where an answer's tokens are),
+    "plain_attention".
     Returns an array of shape (prompts, candidates), in nats; -inf where a prompt has fewer.
     Raises SettingError when the model is no decoder or a candidate is empty.
     """
@@ -59,7 +60,8 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
     apart = not sharing or not branches.suits(model.net, longest)
     load = LOAD["cpu" if model.device.type == "cpu" else "gpu"]
     wanted = "trunk_cache" not in without
-    with torch.inference_mode(), cache.trunk(model.net, wanted=wanted):
+    kernel = attention.chosen(inner(model.net), longest, without)
+    with torch.inference_mode(), kernel, cache.trunk(model.net, wanted=wanted):
         past, skip = _beginning(model, shared)
         own = [row[len(shared) :] for row in first]
         answers = [[known[c] for c in each] for each in lists]
@@ -150,7 +152,7 @@ def generate(
 
     prompts: one string or a list, each read after `prefix`, whose key-value cache is computed once.
     stop: a string (such as "\\n") or a list of them; the text ends before it. without:
-    "shared_prompts" reads what all prompts begin with once for each.
+    "shared_prompts" reads what all prompts begin with once for each; "plain_attention".
     Returns the new text alone, a string or a list of strings.
     """
     single = isinstance(prompts, str)
@@ -164,7 +166,7 @@ def generate(
         if model.net.config.is_encoder_decoder or not abilities.continues(model.net):
             said = _by_library(model, some, max_new_tokens, stops)
         else:
-            said = _greedy(model, some, max_new_tokens, stops, "shared_prompts" not in without)
+            said = _greedy(model, some, max_new_tokens, stops, without)
         for i, text in zip(part, said, strict=True):
             out[i] = text
     return out[0] if single else out
@@ -176,19 +178,25 @@ def chat(model, message, *, system=None, max_new_tokens=64):
     return generate(model, prompt, max_new_tokens=max_new_tokens).strip()
 
 
-@torch.inference_mode()
-def _greedy(model, texts, limit, stops, sharing=True):
+def _greedy(model, texts, limit, stops, without):
     tokens = _tokens(model, texts)
+    longest = max(map(len, tokens)) + limit
+    with attention.chosen(inner(model.net), longest, without):
+        return _written(model, tokens, limit, stops, "shared_prompts" not in without)
+
+
+@torch.inference_mode()
+def _written(model, tokens, limit, stops, sharing):
     shared = _common_prefix(tokens) if sharing else []
     past, skip = _beginning(model, shared)
-    past = _expand(past, len(texts))
+    past = _expand(past, len(tokens))
     pad_id, ends = model.tokenizer.pad_token_id, _end_ids(model)
     rows = [t[len(shared) :] for t in tokens]
     ids = pad(rows, pad_id, left=True).to(model.device)
     own = pad([[1] * len(r) for r in rows], 0, left=True).to(model.device)
     mask = torch.cat([own.new_ones(len(rows), skip), own], dim=1)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, skip:]
-    new, done, alive = [[] for _ in texts], ["" for _ in texts], list(range(len(texts)))
+    new, done, alive = [[] for _ in tokens], ["" for _ in tokens], list(range(len(tokens)))
     ended = set()
     for _ in range(limit):
         step = inner(model.net)(

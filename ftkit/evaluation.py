@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ftkit import answering, cache, evidence, losses, switches
+from ftkit import answering, attention, cache, evidence, losses, switches
 from ftkit.batching import Collator, by_length, encode
 from ftkit.errors import DataError, SettingError
 from ftkit.hardware import choose_dtype, this_machine
@@ -139,8 +139,8 @@ def evaluate(
     batch_size: examples run side by side. max_length: tokens. without: what to leave off of the
     things that make it fast, names of switches.TRICKS: "trunk_cache" (blocks below the lowest
     trained one are run once for each text, also over several evaluations), "similar_length",
-    "label_logits" (a decoder's head is applied at labelled positions only), "shared_prompts" (with
-    generate=True).
+    "label_logits" (a decoder's head is applied at labelled positions only), "plain_attention",
+    "shared_prompts" (with generate=True).
     Returns an Evaluation. Where the data has a column `group`, intervals resample whole groups.
     Raises DataError when columns are missing or there are no rows.
     """
@@ -159,7 +159,8 @@ def evaluate(
         tokens = LOGITS // model.net.get_input_embeddings().num_embeddings
     batches = by_length(rows, size, tokens, sort="similar_length" not in without)
     wanted = cache.suits(model.task) and "trunk_cache" not in without
-    with cache.trunk(model.net, wanted=wanted):
+    kernel = attention.chosen(losses.inner(model.net), int(rows.lengths.max()), without)
+    with kernel, cache.trunk(model.net, wanted=wanted):
         found = _forward(model, rows, batches, without)
     common = {"dataset": dataset, "groups": _groups(dataset)}
     if model.task in LANGUAGE:

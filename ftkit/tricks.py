@@ -29,14 +29,12 @@ def applied(model, trainer, plan, *, tokens, without, own_batches=False, whole_l
     plain = not trainer.args.torch_compile  # compiled as a whole, a network must be the library's
     said = []
     kernel = "sdpa" if "plain_attention" in without else plan.attention
-    before = getattr(net.config, "_attn_implementation", None)
     if not own_batches and (packed := _packing(model, machine, without)).value:
         trainer.data_collator = transformers.DataCollatorWithFlattening()
         kernel = "flash_attention_2"
         said.append(packed.why)
-    if hasattr(net, "set_attn_implementation"):
-        net.set_attn_implementation(attention.best(net.config, kernel))
     with ExitStack() as stack:
+        stack.enter_context(attention.kernel(net, kernel))
         if model.task == "causal-lm" and not whole_logits and not _own_loss(trainer):
             stack.enter_context(_label_logits(model.net, trainer, "label_logits" not in without))
         noisy = trainer.args.neftune_noise_alpha  # other embeddings for a text each time
@@ -53,11 +51,7 @@ def applied(model, trainer, plan, *, tokens, without, own_batches=False, whole_l
         plain = plain and not compiled.value
         stack.enter_context(kept_pages(machine.device == "cpu" and "kept_pages" not in without))
         stack.enter_context(quick_dropout(plain and "quick_dropout" not in without))
-        try:
-            yield said
-        finally:
-            if kernel == "flash_attention_2":  # it cannot read the float32 weights elsewhere
-                net.set_attn_implementation(before)
+        yield said
 
 
 @contextmanager
