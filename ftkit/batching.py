@@ -10,7 +10,7 @@ import xxhash
 
 from ftkit import kept
 from ftkit.errors import DataError, SettingError
-from ftkit.methods.prompt import learned_tokens
+from ftkit.losses import learned_tokens
 from ftkit.prompting import as_prompt_and_response
 from ftkit.tagging import IGNORED, align_tags, check_tagged
 

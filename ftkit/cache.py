@@ -18,7 +18,7 @@ from ftkit import losses
 from ftkit.hardware import Choice
 from ftkit.kept import LONG, Store
 from ftkit.layers import blocks as blocks_of
-from ftkit.methods.prompt import learned_tokens
+from ftkit.losses import learned_tokens
 
 LIMIT = 1 << 30  # bytes of activations kept in memory, over all models
 # The module whose output is the first block's input, by kind of model. In these decoders positions
@@ -187,7 +187,9 @@ class _Reader:
     def _lengths(self, input_ids=None, attention_mask=None, use_cache=None, **rest):
         """Each row's number of tokens; None where the call is no plain reading of whole texts."""
         branched = attention_mask is not None and attention_mask.dim() == 4
+        # Of the two last, which Trainer and collators give, only the loss function reads anything.
         plain = ("token_type_ids", "return_dict", "position_ids" if branched else "")
+        plain += ("num_items_in_batch", "shift_labels")
         if input_ids is None or any(v is not None for k, v in rest.items() if k not in plain):
             return None
         unsaid = self.model.config.use_cache if self.decodes and use_cache is None else False

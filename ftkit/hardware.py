@@ -314,7 +314,7 @@ def shape_of(net):
 
     hidden = first("hidden_size", "d_model", "n_embd", "dim")
     return ModelShape(
-        parameters=sum(p.numel() for p in net.parameters()),
+        parameters=weights_in(net.parameters()),
         layers=first("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
         hidden=hidden,
         intermediate=first(
@@ -323,6 +323,14 @@ def shape_of(net):
         heads=first("num_attention_heads", "num_heads", "n_head", "n_heads"),
         vocabulary=config.vocab_size,
         gated=str(first("hidden_act", "hidden_activation", default="")) in ("silu", "swiglu"),
+    )
+
+
+def weights_in(parameters):
+    """The number of weights in parameters; bitsandbytes packs two of 4 bits into each byte."""
+    return sum(
+        p.numel() * (2 * p.element_size() if type(p).__name__ == "Params4bit" else 1)
+        for p in parameters
     )
 
 

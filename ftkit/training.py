@@ -19,6 +19,7 @@ from ftkit.errors import DataError, SettingError
 from ftkit.measuring import measured
 from ftkit.methods import Full
 from ftkit.models import UNSAVED, Model, trainable_summary
+from ftkit.weights import check_trained
 
 BATCH = 16
 POINTS = 25  # of the loss curve
@@ -118,6 +119,7 @@ def fit(
     tuned = model.copy()
     layers.with_dropout(tuned.net)  # an earlier method may have switched some off
     tuned = method.apply(tuned)
+    check_trained(tuned.net)
     trainable = trainable_summary(tuned)
     rows = encode(train, tuned, max_length=max_length, loss_on=loss_on)
     held = encode(validation, tuned, max_length=max_length, loss_on=loss_on) if validation else None

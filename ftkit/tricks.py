@@ -5,11 +5,13 @@ Each is explained and measured in docs/speed.md, and switched on one by one in l
 
 from contextlib import ExitStack, contextmanager
 
-from ftkit import attention, cache, compiling, graphs, hardware, losses, padding_free
+from ftkit import abilities, attention, cache, compiling, graphs, hardware, losses, padding_free
 from ftkit.batch_size import fit_batch
 from ftkit.dropout import quick_dropout
+from ftkit.errors import SettingError
 from ftkit.hardware import Choice
-from ftkit.methods.prompt import learned_tokens
+from ftkit.label_logits import LabelLogits
+from ftkit.losses import learned_tokens
 from ftkit.pages import kept_pages
 
 LONG = 600  # seconds of training from which on fit says why it does not compile
@@ -39,24 +41,17 @@ def applied(
     plain = not trainer.args.torch_compile  # compiled as a whole, a network must be the library's
     said = []
     kernel = "sdpa" if "plain_attention" in without else plan.attention
-    if hasattr(net, "set_attn_implementation"):
-        net.set_attn_implementation(attention.best(net.config, kernel))
     with ExitStack() as stack:
+        stack.enter_context(attention.kernel(net, kernel))
         packed = Choice(False, "")
-        if plain and not (own_batches or whole_logits or hasattr(trainer.kit_method, "loss")):
+        own_loss = _own_loss(trainer) or hasattr(trainer.kit_method, "loss")
+        if plain and not (own_batches or whole_logits or own_loss):
             packed = _packing(model, machine, plan.dtype, without)
         if packed.value:
             stack.enter_context(padding_free.packed(model, trainer, plan.dtype))
-        if packed.why:
-            said.append(packed.why)
-        if (
-            not packed.value
-            and model.task == "causal-lm"
-            and not whole_logits
-            and "label_logits" not in without
-            and losses.scores_labels_only(model.net)
-        ):
-            stack.enter_context(losses.label_only_head(model.net))
+        elif model.task == "causal-lm" and not whole_logits and not _own_loss(trainer):
+            stack.enter_context(_label_logits(model.net, trainer, "label_logits" not in without))
+        said.append(packed.why)
         noisy = trainer.args.neftune_noise_alpha  # other embeddings for a text each time
         wanted = plain and not noisy and cache.suits(model.task) and "trunk_cache" not in without
         wanted = wanted and not packed.value
@@ -87,6 +82,36 @@ def applied(
             stack.enter_context(graphs.replayed(model, trainer))
             said.append(replayed.why)
         yield [words for words in said if words]
+
+
+@contextmanager
+def _label_logits(net, trainer, wanted):
+    """While open, a decoder's head is applied at labels only, and its learned prompt runs once."""
+    learned = learned_tokens(net)
+    prefix = learned and net.active_peft_config.peft_type == "PREFIX_TUNING"
+    checkpointing = trainer.args.gradient_checkpointing or getattr(
+        trainer.args, "activation_checkpointing", False
+    )
+    if prefix and checkpointing:
+        raise SettingError(
+            "activation checkpointing would drop the keys and values of the prefix; give fit a "
+            "smaller batch_size and activation_checkpointing=False, or use PromptTuning."
+        )
+    once = bool(learned) and not prefix and not checkpointing and abilities.continues(net)
+    ahead = 0 if once or prefix else learned
+    collate = trainer.data_collator
+    if wanted or ahead:
+        trainer.data_collator = LabelLogits(collate, net, ahead=ahead, wanted=wanted)
+    try:
+        with losses.prompt_once(net, once):
+            yield
+    finally:
+        trainer.data_collator = collate
+
+
+def _own_loss(trainer):
+    """Whether something reads the logits of every position to make a loss of its own."""
+    return trainer.compute_loss_func is not None or trainer.args.label_smoothing_factor
 
 
 def _packing(model, machine, dtype, without):
