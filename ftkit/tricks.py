@@ -44,6 +44,7 @@ def applied(model, trainer, plan, *, tokens, without, own_batches=False, whole_l
             stack.enter_context(losses.label_only_head(model.net))
         noisy = trainer.args.neftune_noise_alpha  # other embeddings for a text each time
         wanted = plain and not noisy and cache.suits(model.task) and "trunk_cache" not in without
+        wanted = wanted and not getattr(trainer.kit_method, "asks", None)  # of every block
         trunk = stack.enter_context(cache.trunk(model.net, wanted=wanted, training=True))
         if trunk.why:
             said.append(trunk.why)
