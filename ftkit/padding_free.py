@@ -207,11 +207,13 @@ class PackedLoss:
         self.top = top if _plain_head(net, top) else None
         self.frozen = self._halved(False) if half else {}
 
-    def __call__(self, model, batch, count):
-        """model: the network, or what wraps it. count: labelled tokens of the whole update."""
+    def __call__(self, batch, count):
+        """The summed loss of a batch over `count`: its labelled tokens, for their mean."""
         read = _read(batch, batch["input_ids"].device)
-        if self.top is None or model is not self.net:  # the library's own, or within a wrapper
-            logits = model(**read, logits_to_keep=batch["logits_to_keep"], use_cache=False).logits
+        if self.top is None:
+            logits = self.net(
+                **read, logits_to_keep=batch["logits_to_keep"], use_cache=False
+            ).logits
             loss = F.cross_entropy(
                 logits[0].float(), batch["target"], ignore_index=IGNORED, reduction="sum"
             )

@@ -55,6 +55,7 @@ def applied(
         noisy = trainer.args.neftune_noise_alpha  # other embeddings for a text each time
         wanted = plain and not noisy and cache.suits(model.task) and "trunk_cache" not in without
         wanted = wanted and not packed.value
+        wanted = wanted and not getattr(trainer.kit_method, "asks", None)  # of every block
         trunk = stack.enter_context(cache.trunk(model.net, wanted=wanted, training=True))
         if trunk.why:
             said.append(trunk.why)
@@ -127,9 +128,9 @@ def _graphs(model, trainer, machine, plan, packed, trunk, own_batches, without):
     """Whether training steps are replayed as CUDA graphs, a Choice."""
     args = trainer.args
     alone = args.world_size == 1 and not args.torch_compile and not own_batches
-    one = packed.value or args.gradient_accumulation_steps == 1
-    suits = packed.value or model.task in graphs.TASKS
-    if machine.device != "cuda" or "cuda_graphs" in without or not (alone and one and suits):
+    own_loss = _own_loss(trainer) or hasattr(trainer.kit_method, "loss")
+    suits = packed.value or model.task in graphs.TASKS and not own_loss
+    if machine.device != "cuda" or "cuda_graphs" in without or not (alone and suits):
         return Choice(False, "")
     if plan.dtype == "fp16" or plan.checkpointing or trunk.value or args.neftune_noise_alpha:
         return Choice(False, "")

@@ -84,7 +84,7 @@ def test_no_step_waits_for_the_card():
     batch = {k: v.cuda() if torch.is_tensor(v) else v for k, v in collate(rows).items()}
 
     def step(batch):
-        value = loss_of(net, batch, batch["count"])
+        value = loss_of(batch, batch["count"])
         value.backward()
         return value
 
@@ -113,7 +113,7 @@ def test_gradients_of_replays_add_up_over_batches():
     net.set_attn_implementation(padding_free.NAME)
 
     def step(batch):
-        value = loss_of(net, batch, 100)
+        value = loss_of(batch, 100)
         value.backward()
         return value
 

@@ -42,7 +42,7 @@ def test_a_row_of_texts_has_the_loss_and_gradients_of_each_alone(kind, unit):
     loss = PackedLoss(net)
     net.set_attn_implementation(NAME)
     batch = PackedCollator(0, unit=unit, longest=32, labelled=0.5)(rows)
-    found = loss(net, batch, (batch["shift_labels"] != IGNORED).sum())
+    found = loss(batch, (batch["shift_labels"] != IGNORED).sum())
     found.backward()
     # Sums of some hundred float32 products, in another order.
     assert found.item() == pytest.approx(expected, rel=1e-6)
@@ -114,7 +114,7 @@ def test_a_head_that_is_not_a_plain_matrix_is_left_to_the_library():
     assert loss.top is None
     net.set_attn_implementation(NAME)
     batch = PackedCollator(0)(rows)
-    found = loss(net, batch, (batch["target"] != IGNORED).sum()).item()
+    found = loss(batch, (batch["target"] != IGNORED).sum()).item()
     assert found == pytest.approx(expected, rel=1e-6)
 
 
@@ -169,7 +169,7 @@ def test_a_plain_trainer_can_use_it(tmp_path):
         model.net, arguments, train_dataset=rows_of(model), data_collator=PackedCollator(0)
     )
     trainer.compute_loss = lambda net, batch, num_items_in_batch=None, **_: loss(
-        net, batch, num_items_in_batch
+        batch, num_items_in_batch
     )
     expected = mean_loss(tiny.decoder().net, rows_of(model)).item()
     trainer.train()
