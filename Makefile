@@ -86,13 +86,15 @@ CONSTRAIN_peers := -c constraints.txt
 bench: data .venv-peers/.ready .venv-litgpt/.ready
 	@$(PY) benchmarks $(WORK) $(ARGS)
 
+quoted = $(foreach word,$(1),'$(word)')
 bundle: .venv/.ready
-	@index="$(TORCH_INDEX)"; PIP_EXTRA_INDEX_URL="$${index:-$$PIP_EXTRA_INDEX_URL}" \
-	  $(PY) tools/bundle.py --out $(BUNDLE) --platform $(PLATFORM) --part-mb $(PART_MB) \
+	@$(PY) tools/bundle.py --out $(BUNDLE) --platform $(PLATFORM) --part-mb $(PART_MB) \
+	  $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') \
 	  $(if $(PYTHON),--python $(PYTHON)) $(if $(GLIBC),--glibc $(GLIBC)) \
-	  $(if $(HAVE),--have $(HAVE)) $(if $(WITHOUT),--without $(WITHOUT)) \
-	  $(if $(NEWER),--newer $(NEWER)) $(if $(ALSO),--also $(ALSO)) \
-	  $(if $(BUILD),--build $(BUILD)) $(if $(CATALOG),--catalog $(CATALOG))
+	  $(if $(HAVE),--have $(HAVE)) $(if $(WITHOUT),--without $(call quoted,$(WITHOUT))) \
+	  $(if $(NEWER),--newer $(call quoted,$(NEWER))) $(if $(ALSO),--also $(call quoted,$(ALSO))) \
+	  $(if $(BUILD),--build $(call quoted,$(BUILD))) \
+	  $(if $(CATALOG),--catalog $(call quoted,$(CATALOG)))
 
 lab: .venv/.ready
 	@.venv/bin/jupyter lab notebooks

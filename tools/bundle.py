@@ -47,6 +47,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--platform", choices=PLATFORMS, default="linux-x86_64")
     parser.add_argument("--glibc", default="2.28", help="the oldest C library of a Linux there")
     parser.add_argument("--part-mb", type=float, default=55, help="millions of bytes of a part")
+    parser.add_argument("--extra-index-url", help="one more index for pip")
     parser.add_argument("--have", type=Path, help="what is there, as `pip freeze` writes it")
     parser.add_argument("--without", help="packages that are left out", **words)
     parser.add_argument("--newer", help="packages carried though what is there would do", **words)
@@ -118,16 +119,17 @@ def gather(options, target: Target, scratch: Path) -> tuple[dict, dict[str, Path
     take("project.tar.gz", scratch / "project.tar.gz", "packages")
     tool_files = {name: take(f"wheels/{path.name}", path, "packages")
                   for name, path in tools.items()}
-    packages = [{"name": "ftkit", "version": own.name.split("-")[1], "needs": "", "always": True,
-                 "file": take(f"wheels/{own.name}", own, "packages"), "group": "packages"}]
+    packages = [{"name": "ftkit", "version": own.name.split("-")[1], "always": True,
+                 "file": take(f"wheels/{own.name}", own, "packages"), "group": "packages",
+                 "requires": asked(own_requirements(options.extras))}]
     for name, package in resolution.packages.items():
         path = f"wheels/{package.wheel.name}"
         if path not in files:
             take(path, package.wheel, package.group)
         packages.append({
-            "name": package.name, "version": package.version, "file": path,
-            "needs": str(resolution.needs[name]), "always": name in resolution.newer,
-            "group": package.group})
+            "name": name, "version": package.version, "file": path,
+            "always": name in resolution.newer, "group": package.group,
+            "requires": asked(package.requires)})
     groups = list(dict.fromkeys(["packages", *archives, *options.also]))
     for name in archives:
         path = fetched(name)
@@ -143,7 +145,9 @@ def gather(options, target: Target, scratch: Path) -> tuple[dict, dict[str, Path
         "format": 1, "python": ".".join(options.python.split(".")[:2]),
         "platform": options.platform, "glibc": options.glibc, "groups": groups, "files": files,
         "tools": tool_files, "packages": packages, "parts": [],
-        "expected": {name: str(resolution.needs[name]) for name in sorted(resolution.left)},
+        "roots": {"packages": [["ftkit", ""]],
+                  **{word: asked([Requirement(word)]) for word in options.also}},
+        "extras": {name: asked(wanted) for name, wanted in resolution.extras.items() if wanted},
     }, sources, set(options.also)
 
 
@@ -154,7 +158,8 @@ def resolve(options, target: Target, folder: Path) -> Resolution:
               if version}
     resolution = Resolution(
         target, folder, pinned, have=read_versions(options.have) if options.have else {},
-        without=names(options.without), newer=names(options.newer), build=names(options.build))
+        without=names(options.without), newer=names(options.newer), build=names(options.build),
+        index=options.extra_index_url)
     resolution.add(own_requirements(options.extras), "packages", "ftkit")
     for wanted in options.also:
         try:
@@ -164,6 +169,11 @@ def resolve(options, target: Target, folder: Path) -> Resolution:
     for problem in resolution.conflicts():
         print(f"bundle: not as wanted: {problem}", file=sys.stderr)
     return resolution
+
+
+def asked(requirements: list[Requirement]) -> list[list[str]]:
+    """Return requirements as the manifest has them: pairs of a name and the versions."""
+    return [[canonicalize_name(r.name), str(r.specifier)] for r in requirements]
 
 
 def names(words: list[str]) -> set[str]:

@@ -140,7 +140,9 @@ class Installation:
             damaged, missing = self._take()
             for group in self.manifest["groups"]:
                 files = self._files(group)
-                if not self._done(group) and all(self._has(name) for name in files):
+                first = self.manifest["groups"][0]  # what installs the others is in it
+                ready = all(self._has(name) for name in files)
+                if ready and not self._done(group) and (group == first or self._done(first)):
                     self._install(group, files)
         complete = all(self._done(group) for group in self.manifest["groups"])
         for name in damaged:
@@ -251,14 +253,14 @@ class Installation:
     def _install_wheels(self, group: str, packages: list[dict]) -> None:
         self._make_environment()
         present = self._present()
-        install, left = [], []
-        for package in packages:
-            version = present.get(canonical(package["name"]))
-            enough = version is not None and self._allows(package["needs"], version)
-            (left if enough and not package["always"] else install).append(package)
+        # for all groups at once, so that a later one finds what it needs of an earlier one
+        chosen, _ = self._choose(self.manifest["groups"], present)
+        _, wanted = self._choose([group], present)
+        install = [package for package in packages if package["name"] in chosen]
+        left = [p for p in packages if p["name"] not in chosen and p["name"] in present]
         if left:
             print(f"{group}: this machine's own: "
-                  + ", ".join(f"{p['name']} {present[canonical(p['name'])]}" for p in left))
+                  + ", ".join(f"{p['name']} {present[p['name']]}" for p in left))
         if install:
             # settings of the machine's pip (a target, an index, constraints) do not count here
             environment = {name: value for name, value in os.environ.items()
@@ -272,7 +274,33 @@ class Installation:
                 *(str(self.store / package["file"]) for package in install)], environment)
             print(f"{group}: installed {len(install)} packages: "
                   + ", ".join(f"{p['name']} {p['version']}" for p in install))
-        self._say_what_lacks(install)
+        self._say_what_lacks(wanted, install)
+
+    def _choose(self, groups: list[str], present: dict[str, str]) -> tuple[set[str], dict]:
+        """Return which packages are to be installed, and all that are wanted, with versions.
+
+        What the machine has is used where it will do, with what it needs there: only what an
+        installed package asks for is installed. Else one of two that belong together could come
+        from each side.
+        """
+        carried = {package["name"]: package for package in self.manifest["packages"]}
+        install: set[str] = set()
+        wanted: dict[str, list[str]] = {}
+        pending = [pair for group in groups for pair in self.manifest["roots"].get(group, [])]
+        while pending:
+            name, versions = pending.pop()
+            first = name not in wanted
+            wanted.setdefault(name, []).append(versions)
+            if first:
+                pending += self.manifest["extras"].get(name, [])
+            if name not in carried or name in install:
+                continue
+            enough = name in present and self._allows(versions, present[name])
+            if carried[name]["always"] or not enough:
+                install.add(name)
+                pending += carried[name]["requires"]
+        return install, {name: ",".join(sorted({v for v in versions if v}))
+                         for name, versions in wanted.items()}
 
     def _make_environment(self) -> None:
         """Make the virtual environment over the machine's packages, which stay as they are."""
@@ -312,21 +340,26 @@ class Installation:
 
         return SpecifierSet(needs).contains(version, prereleases=True)
 
-    def _say_what_lacks(self, installed: list[dict]) -> None:
+    def _say_what_lacks(self, wanted: dict[str, str], installed: list[dict]) -> None:
         """Name what the machine was to have and has not; refuse where its packages come first."""
         present = self._present(str(self.python))
         for package in installed:
-            if (seen := present.get(canonical(package["name"]))) != package["version"]:
+            if (seen := present.get(package["name"])) != package["version"]:
                 raise UnpackError(
                     f"{package['name']} {package['version']} was installed to {self.into}, and its "
                     f"Python sees {seen}: something comes before it on the path. "
                     f"Unset PYTHONPATH (it is {os.environ.get('PYTHONPATH', '')!r}).")
-        for name, needs in self.manifest["expected"].items():
-            version = present.get(canonical(name))
+        absent, other = [], []
+        for name, needs in sorted(wanted.items()):
+            version = present.get(name)
             if version is None:
-                print(f"Not here: {name} {needs}; the bundle was made without it.")
+                absent.append(f"{name} {needs}".strip())
             elif not self._allows(needs, version):
-                print(f"Here but not as wanted: {name} {version}; wanted: {needs}.")
+                other.append(f"{name} {version} (wanted: {needs})")
+        if absent:
+            print(f"Left out of the bundle and not here: {'; '.join(absent)}.")
+        if other:
+            print(f"Here, but not in a version that was tested: {'; '.join(other)}.")
 
     def _into_cache(self, name: str) -> None:
         final = self.cache.absolute() / name

@@ -65,13 +65,13 @@ class Target:
 
 @dataclass
 class Package:
-    """One package of the bundle, and what those that want it ask of its version."""
+    """One package of the bundle. `requires` is what it needs without any of its extras."""
 
     name: str
     version: str
     wheel: Path
     group: str
-    extras: set[str] = field(default_factory=set)
+    requires: list[Requirement] = field(default_factory=list)
 
 
 class Resolution:
@@ -80,59 +80,60 @@ class Resolution:
     pinned: versions by name. have: versions that the target machine has (None where unknown).
     without: names that are not carried, nor what only they need. newer: names that are carried
     though the machine has a version that would do. build: names that may be built from source here
-    where the index has no wheel (only if that gives a wheel for every machine).
+    where the index has no wheel (only if that gives a wheel for every machine). index: the address
+    of one more index than pip is configured for.
     """
 
     def __init__(self, target: Target, folder: Path, pinned: dict[str, str],
-                 have: dict[str, str | None], without: set[str], newer: set[str], build: set[str]):
+                 have: dict[str, str | None], without: set[str], newer: set[str], build: set[str],
+                 index: str | None = None):
         self.target, self.folder, self.pinned, self.have = target, folder, pinned, have
         self.without, self.newer, self.build = without, newer, build
+        self.index = ["--extra-index-url", index] if index else []
         self.needs: dict[str, SpecifierSet] = {}
         self.asked_by: dict[str, list[str]] = {}
         self.packages: dict[str, Package] = {}
-        self.left: dict[str, Package | None] = {}  # on the machine, with what was read of them
+        self.left: set[str] = set()  # names that are wanted and left to the machine
+        self.extras: dict[str, list[Requirement]] = {}  # what the extras asked of a package need
 
     def add(self, requirements: list[Requirement], group: str, by: str) -> None:
         """Take requirements in, and all that they need, as packages of `group`."""
         pending = [(requirement, by) for requirement in requirements]
         while pending:
-            wanted: dict[str, Requirement] = {}
-            again: list[tuple[str, set[str]]] = []
+            wanted: dict[str, set[str]] = {}  # names to download, with their extras
+            found: list[tuple[str, Requirement]] = []
             for requirement, asker in pending:
-                name = canonicalize_name(requirement.name)
+                name, extras = canonicalize_name(requirement.name), set(requirement.extras)
                 self.needs[name] = self.needs.get(name, SpecifierSet()) & requirement.specifier
                 self.asked_by.setdefault(name, []).append(f"{asker} wants {requirement}")
-                extras = set(requirement.extras)
-                if name in self.without:
-                    self.left[name] = None
-                elif name in self.packages:
-                    again.append((name, extras))
-                elif self._machine_has(name):
+                if name in self.packages:
+                    found += self._extras(self.packages[name], extras)
+                elif name in self.without or self._machine_has(name):
+                    self.left.add(name)
                     # what an extra needs may be missing there, and only the wheel says what it is
-                    if extras:
-                        wanted.setdefault(name, Requirement(requirement.name)).extras |= extras
-                    self.left.setdefault(name, None)
+                    if extras and name not in self.without:
+                        wanted.setdefault(name, set()).update(extras)
                 else:
-                    wanted.setdefault(name, Requirement(requirement.name)).extras |= extras
-            pending = []
+                    wanted.setdefault(name, set()).update(extras)
             for name, wheel in self._download(list(wanted)).items():
                 version = str(parse_wheel_filename(wheel.name)[1])
-                package = Package(wanted[name].name, version, wheel, group)
-                carried = not self._machine_has(name)
-                if carried:
-                    self.left.pop(name, None)
+                package = Package(name, version, wheel, group)
+                package.requires = requirements_of(wheel, {""}, self.target)
+                if not self._machine_has(name):
+                    self.left.discard(name)
                     self.packages[name] = package
-                    again.append((name, wanted[name].extras | {""}))
-                else:
-                    asked = requirements_of(package, wanted[name].extras, self.target)
-                    plain = {str(r) for r in requirements_of(package, {""}, self.target)}
-                    pending += [(r, package.name) for r in asked if str(r) not in plain]
-            for name, extras in again:
-                package = self.packages[name]
-                if new := extras - package.extras:
-                    package.extras |= new
-                    pending += [(r, package.name)
-                                for r in requirements_of(package, new, self.target)]
+                    found += [(name, requirement) for requirement in package.requires]
+                found += self._extras(package, wanted[name])
+            pending = [(requirement, asker) for asker, requirement in found]
+
+    def _extras(self, package: Package, extras: set[str]) -> list[tuple[str, Requirement]]:
+        """Return what these extras of a package need besides, as far as that was not known."""
+        known = self.extras.setdefault(package.name, [])
+        said = {str(requirement) for requirement in [*package.requires, *known]}
+        new = [requirement for requirement in requirements_of(package.wheel, extras, self.target)
+               if str(requirement) not in said]
+        known += new
+        return [(package.name, requirement) for requirement in new]
 
     def conflicts(self) -> list[str]:
         """Return a sentence for each version that somebody does not want."""
@@ -184,7 +185,7 @@ class Resolution:
         done = subprocess.run(
             [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
              "--disable-pip-version-check", "--no-input", "--progress-bar", "off",
-             *self.target.pip_arguments(), "-d", str(scratch), *wants],
+             *self.index, *self.target.pip_arguments(), "-d", str(scratch), *wants],
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         return (None if done.returncode else self._keep(scratch)), done.stdout
 
@@ -193,7 +194,7 @@ class Resolution:
         shutil.rmtree(scratch, ignore_errors=True)
         done = subprocess.run(
             [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet",
-             "--disable-pip-version-check", "--no-input", "-w", str(scratch), want],
+             "--disable-pip-version-check", "--no-input", *self.index, "-w", str(scratch), want],
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if done.returncode or not all(p.name.endswith("-none-any.whl") for p in scratch.iterdir()):
             return None
@@ -208,18 +209,18 @@ class Resolution:
         return kept
 
 
-def requirements_of(package: Package, extras: set[str], target: Target) -> list[Requirement]:
+def requirements_of(wheel: Path, extras: set[str], target: Target) -> list[Requirement]:
     """Return what a wheel says that it needs on the target, with these extras ("" for none)."""
-    with zipfile.ZipFile(package.wheel) as wheel:
-        name = next(n for n in wheel.namelist()
+    with zipfile.ZipFile(wheel) as opened:
+        name = next(n for n in opened.namelist()
                     if n.count("/") == 1 and n.endswith(".dist-info/METADATA"))
-        metadata = email.message_from_bytes(wheel.read(name))
+        metadata = email.message_from_bytes(opened.read(name))
     found = []
     for text in metadata.get_all("Requires-Dist", []):
         try:
             requirement = Requirement(text)
         except InvalidRequirement as error:
-            raise BundleError(f"{package.wheel.name} asks for {text!r}: {error}") from None
+            raise BundleError(f"{wheel.name} asks for {text!r}: {error}") from None
         environment = target.marker_environment()
         if requirement.marker is None:
             if "" not in extras:
