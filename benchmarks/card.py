@@ -37,6 +37,7 @@ CONTENDERS = {
 }
 FIRST = 4  # contenders of a work that come before the rest of all works
 RUN = 100  # seconds that one run may take; compiling is the longest part
+LATE = "no time was left"
 GUESS = 15  # seconds that a run is thought to take before any was seen
 
 
@@ -71,7 +72,7 @@ class Worker:
                 if line.startswith(PREFIX):
                     return json.loads(line.removeprefix(PREFIX))
         except queue.Empty:
-            self.stop()
+            self.stop()  # what it holds of the card is free again
             return {"late": f"stopped after {limit:.0f} s"}
         except BrokenPipeError:
             pass
@@ -131,22 +132,34 @@ def run(options, say=print):
     names = list(dict.fromkeys(name for _, name, _ in runs))
     folder = options.out / ("card-tiny" if options.tiny else "card")
     folder.mkdir(parents=True, exist_ok=True)
-    workers = Workers(names, folder, options.tiny)
-    done, undone, taken, gone = [], [], {}, {}
+    workers = Workers(["prepare", *names], folder, options.tiny)
+    done, undone, taken, gone, prepared = [], [], {}, {}, set()
     call = time.strftime("%Y-%m-%d %H:%M:%S")
     try:
-        prepared = _prepare(works, folder, options.tiny, left())
-        card = workers[names[0]].ask({"card": True}, min(RUN, left()))
-        if "name" not in card:
-            raise SystemExit(f"the card cannot be used: {card}; logs are in {folder}")
-        say(f"{card['name']}: bf16 products at {card['matrix_peak'] / 1e12:.1f} TFLOP/s (measured)"
-            + (f", {left():.0f} s left" if options.minutes else ""))
+        card = workers["prepare"].ask({"card": True}, min(RUN, left()))
+        if "error" in card:
+            raise RuntimeError(f"the card cannot be used: {card['error']}; logs are in {folder}")
+        if "late" in card:
+            gone = {(work, name): LATE for work, name, _ in runs}
+        else:
+            say(f"{card['name']}: bf16 products at {card['matrix_peak'] / 1e12:.1f} TFLOP/s "
+                "(measured)" + (f", {left():.0f} s left" if options.minutes else ""))
         for work, name, seed in runs:
-            if work not in prepared or (work, name) in gone:
-                undone.append((work, name, seed, gone.get((work, name), "not prepared")))
+            if (work, name) not in gone and left() < 1.3 * taken.get((work, name), GUESS):
+                undone.append((work, name, seed, LATE))
                 continue
-            if left() < 1.3 * taken.get((work, name), GUESS):
-                undone.append((work, name, seed, "no time was left"))
+            if (work, name) not in gone and work not in prepared:
+                made = workers["prepare"].ask({"prepare": work, "folder": str(folder),
+                                               "tiny": options.tiny}, min(RUN, left()))
+                prepared.add(work)
+                if "error" in made or "late" in made:
+                    why = LATE if "late" in made else f"not prepared: {made['error']}"
+                    gone |= {(work, each): why for each in CONTENDERS[work]}
+                    done += [made | {"work": work, "contender": name, "seed": seed, "call": call}
+                             ] * ("error" in made)
+                    say(f"  {work}: {why}")
+            if (work, name) in gone:
+                undone.append((work, name, seed, gone[work, name]))
                 continue
             start = time.monotonic()
             result = workers[name].ask({"work": str(folder / work), "seed": seed},
@@ -200,23 +213,6 @@ def _same_texts(done, work):
             result["same"] = sum(a == b for a, b in zip(texts, said, strict=True)) / len(said)
 
 
-def _prepare(works, folder, tiny, limit):
-    """Write all works in a process of its own. Returns the names of those that are ready."""
-    for work in works:
-        (folder / work / "work.json").unlink(missing_ok=True)
-    with open(folder / "prepare.log", "w") as log:
-        try:
-            subprocess.run([sys.executable, str(HERE / "card_works.py"), str(folder), *works,
-                            *(["--tiny"] if tiny else [])], stdout=log, stderr=log,
-                           env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=max(1, limit))
-        except subprocess.TimeoutExpired:
-            pass
-    ready = [work for work in works if (folder / work / "work.json").exists()]
-    if missing := [work for work in works if work not in ready]:
-        print(f"could not be prepared: {', '.join(missing)}; see {folder / 'prepare.log'}")
-    return ready
-
-
 def source_hash():
     """What stands for the kit's code: times of another one are not its own."""
     import hashlib
@@ -261,11 +257,16 @@ def parser():
     return made
 
 
-def main(arguments=None):
-    """Returns 0, or 1 when a contender failed or nothing could be measured."""
+def main(arguments=None, undone=None):
+    """Returns 0, or 1 when a contender failed or nothing could be measured.
+
+    undone: a list that gets what was not measured, in words.
+    """
     options = parser().parse_args(arguments)
     options.out = options.out.resolve()
-    done, _ = run(options, say=lambda text: print(text, flush=True))
+    done, missed = run(options, say=lambda text: print(text, flush=True))
+    if undone is not None:
+        undone += _undone(missed)
     results = json.loads((options.out / "results.json").read_text()) if done else {}
     print("\n" + card_tables.bench(results) if results else "\nnothing was measured", flush=True)
     failed = [f"{r['work']}: {r['contender']}: {r['error']}" for r in done if "error" in r]

@@ -3,7 +3,8 @@
     python benchmarks/card_worker.py CONTENDER
 
 reads requests from its input, JSON of "work" (a folder) and "seed" a line, and answers each with a
-line "RESULT {json}". A request {"card": true} is answered with what the card is.
+line "RESULT {json}". The contender "prepare" takes part in nothing: asked for {"card": true} it
+says what the card is, and {"prepare": WORK, "folder": FOLDER, "tiny": false} writes a work.
 """
 
 import gc
@@ -12,6 +13,7 @@ import json
 import os
 import sys
 import traceback
+from pathlib import Path
 
 from worker import PREFIX
 
@@ -23,13 +25,17 @@ def main(contender):
     import card_common
     import torch
 
-    module = importlib.import_module("card_kit" if contender == "kit" else "card_peers")
+    modules = {"kit": "card_kit", "prepare": "card_works"}
+    module = importlib.import_module(modules.get(contender, "card_peers"))
     print("READY", file=answers, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
         try:
             if asked.get("card"):
                 result = card_common.card()
+            elif "prepare" in asked:
+                module.prepare(asked["prepare"], Path(asked["folder"]), asked["tiny"])
+                result = {"prepared": True}
             else:
                 work = card_common.load(asked["work"])
                 result = module.contend(contender, work, asked["seed"])

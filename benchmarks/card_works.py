@@ -1,15 +1,11 @@
 """The works of the card's benchmark, and what each needs, written once so that all read the same.
 
-    python benchmarks/card_works.py FOLDER [--tiny] WORK ...
-
 Every training has three epochs of the same tokens: the first is the warm-up (compilation, kernels
 chosen, memory claimed), the other two are the steady state, in which all contenders see exactly the
-same tokens. --tiny makes small random networks and few texts, to try everything without a card.
+same tokens. Tiny ones are of small random networks and few texts, to try everything without a card.
 """
 
-import argparse
 import json
-from pathlib import Path
 
 DECODER, ENCODER = "smollm2-135m-instruct", "minilm-l6"
 EPOCHS = 3
@@ -157,7 +153,7 @@ def _rows(work):
         chosen = [i for i in range(len(rows)) if len(rows[i]["input_ids"]) >= work.get("least", 0)]
         chosen = chosen[: work[part]]
         if len(chosen) < work[part]:
-            raise SystemExit(f"{work['data']} has {len(chosen)} long texts, {work[part]} needed")
+            raise ValueError(f"{work['data']} has {len(chosen)} long texts, {work[part]} needed")
         texts[part] = [data[part][i] for i in chosen]
         found[part] = [{k: rows[i][k] for k in ("input_ids", "labels")} for i in chosen]
     return found | counts | {"texts": texts}
@@ -174,18 +170,3 @@ def _counts(net):
     return {"body": sum(p.numel() for p in blocks.parameters() if p.dim() == 2),
             "head": 0 if head is None else head.weight.numel(), "blocks": len(blocks),
             "width": config.num_attention_heads * width}
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("works", nargs="+", choices=WORKS)
-    parser.add_argument("--tiny", action="store_true")
-    options = parser.parse_args()
-    for name in options.works:
-        prepare(name, options.folder, options.tiny)
-        print(f"prepared {name}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
