@@ -30,13 +30,14 @@ ALSO ?=
 BUILD ?=
 CATALOG ?=
 
-.PHONY: help setup data run course test bench bundle lab clean
+.PHONY: help setup data run course test bench gpu bundle lab clean
 help:
 	@echo "make run    set-up, then lessons 1 to 5 on the cpu profile; results in $(OUT)/"
 	@echo "make course set-up, then every lesson, two at a time; results in $(OUT)/course/"
 	@echo "make test   set-up, then every test"
 	@echo "make bench  ftkit and its peers on the same work (WORK=NAME for one), within an hour"
-	@echo "make bundle  everything for a machine without a network, in parts: docs/air-gapped.md"
+	@echo "make bundle everything for a machine without a network, in parts: docs/air-gapped.md"
+	@echo "make gpu    on a machine with a CUDA card: its tests, the benchmark, the lessons; MINUTES=8"
 	@echo "make lab    JupyterLab on notebooks/"
 	@echo "make clean  remove what the above made (the cache of models and data stays)"
 
@@ -95,6 +96,12 @@ bundle: .venv/.ready
 	  $(if $(NEWER),--newer $(call quoted,$(NEWER))) $(if $(ALSO),--also $(call quoted,$(ALSO))) \
 	  $(if $(BUILD),--build $(call quoted,$(BUILD))) \
 	  $(if $(CATALOG),--catalog $(call quoted,$(CATALOG)))
+
+# Most important first, within MINUTES. With a Python of its own that has torch for CUDA and the
+# packages of the kit, as on a cluster's node, nothing is set up: make gpu PY=python3 MINUTES=8
+MINUTES ?=
+gpu: $(if $(filter file,$(origin PY)),data)
+	@$(PY) tools/gpu.py all $(if $(MINUTES),--minutes $(MINUTES)) --out $(OUT)/gpu $(ARGS)
 
 lab: .venv/.ready
 	@.venv/bin/jupyter lab notebooks
