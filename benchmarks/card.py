@@ -22,16 +22,16 @@ from worker import PREFIX
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-FULL = ["kit", "trainer_best", "loop", "trainer", "trainer_liger", "sft", "sft_liger",
+FULL = ["kit", "trainer_best", "loop", "trainer", "loop_plain", "trainer_liger", "sft", "sft_liger",
         "trainer_compiled"]
-LORA = ["kit", "trainer_best", "loop", "trainer_liger", "sft", "sft_liger", "trainer",
+LORA = ["kit", "trainer_best", "loop", "trainer_liger", "loop_plain", "sft", "sft_liger", "trainer",
         "trainer_compiled"]
 # The contenders of each work, the kit first, then in the order of their importance.
 CONTENDERS = {
     "full-135m": FULL, "lora-135m": LORA, "lora-0.6b": LORA, "full-0.6b": FULL,
     "qlora-1.7b": ["kit", "trainer_best", "sft", "trainer_liger", "sft_liger"],
     "lora-1.7b": LORA, "full-1.7b": FULL,
-    "classify": ["kit", "trainer_best", "loop", "trainer", "trainer_compiled"],
+    "classify": ["kit", "trainer_best", "loop", "trainer", "loop_plain", "trainer_compiled"],
     "score": ["kit", "lm_eval", "generate"],
     "generate": ["kit", "generate"],
 }
@@ -49,8 +49,9 @@ class Worker:
         environment = os.environ | {
             "FTKIT_KEPT_GB": "0", "FTKIT_PLAIN": "1", "FTKIT_RUNS": str(folder / "runs"),
             "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-        if tiny:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
+        # One card, where there are more: the Trainer would take them all.
+        seen = "" if tiny else os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+        environment["CUDA_VISIBLE_DEVICES"] = seen
         self.log = open(folder / f"{name}.log", "a")
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "card_worker.py"), name], stdin=subprocess.PIPE,
