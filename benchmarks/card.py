@@ -41,6 +41,11 @@ LATE = "no time was left"
 GUESS = 15  # seconds that a run is thought to take before any was seen
 
 
+def _path():
+    """The kit of this folder before any other, and what the caller put on the path."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 class Worker:
     """A contender's process. It starts at once and is then idle until it is asked."""
 
@@ -48,7 +53,7 @@ class Worker:
         self.name = name
         environment = os.environ | {
             "FTKIT_KEPT_GB": "0", "FTKIT_PLAIN": "1", "FTKIT_RUNS": str(folder / "runs"),
-            "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+            "HF_HUB_OFFLINE": "1", "PYTHONPATH": _path()}
         # One card, where there are more: the Trainer would take them all.
         seen = "" if tiny else os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
         environment["CUDA_VISIBLE_DEVICES"] = seen

@@ -44,7 +44,8 @@ class Step:
 
     def call(self, command, interrupt=signal.SIGINT):
         """Run a command until it ends or the time does. Returns its exit code; None when late."""
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "FTKIT_PLAIN": "1"}
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = os.environ | {"PYTHONPATH": path, "FTKIT_PLAIN": "1"}
         if self.options.tiny:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=environment)
