@@ -70,7 +70,7 @@ def prepare(name, root, tiny=False):
     work["model"] = _FOLDERS[source]
     if "shape" in work or tiny:
         kind = "-tiny" * tiny
-        target = root / (WORKS[name]["model"] + kind)
+        target = root / (WORKS[name]["model"].replace(".", "-") + kind)
         _make(work["model"], target, work.pop("shape", None), tiny, work["kind"])
         work["model"] = str(target)
     if work["kind"] == "score":
@@ -92,7 +92,7 @@ def _make(source, target, shape, tiny, kind):
     import torch
     import transformers
 
-    if (target / "config.json").exists():
+    if target.exists():
         return
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     if shape:
@@ -110,8 +110,10 @@ def _make(source, target, shape, tiny, kind):
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         net = auto.from_config(config, dtype=torch.float32 if tiny else torch.bfloat16)
-    net.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+    scratch = target.with_suffix(".part")
+    net.save_pretrained(scratch)
+    tokenizer.save_pretrained(scratch)
+    scratch.replace(target)  # whole, or made anew by the next call
 
 
 def _pair(row):
