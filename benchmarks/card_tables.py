@@ -8,11 +8,12 @@ from card_works import TITLES, WORKS
 START, END = "<!-- card:start -->", "<!-- card:end -->"
 NOTHING = "Not measured on a card yet."
 NAMES = {
-    "kit": "ftkit", "kit_default": "ftkit, nothing compiled", "trainer": "Trainer as it comes", "trainer_best": "Trainer, by length",
+    "kit": "ftkit", "kit_default": "ftkit, nothing compiled",
+    "trainer": "Trainer as it comes", "trainer_best": "Trainer, by length",
     "trainer_liger": "the same, Liger kernels", "trainer_compiled": "the same, compiled",
     "sft": "trl SFTTrainer, by length", "sft_liger": "the same, Liger kernels",
-    "loop": "a loop by hand, compiled blocks", "lm_eval": "lm-eval, batches of 64",
-    "generate": "transformers' generate",
+    "loop": "a loop by hand, compiled blocks", "loop_plain": "the same, not compiled",
+    "lm_eval": "lm-eval, batches of 64", "generate": "transformers' generate",
 }
 # Of each work: the least ratio of a peer's steady time to the kit's; the least share of the bf16
 # matrix peak; the most memory in GB.

@@ -52,6 +52,7 @@ TITLES = {
 TINY = {"train": 12, "test": 6, "batch": 4, "questions": 6, "shots": 2, "new": 6, "least": 0}
 TINY_SHAPE = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "head_dim": 8,
               "num_attention_heads": 4, "num_key_value_heads": 2}
+_FOLDERS = {}  # of the catalog's models
 
 
 def prepare(name, root, tiny=False):
@@ -63,11 +64,13 @@ def prepare(name, root, tiny=False):
     if tiny:
         work |= {k: v for k, v in TINY.items() if k in work} | {"base": "float32"}
     source = work["model"] if "shape" not in work else DECODER
-    ft.load_model(source, task="encoder")  # unpacked on its first use
-    work["model"] = str(fetch.model_folder(catalog.find(source)))
+    if source not in _FOLDERS:
+        ft.load_model(source, task="encoder")  # unpacked on its first use
+        _FOLDERS[source] = str(fetch.model_folder(catalog.find(source)))
+    work["model"] = _FOLDERS[source]
     if "shape" in work or tiny:
         kind = "-tiny" * tiny
-        target = root / (WORKS[name]["model"] + kind)
+        target = root / (WORKS[name]["model"].replace(".", "-") + kind)
         _make(work["model"], target, work.pop("shape", None), tiny, work["kind"])
         work["model"] = str(target)
     if work["kind"] == "score":
@@ -89,7 +92,7 @@ def _make(source, target, shape, tiny, kind):
     import torch
     import transformers
 
-    if (target / "config.json").exists():
+    if target.exists():
         return
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     if shape:
@@ -107,8 +110,10 @@ def _make(source, target, shape, tiny, kind):
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         net = auto.from_config(config, dtype=torch.float32 if tiny else torch.bfloat16)
-    net.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+    scratch = target.with_suffix(".part")
+    net.save_pretrained(scratch)
+    tokenizer.save_pretrained(scratch)
+    scratch.replace(target)  # whole, or made anew by the next call
 
 
 def _pair(row):
@@ -145,7 +150,8 @@ def _rows(work):
         cut = 120 if work["tiny"] else None
         data = data.map(lambda row: {"text": row["text_pair"][:cut]},
                         remove_columns=data["train"].column_names)
-    model = ft.load_model(work["model"], task=task, labels=labels)
+    # Two bytes a weight are enough to count them; the tokenizer is what is needed.
+    model = ft.load_model(work["model"], task=task, labels=labels, dtype="bf16")
     found = {"task": task, "labels": labels, "pad": model.tokenizer.pad_token_id}
     texts, counts = {}, _counts(model.net)
     for part in ("train", "test"):

@@ -100,6 +100,17 @@ def test_what_another_call_measured_stays(card, tmp_path):
     assert found["tests"] == [1] and {run["card"] for run in found["bench"]} == {"H"}
 
 
+def test_files_of_several_calls_become_one(card):
+    one = results(fit("kit", 1.0)) | {"lessons": {"a": {"H": 1}, "b": {"H": 1}}, "tests": [1]}
+    two = results(fit("kit", 2.0, call="2")) | {"lessons": {"b": {"H": 2}, "c": {"I": 3}}}
+    two["cards"] = {"I": two["cards"]["H"]}
+    found = card.merged(card.merged({}, one), two)
+    assert [run["steady_seconds"] for run in found["bench"]] == [1.0, 2.0]
+    assert found["lessons"] == {"a": {"H": 1}, "b": {"H": 2}, "c": {"I": 3}}
+    assert list(found["cards"]) == ["H", "I"] and found["tests"] == [1]
+    assert card.merged(found, two) == found
+
+
 def test_every_work_is_done_once_before_any_is_done_again(card):
     from card_works import TITLES, WORKS
 
