@@ -28,7 +28,7 @@ GAIN = 1.1  # times as fast; less is no more than two measurements of one thing 
 # Operations of a training: below, measuring would take a good part of it. Counted, not timed, so
 # that one training gets the same numbers every time and everywhere.
 LONG = 2e12
-WORK = 6e10  # operations that are measured at a time, half a second or less
+WORK = 4e10  # operations that are measured at a time, half a second or less
 SECONDS = 2.0  # after which no new round is measured
 
 
