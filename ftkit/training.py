@@ -101,7 +101,8 @@ def fit(
     patience: stop after so many evaluations without a lower validation loss, and go back to the
     best weights. warmup: share of the updates. loss_on: "response" or "all" tokens of records.
     dtype: "float32", "bf16" or "fp16" to compute in (FTKIT_DTYPE in the environment does the
-    same); by default what is fast on a card, and on a processor what was measured to be.
+    same), validation included; by default what is fast on a card, and on a processor what was
+    measured to be.
     without: what to leave off of the things that make training fast, a name of
     switches.TRICKS or several.
     checkpoint_dir: keep checkpoints there, and with resume=True go on from the last of them.

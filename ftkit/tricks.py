@@ -61,7 +61,7 @@ def applied(model, trainer, plan, *, tokens, without, own_batches=False, whole_l
         try:
             yield said
         finally:
-            if kernel == "flash_attention_2":  # it cannot read the float32 weights elsewhere
+            if hasattr(net, "set_attn_implementation") and before:
                 net.set_attn_implementation(before)
 
 

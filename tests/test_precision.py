@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import transformers
 from datasets import Dataset
 
 import ftkit as ft
@@ -393,6 +394,22 @@ def test_a_loss_that_is_no_number_is_not_shown_as_zero():
                  max_grad_norm=1e30, quiet=True)
     assert not (run.history["loss"] == 0).any()
     assert run.history["loss"].isna().any() or (run.history["loss"] > 1e3).any()
+
+
+@pytest.mark.parametrize(("before", "meanwhile"), [("eager", "sdpa"), ("sdpa", "eager")])
+def test_the_attention_of_a_training_is_not_left_behind(before, meanwhile, monkeypatch):
+    """An evaluation after long texts would differ from that of the same weights, loaded."""
+    monkeypatch.setattr(hardware, "SHORT", 1 if meanwhile == "sdpa" else 256)
+    seen, model = [], tiny.encoder()
+    model.net.set_attn_implementation(before)
+
+    class Look(transformers.TrainerCallback):
+        def on_step_begin(self, args, state, control, model=None, **_):
+            seen.append(model.config._attn_implementation)
+
+    run = ft.fit(model, tiny.reviews(8)["train"], epochs=1, callbacks=[Look()], quiet=True)
+    assert set(seen) == {meanwhile}
+    assert run.model.net.config._attn_implementation == before
 
 
 def test_restoring_gives_back_a_forward_that_was_there_before():
