@@ -55,6 +55,7 @@ def test_generated_answers_are_compared_with_the_right_ones():
     assert ft.evaluate(model, same, generate=True, max_new_tokens=3)["exact_match"].value == 1
 
 
+@pytest.mark.usefixtures("each_precision")
 def test_an_encoder_decoder_learns_and_answers_through_the_same_calls(tmp_path):
     model = tiny.seq2seq()
     pairs = [("the film was good", "great"), ("the film was bad", "dull")] * 12
@@ -71,6 +72,7 @@ def test_an_encoder_decoder_learns_and_answers_through_the_same_calls(tmp_path):
     assert ft.generate(again, "the film was good", max_new_tokens=9) == "great"
 
 
+@pytest.mark.usefixtures("each_precision")
 def test_a_regressor_learns_a_score():
     texts = ["a good film", "a dull film", "a bad film"] * 12
     data = Dataset.from_dict({"text": texts, "label": [0.9, 0.5, 0.1] * 12})
