@@ -38,8 +38,8 @@ class Encoded(torch.utils.data.Dataset):
         # A collator that draws can draw by it: another time for each epoch, the same for each run.
         return {**self.rows[index], "place": (int(self.epoch), int(index))}
 
-    def set_epoch(self, epoch):
-        """Say which pass over the data begins."""
+    def begin_epoch(self, epoch):
+        """Say which pass over the data begins; without it, every pass is the first one."""
         if isinstance(self.epoch, int):
             # Shared with the processes that load batches: they may live longer than an epoch.
             self.epoch = torch.zeros((), dtype=torch.long).share_memory_()
