@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit import layers
+from ftkit import cache, layers
 from ftkit.batching import Collator, encode
 from ftkit.switches import TRICKS
 
@@ -26,6 +26,7 @@ LONG = "the cat was not so bad and the music was warm. "
 def _float32(monkeypatch, tmp_path):
     monkeypatch.setenv("FTKIT_DTYPE", "float32")
     monkeypatch.setenv("FTKIT_HOME", str(tmp_path / "home"))
+    cache.forget()
 
 
 def data_for(task):
@@ -98,7 +99,8 @@ def token_losses_by_library(model, data):
         if model.task == "seq2seq-lm":
             logits = model.net(input_ids=ids, labels=labels).logits
         else:
-            logits, labels = model.net(input_ids=ids).logits[:, :-1], labels[:, 1:]
+            logits = model.net(input_ids=ids).logits[:, -ids.shape[1] :]  # behind a prompt
+            logits, labels = logits[:, :-1], labels[:, 1:]
         total += F.cross_entropy(logits[0], labels[0], reduction="sum").item()
         count += (labels != -100).sum().item()
     return total / count
@@ -189,3 +191,40 @@ def test_an_encoder_decoder(kind, tmp_path):
     assert len(layers.blocks(again.net)) == 1
     assert ft.generate(again, prompts, max_new_tokens=6) == ft.generate(
         small, prompts, max_new_tokens=6)
+
+
+METHODS = {
+    "freeze": ft.Freeze(top=1), "lora": ft.LoRA(rank=2), "adapter": ft.Adapter(size=4),
+    "blocks": ft.Adapter(size=4, placement="pfeiffer"), "prompt": ft.PromptTuning(tokens=3),
+    "prefix": ft.PrefixTuning(tokens=3),
+}
+NO_PREFIX = ("distilbert", "mpnet", "deberta-v2", "modernbert", "falcon_h1", "mixtral",
+             *tiny.WRITERS)
+REFUSED = {("adapter", kind) for kind in ("mixtral", "falcon_h1", "mpnet")}
+REFUSED |= {("prefix", kind) for kind in NO_PREFIX}
+
+
+@pytest.mark.parametrize("kind", [*tiny.DECODERS, *tiny.ENCODERS, *tiny.WRITERS])
+def test_every_method_serves_the_family_or_refuses_it(kind, tmp_path):
+    task = ("causal-lm" if kind in tiny.DECODERS else
+            "seq2seq-lm" if kind in tiny.WRITERS else "classification")
+    base, data = saved_and_loaded(sharper(tiny.family(kind, task)), tmp_path / "base"), data_for(task)
+    for name, method in METHODS.items():
+        if (name, kind) in REFUSED:
+            with pytest.raises(ft.SettingError):
+                step(base, data, method=method)
+            continue
+        found = [step(base, data, method=method, off=off) for off in OFF]
+        (after, loss), (plain, wanted) = found
+        assert loss == pytest.approx(wanted, rel=1e-4), name
+        pairs = zip(after.net.named_parameters(), plain.net.parameters(), strict=True)
+        trained = [(n, one, two) for (n, one), two in pairs if one.requires_grad]
+        assert trained
+        for parameter, one, two in trained:
+            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5,
+                                       msg=lambda text, p=parameter, n=name: f"{n}, {p}: {text}")
+        measured = ft.evaluate(after, data)["loss"].value
+        if task == "causal-lm":
+            assert measured == pytest.approx(token_losses_by_library(after, data), rel=1e-4), name
+        again = ft.load_model(after.save(tmp_path / name))
+        assert ft.evaluate(again, data)["loss"].value == pytest.approx(measured, rel=1e-5), name

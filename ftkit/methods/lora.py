@@ -68,6 +68,8 @@ class LoRA:
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             target_modules=list(self.targets) if self.targets else "all-linear",
+            # peft cannot adapt what Mamba's fused kernel reads past its module.
+            exclude_modules=["conv1d", "out_proj"] if _has_state(net) and not self.targets else None,
             use_dora=self.dora,
             use_rslora=self.rslora,
             modules_to_save=_head(net) if model.task in OWN_HEAD else None,
@@ -147,6 +149,10 @@ def _bits(net):
 
 def _is_linear(module):
     return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def _has_state(net):
+    return any(isinstance(m, torch.nn.Conv1d) for m in net.modules())
 
 
 def _head(net):
