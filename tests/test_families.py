@@ -208,7 +208,8 @@ REFUSED |= {("prefix", kind) for kind in NO_PREFIX}
 def test_every_method_serves_the_family_or_refuses_it(kind, tmp_path):
     task = ("causal-lm" if kind in tiny.DECODERS else
             "seq2seq-lm" if kind in tiny.WRITERS else "classification")
-    base, data = saved_and_loaded(sharper(tiny.family(kind, task)), tmp_path / "base"), data_for(task)
+    base = saved_and_loaded(sharper(tiny.family(kind, task)), tmp_path / "base")
+    data = data_for(task)
     for name, method in METHODS.items():
         if (name, kind) in REFUSED:
             with pytest.raises(ft.SettingError):

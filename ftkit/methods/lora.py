@@ -68,8 +68,7 @@ class LoRA:
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             target_modules=list(self.targets) if self.targets else "all-linear",
-            # peft cannot adapt what Mamba's fused kernel reads past its module.
-            exclude_modules=["conv1d", "out_proj"] if _has_state(net) and not self.targets else None,
+            exclude_modules=None if self.targets else _past_their_module(net),
             use_dora=self.dora,
             use_rslora=self.rslora,
             modules_to_save=_head(net) if model.task in OWN_HEAD else None,
@@ -151,8 +150,10 @@ def _is_linear(module):
     return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
 
 
-def _has_state(net):
-    return any(isinstance(m, torch.nn.Conv1d) for m in net.modules())
+def _past_their_module(net):
+    """Names of layers whose weights Mamba's fused kernel reads itself, so that peft refuses them."""
+    mamba = any(isinstance(m, torch.nn.Conv1d) for m in net.modules())
+    return ["conv1d", "out_proj"] if mamba else None
 
 
 def _head(net):
