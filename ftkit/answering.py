@@ -9,7 +9,7 @@ import inspect
 import numpy as np
 import torch
 
-from ftkit import abilities, attention, branches, cache, switches
+from ftkit import abilities, attention, branches, cache, precision, switches
 from ftkit.batching import pad
 from ftkit.errors import SettingError
 from ftkit.growing import give_room
@@ -26,7 +26,17 @@ LOAD = {"cpu": 320, "gpu": 16_384}
 POSITIONS = 512  # whose logits over the vocabulary are held at a time
 
 
-def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=False, without=()):
+def score(
+    model,
+    prompts,
+    candidates,
+    *,
+    prefix="",
+    batch_size=ROWS,
+    normalize=False,
+    dtype=None,
+    without=(),
+):
     """The log-likelihood of each candidate answer after each prompt.
 
     model: a decoder, also with a learned prompt (PromptTuning, PrefixTuning), which then stands
@@ -34,10 +44,10 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
     prompts, or a list of lists, one for each; a candidate usually begins with a space. What all
     prompts begin with is run through the model once (key-value cache), each prompt once for all its
     candidates, and frozen lower blocks once for each text, also over several calls (cache.py).
-    normalize=True divides by the number of tokens. without: what to leave off of that, names of
-    switches.TRICKS: "shared_prompts" (each prompt is read whole for each of its candidates),
-    "trunk_cache", "label_logits" (the head is applied where an answer's tokens are),
-    "plain_attention".
+    normalize=True divides by the number of tokens. dtype: as in evaluate. without: what to leave
+    off of that, names of switches.TRICKS: "shared_prompts" (each prompt is read whole for each of
+    its candidates), "trunk_cache", "label_logits" (the head is applied where an answer's tokens
+    are), "plain_attention".
     Returns an array of shape (prompts, candidates), in nats; -inf where a prompt has fewer.
     Raises SettingError when the model is no decoder or a candidate is empty.
     """
@@ -62,7 +72,8 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
     load = LOAD["cpu" if model.device.type == "cpu" else "gpu"]
     wanted = "trunk_cache" not in without
     kernel = attention.chosen(inner(model.net), longest, without)
-    with torch.inference_mode(), kernel, cache.trunk(model.net, wanted=wanted):
+    computing, trunk = precision.computing(model, dtype), cache.trunk(model.net, wanted=wanted)
+    with torch.inference_mode(), computing, kernel, trunk:
         past, skip = _beginning(model, shared)
         own = [row[len(shared) :] for row in first]
         answers = [[known[c] for c in each] for each in lists]
@@ -147,13 +158,22 @@ def calibrate(scores, null_scores):
 
 
 def generate(
-    model, prompts, *, max_new_tokens=32, stop=None, prefix="", batch_size=ROWS, without=()
+    model,
+    prompts,
+    *,
+    max_new_tokens=32,
+    stop=None,
+    prefix="",
+    batch_size=ROWS,
+    dtype=None,
+    without=(),
 ):
     """Continue prompts greedily, many side by side.
 
     prompts: one string or a list, each read after `prefix`, whose key-value cache is computed once.
-    stop: a string (such as "\\n") or a list of them; the text ends before it. without:
-    "shared_prompts" reads what all prompts begin with once for each; "plain_attention".
+    stop: a string (such as "\\n") or a list of them; the text ends before it. dtype: as in
+    evaluate. without: "shared_prompts" reads what all prompts begin with once for each;
+    "plain_attention".
     Returns the new text alone, a string or a list of strings.
     """
     single = isinstance(prompts, str)
@@ -164,10 +184,11 @@ def generate(
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
         some = [texts[i] for i in part]
-        if model.net.config.is_encoder_decoder or not abilities.continues(model.net):
-            said = _by_library(model, some, max_new_tokens, stops)
-        else:
-            said = _greedy(model, some, max_new_tokens, stops, without)
+        with precision.computing(model, dtype):
+            if model.net.config.is_encoder_decoder or not abilities.continues(model.net):
+                said = _by_library(model, some, max_new_tokens, stops)
+            else:
+                said = _greedy(model, some, max_new_tokens, stops, without)
         for i, text in zip(part, said, strict=True):
             out[i] = text
     return out[0] if single else out

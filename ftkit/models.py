@@ -17,7 +17,8 @@ import transformers
 
 from ftkit import abilities, catalog, fetch, shelf
 from ftkit.errors import DataError, FetchError, SettingError
-from ftkit.hardware import choose_dtype, this_machine, weights_in
+from ftkit.hardware import this_machine, weights_in
+from ftkit.precision import FORMATS, choose_dtype
 from ftkit.tasks import AUTO, CARD, LABELLED, TASKS
 from ftkit.weights import check_loaded
 
@@ -295,13 +296,12 @@ def _config(folder, task, labels):
 
 def _network(folder, config, task, pretrained, dtype, seed, saved_for=None):
     kind = getattr(transformers, AUTO[task])
-    formats = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if dtype not in (*formats, "nf4"):
-        known = ", ".join((*formats, "nf4"))
+    if dtype not in (*FORMATS, "nf4"):
+        known = ", ".join((*FORMATS, "nf4"))
         raise SettingError(f"dtype {dtype!r} does not exist; choose one of {known}.")
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
-        options = _four_bits() if dtype == "nf4" else {"dtype": formats[dtype]}
+        options = _four_bits() if dtype == "nf4" else {"dtype": FORMATS[dtype]}
         try:
             if not pretrained:
                 return kind.from_config(config, trust_remote_code=False, **options)
