@@ -151,7 +151,7 @@ def _is_linear(module):
 
 
 def _past_their_module(net):
-    """Names of layers whose weights Mamba's fused kernel reads itself, so that peft refuses them."""
+    """Names of layers that peft refuses, for the kernel of Mamba reads their weights itself."""
     mamba = any(isinstance(m, torch.nn.Conv1d) for m in net.modules())
     return ["conv1d", "out_proj"] if mamba else None
 
