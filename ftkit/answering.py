@@ -4,6 +4,7 @@ What many prompts begin with is read once, as keys and values that all of them s
 """
 
 import copy
+import inspect
 
 import numpy as np
 import torch
@@ -201,9 +202,10 @@ def chat(model, message, *, system=None, max_new_tokens=64):
 
 def _greedy(model, texts, limit, stops, without):
     tokens = _tokens(model, texts)
-    longest = max(map(len, tokens)) + limit
+    longest = learned_tokens(model.net) + max(map(len, tokens)) + limit
+    sharing = "shared_prompts" not in without and branches.sees_all(model.net, longest)
     with attention.chosen(inner(model.net), longest, without):
-        return _written(model, tokens, limit, stops, "shared_prompts" not in without)
+        return _written(model, tokens, limit, stops, sharing)
 
 
 @torch.inference_mode()
@@ -218,7 +220,7 @@ def _written(model, tokens, limit, stops, sharing):
     mask = torch.cat([own.new_ones(len(rows), skip), own], dim=1)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, skip:]
     new, done, alive = [[] for _ in tokens], ["" for _ in tokens], list(range(len(tokens)))
-    ended = set()
+    ended, last = set(), _last_only(model.net)
     for _ in range(limit):
         step = inner(model.net)(
             input_ids=ids,
@@ -226,7 +228,7 @@ def _written(model, tokens, limit, stops, sharing):
             position_ids=positions,
             past_key_values=past,
             use_cache=True,
-            logits_to_keep=1,
+            **last,
         )
         past, chosen = give_room(step.past_key_values), step.logits[:, -1].argmax(-1)
         keep = []
@@ -267,6 +269,13 @@ def _by_library(model, texts, limit, stops):
     return [_cut(t, stops) for t in model.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
+def _last_only(net):
+    """Arguments that make a forward give the logits of the last position alone, where it can."""
+    model = inner(net)
+    takes = "logits_to_keep" in inspect.signature(model.forward).parameters
+    return ({"logits_to_keep": 1} if takes else {}) | abilities.without_routing(model)
+
+
 def _end_ids(model):
     ids = getattr(model.net.generation_config, "eos_token_id", None)
     ids = ids if isinstance(ids, list) else [ids]
@@ -302,7 +311,7 @@ def _beginning(model, shared):
         if shared:
             ids = torch.tensor([shared], device=model.device)
             past = inner(model.net)(
-                input_ids=ids, past_key_values=past, use_cache=True, logits_to_keep=1
+                input_ids=ids, past_key_values=past, use_cache=True, **_last_only(model.net)
             ).past_key_values
     return past, learned + len(shared)
 
