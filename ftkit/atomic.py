@@ -4,6 +4,7 @@ import ctypes
 import os
 import secrets
 import shutil
+import stat
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,9 @@ def new_file(path):
     scratch = beside(path)
     try:
         open(scratch, "xb").close()
+        mode = scratch.stat().st_mode
         yield scratch
+        scratch.chmod(stat.S_IMODE(mode))  # safetensors puts a file of its own there, for its owner
         _sync(scratch)
         os.replace(scratch, path)
         _sync_folder(path.parent)
@@ -54,11 +57,19 @@ def new_folder(path):
         scratch.mkdir()  # unlike a temporary folder, for everybody whom the umask lets in
         yield scratch
         for each in [*scratch.rglob("*"), scratch]:
-            _sync_folder(each) if each.is_dir() else _sync(each)
+            if not each.is_symlink():
+                _sync_folder(each) if each.is_dir() else _sync(each)
         exchange(scratch, path) if path.is_dir() else os.replace(scratch, path)
         _sync_folder(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def open_to_readers(folder):
+    """Give every file in a new folder the permissions that the umask gives to a new file."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(stat.S_IMODE(folder.stat().st_mode) & 0o666)
 
 
 def beside(path):

@@ -232,6 +232,7 @@ def _built(final: Path, key: str, build: Callable[[Path], None], sealed: bool) -
         _clear_leftovers(final)
         with atomic.new_folder(final) as scratch:
             build(scratch)
+            atomic.open_to_readers(scratch)
             checksums.seal(scratch)
     return final
 
