@@ -245,6 +245,12 @@ def damaged_folders() -> Iterator[tuple[str, str]]:
                 yield f"{kind}/{folder.name}", wrong
 
 
+def remove(key: str) -> None:
+    """Delete a folder of the cache, to be built again on its next use."""
+    with _lock(cache_home() / key):
+        shutil.rmtree(cache_home() / key)
+
+
 def _say_damaged(what: str, wrong: str, verb: str) -> None:
     warnings.warn(f"{what} in the cache was damaged ({wrong}): it has been removed and is {verb} "
                   "again.", stacklevel=4)
