@@ -8,7 +8,7 @@ import copy
 import numpy as np
 import torch
 
-from ftkit import branches, cache, switches
+from ftkit import branches, cache, precision, switches
 from ftkit.batching import pad
 from ftkit.errors import SettingError
 from ftkit.growing import give_room
@@ -25,7 +25,17 @@ LOAD = {"cpu": 320, "gpu": 16_384}
 POSITIONS = 512  # whose logits over the vocabulary are held at a time
 
 
-def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=False, without=()):
+def score(
+    model,
+    prompts,
+    candidates,
+    *,
+    prefix="",
+    batch_size=ROWS,
+    normalize=False,
+    dtype=None,
+    without=(),
+):
     """The log-likelihood of each candidate answer after each prompt.
 
     model: a decoder, also with a learned prompt (PromptTuning, PrefixTuning), which then stands
@@ -33,9 +43,9 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
     prompts, or a list of lists, one for each; a candidate usually begins with a space. What all
     prompts begin with is run through the model once (key-value cache), each prompt once for all its
     candidates, and frozen lower blocks once for each text, also over several calls (cache.py).
-    normalize=True divides by the number of tokens. without: what to leave off of that, names of
-    switches.TRICKS: "shared_prompts" (each prompt is read whole for each of its candidates),
-    "trunk_cache".
+    normalize=True divides by the number of tokens. dtype: as in evaluate. without: what to leave
+    off of that, names of switches.TRICKS: "shared_prompts" (each prompt is read whole for each of
+    its candidates), "trunk_cache".
     Returns an array of shape (prompts, candidates), in nats; -inf where a prompt has fewer.
     Raises SettingError when the model is no decoder or a candidate is empty.
     """
@@ -59,7 +69,8 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
     apart = not sharing or not branches.suits(model.net, longest)
     load = LOAD["cpu" if model.device.type == "cpu" else "gpu"]
     wanted = "trunk_cache" not in without
-    with torch.inference_mode(), cache.trunk(model.net, wanted=wanted):
+    computing, trunk = precision.computing(model, dtype), cache.trunk(model.net, wanted=wanted)
+    with torch.inference_mode(), computing, trunk:
         past, skip = _beginning(model, shared)
         own = [row[len(shared) :] for row in first]
         answers = [[known[c] for c in each] for each in lists]
@@ -151,13 +162,21 @@ def calibrate(scores, null_scores):
 
 
 def generate(
-    model, prompts, *, max_new_tokens=32, stop=None, prefix="", batch_size=ROWS, without=()
+    model,
+    prompts,
+    *,
+    max_new_tokens=32,
+    stop=None,
+    prefix="",
+    batch_size=ROWS,
+    dtype=None,
+    without=(),
 ):
     """Continue prompts greedily, many side by side.
 
     prompts: one string or a list, each read after `prefix`, whose key-value cache is computed once.
-    stop: a string (such as "\\n") or a list of them; the text ends before it. without:
-    "shared_prompts" reads what all prompts begin with once for each.
+    stop: a string (such as "\\n") or a list of them; the text ends before it. dtype:
+    as in evaluate. without: "shared_prompts" reads what all prompts begin with once for each.
     Returns the new text alone, a string or a list of strings.
     """
     single = isinstance(prompts, str)
@@ -168,10 +187,11 @@ def generate(
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
         some = [texts[i] for i in part]
-        if model.net.config.is_encoder_decoder:
-            said = _by_library(model, some, max_new_tokens, stops)
-        else:
-            said = _greedy(model, some, max_new_tokens, stops, "shared_prompts" not in without)
+        with precision.computing(model, dtype):
+            if model.net.config.is_encoder_decoder:
+                said = _by_library(model, some, max_new_tokens, stops)
+            else:
+                said = _greedy(model, some, max_new_tokens, stops, "shared_prompts" not in without)
         for i, text in zip(part, said, strict=True):
             out[i] = text
     return out[0] if single else out

@@ -14,13 +14,12 @@ BACKEND = "inductor"
 SHARE = 0.4  # of the peak of matrix products, that a training reaches in all
 
 
-def choose(machine, shape, tokens):
-    """Whether to compile for a training on so many tokens, all epochs together.
+def choose(machine, shape, tokens, dtype):
+    """Whether to compile for a training on so many tokens, all epochs together, in a dtype.
 
     Returns a Choice, and the seconds that the training was estimated to take.
     """
     body = shape.parameters - shape.vocabulary * shape.hidden
-    dtype = hardware.choose_dtype(machine).value
     seconds = 6 * body * tokens / (SHARE * rough_peak(dtype))
     if machine.device == "cpu" and not (shutil.which("c++") or shutil.which("g++")):
         return Choice(False, "no torch.compile: on a CPU it needs a C++ compiler"), seconds

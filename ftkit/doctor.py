@@ -37,13 +37,13 @@ def _torch():
 
 
 def _compute():
-    from ftkit import hardware
+    from ftkit import hardware, precision
     from ftkit.measuring import matrix_peak
 
     machine = hardware.this_machine()
     many = f", {machine.devices} of them" if machine.devices > 1 else ""
     yield OK, "device", f"{machine.device}: {machine.name}{many}, {machine.memory / GIB:.1f} GiB"
-    chosen = hardware.choose_dtype(machine)
+    chosen = precision.choose_dtype(machine)
     yield OK, "dtype", f"{chosen.why}"
     yield OK, "attention", hardware.choose_attention(machine, 128).why
     rates = {name: matrix_peak(name) for name in dict.fromkeys(["float32", chosen.value])}

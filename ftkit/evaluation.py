@@ -1,14 +1,15 @@
 """Evaluate a model on held-out data: metrics with intervals, and what each example contributed."""
 
+import html
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from ftkit import answering, cache, evidence, losses, switches
+from ftkit import answering, cache, evidence, losses, precision, switches
 from ftkit.batching import Collator, by_length, encode
 from ftkit.errors import DataError, SettingError
-from ftkit.hardware import choose_dtype, this_machine
+from ftkit.hardware import this_machine
 from ftkit.methods.prompt import learned_tokens
 from ftkit.metrics import (
     Metric,
@@ -32,7 +33,7 @@ class Evaluation:
     ev["accuracy"] is an Estimate with its 95% interval; ev.metrics has them all.
     predictions, references: arrays of shape (n,) of class numbers, values, texts or lists of tags.
     probabilities: (n, classes) or None. texts: generated answers or None. dataset: the examples,
-    in the same order.
+    in the same order. computed: in which numbers, on what; None of answers from elsewhere.
     """
 
     parts: dict
@@ -44,6 +45,7 @@ class Evaluation:
     dataset: object = None
     groups: list | None = None
     seed: int = 0
+    computed: precision.Computed | None = None
     _found: dict = field(default_factory=dict, repr=False)
     _counts: object = field(default=None, repr=False)
 
@@ -101,7 +103,10 @@ class Evaluation:
 
     def __repr__(self):
         rows = "\n".join(f"{name:>18}  {value}" for name, value in self.metrics.items())
-        return f"{len(self)} examples, 95% intervals\n{rows}"
+        return f"{len(self)} examples, 95% intervals{self._how()}\n{rows}"
+
+    def _how(self):
+        return f"; {self.computed}" if self.computed else ""
 
     def _repr_html_(self):
         rows = "".join(
@@ -109,9 +114,10 @@ class Evaluation:
             f"<td>{v.low:.3f} to {v.high:.3f}</td></tr>"
             for n, v in self.metrics.items()
         )
+        below = f"{len(self)} examples{html.escape(self._how())}"
         return (
             f"<table><tr><th style='text-align:left'>metric</th><th>value</th>"
-            f"<th>95% interval</th></tr>{rows}</table><p>{len(self)} examples</p>"
+            f"<th>95% interval</th></tr>{rows}</table><p>{below}</p>"
         )
 
 
@@ -125,6 +131,7 @@ def evaluate(
     max_new_tokens=32,
     stop=None,
     loss_on="response",
+    dtype=None,
     without=(),
 ):
     """Measure a model on a held-out split.
@@ -134,8 +141,9 @@ def evaluate(
     over words, and precision, recall, f1 and f1_<type> over entities (seqeval's default); choice
     accuracy and loss; regression rmse, mae, pearson; language models loss (nats a token) and
     perplexity; generate=True adds exact_match, chrf and rouge_l of greedy answers.
-    batch_size: examples run side by side. max_length: tokens. without: what to leave off of the
-    things that make it fast, names of switches.TRICKS: "trunk_cache" (blocks below the lowest
+    batch_size: examples run side by side. max_length: tokens. dtype: "float32", "bf16" or "fp16" to
+    compute in; by default the weights' own, on every machine alike. without: what to leave off of
+    the things that make it fast, names of switches.TRICKS: "trunk_cache" (blocks below the lowest
     trained one are run once for each text, also over several evaluations), "similar_length",
     "shared_prompts" (with generate=True).
     Returns an Evaluation. Where the data has a column `group`, intervals resample whole groups.
@@ -154,12 +162,20 @@ def evaluate(
     tokens = TOKENS if this_machine().device == "cpu" else None
     batches = by_length(rows, size, tokens, sort="similar_length" not in without)
     wanted = cache.suits(model.task) and "trunk_cache" not in without
-    with cache.trunk(model.net, wanted=wanted):
+    with precision.computing(model, dtype) as computed, cache.trunk(model.net, wanted=wanted):
         found = _forward(model, rows, batches)
     common = {"dataset": dataset, "groups": _groups(dataset)}
+    writing = {"max_new_tokens": max_new_tokens, "stop": stop, "dtype": dtype, "without": without}
+    made = _judged(model, rows, found, common, writing if generate else None)
+    made.computed = computed
+    return made
+
+
+def _judged(model, rows, found, common, writing):
+    """The Evaluation of what a forward pass found, by task."""
+    dataset = common["dataset"]
     if model.task in ("causal-lm", "masked-lm", "seq2seq-lm"):
-        writing = {"max_new_tokens": max_new_tokens, "stop": stop, "without": without}
-        return _language(model, dataset, found, writing if generate else None, common)
+        return _language(model, dataset, found, writing, common)
     if model.task == "regression":
         return from_values(np.concatenate(found["logits"]).ravel(), dataset["label"], **common)
     if model.task == "tagging":
@@ -295,13 +311,9 @@ def _forward(model, rows, batches):
     keep = model.net.training
     model.net.eval()
     out = {"logits": [None] * len(rows), "nll": np.zeros(len(rows)), "tokens": np.zeros(len(rows))}
-    bf16 = choose_dtype(this_machine()).value
-    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(bf16)
-    device = this_machine().device
     for index in batches:
         batch = {k: v.to(model.device) for k, v in collate([rows[i] for i in index]).items()}
-        with torch.autocast(device, dtype=kind, enabled=kind is not None):
-            _run(model, batch, index, out)
+        _run(model, batch, index, out)
     model.net.train(keep)
     return out
 

@@ -172,21 +172,6 @@ def _cpu_name():
     return platform.processor() or platform.machine()
 
 
-def choose_dtype(machine):
-    """Number format of matrix products in training: a Choice of "bf16", "fp16" or "float32"."""
-    if machine.device == "cuda":
-        if machine.capability >= (8, 0):
-            return Choice("bf16", f"bf16: {machine.name} multiplies it in tensor cores")
-        if machine.capability >= (7, 0):
-            return Choice("fp16", f"fp16 with loss scaling: {machine.name} has no bf16 units")
-        return Choice("float32", f"float32: {machine.name} has no fast 16-bit units")
-    if machine.device == "mps":
-        return Choice("float32", "float32: mixed precision gains little on Apple's GPU")
-    if machine.fast_bf16:
-        return Choice("bf16", "bf16: this processor reports instructions that multiply it")
-    return Choice("float32", "float32: this processor reports no instructions for bf16 products")
-
-
 def choose_attention(machine, length):
     """Attention kernel for sequences of about `length` tokens: a Choice of "eager" or "sdpa"."""
     if machine.device == "cpu" and length <= SHORT:
@@ -269,14 +254,13 @@ def choose_quantization(machine, shape):
     )
 
 
-def plan(machine, shape, *, length, batch_size=16, trainable=1.0, labelled=1.0):
-    """Decide dtype, attention, checkpointing, quantization and the batch that fits, with reasons.
+def plan(machine, shape, *, dtype, length, batch_size=16, trainable=1.0, labelled=1.0):
+    """Decide attention, checkpointing, quantization and the batch that fits, with reasons.
 
     The batch is halved (and gradients accumulated in its place) until the estimate fits;
-    activation checkpointing is tried before a batch goes below 4.
+    activation checkpointing is tried before a batch goes below 4. dtype: a Choice.
     Returns a Plan. Raises SettingError when not even one example fits.
     """
-    dtype = choose_dtype(machine)
     attention = choose_attention(machine, length)
     quantization = choose_quantization(machine, shape)
     room = machine.memory * USABLE

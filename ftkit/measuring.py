@@ -15,10 +15,11 @@ def matrix_peak(dtype="float32", size=2048, repeats=5):
     """Measure the best rate of a square matrix product, in floating-point operations per second."""
     import torch
 
+    from ftkit.precision import FORMATS
+
     device = this_machine().device
-    formats = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     own = torch.Generator(device).manual_seed(0)  # a training's draws must not depend on it
-    a = torch.randn(size, size, generator=own, device=device).to(formats[dtype])
+    a = torch.randn(size, size, generator=own, device=device).to(FORMATS[dtype])
     best = float("inf")
     for _ in range(repeats + 1):
         start = time.perf_counter()

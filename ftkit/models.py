@@ -15,7 +15,8 @@ import transformers
 from ftkit import catalog, fetch, shelf
 from ftkit.attention import best
 from ftkit.errors import DataError, FetchError, SettingError
-from ftkit.hardware import choose_attention, choose_dtype, this_machine
+from ftkit.hardware import choose_attention, this_machine
+from ftkit.precision import FORMATS, choose_dtype
 from ftkit.saving import read_card, save_folder
 from ftkit.tasks import AUTO, LABELLED, TASKS
 
@@ -257,14 +258,13 @@ def _config(folder, task, labels):
 def _network(folder, config, task, pretrained, dtype, seed):
     kind = getattr(transformers, AUTO[task])
     kernel = choose_attention(this_machine(), 0).value
-    formats = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if dtype not in (*formats, "nf4"):
-        known = ", ".join((*formats, "nf4"))
+    if dtype not in (*FORMATS, "nf4"):
+        known = ", ".join((*FORMATS, "nf4"))
         raise SettingError(f"dtype {dtype!r} does not exist; choose one of {known}.")
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
         options = {"attn_implementation": best(config, kernel)}
-        options |= _four_bits() if dtype == "nf4" else {"dtype": formats[dtype]}
+        options |= _four_bits() if dtype == "nf4" else {"dtype": FORMATS[dtype]}
         try:
             if pretrained:
                 return kind.from_pretrained(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import transformers
 
-from ftkit import hardware, layers, losses, records, switches, tricks
+from ftkit import hardware, layers, losses, precision, records, switches, tricks
 from ftkit.batching import Collator, SameChoices, SimilarLength, encode
 from ftkit.callbacks import KeepBest, Progress, Report, watched
 from ftkit.errors import DataError, SettingError
@@ -85,6 +85,7 @@ def fit(
     schedule="linear",
     warmup=0.06,
     loss_on="response",
+    dtype=None,
     checkpoint_dir=None,
     resume=False,
     name=None,
@@ -99,6 +100,8 @@ def fit(
     batch_size: examples for each update, over all processes; split where memory asks for it.
     patience: stop after so many evaluations without a lower validation loss, and go back to the
     best weights. warmup: share of the updates. loss_on: "response" or "all" tokens of records.
+    dtype: "float32", "bf16" or "fp16" to compute in (FTKIT_DTYPE in the environment does the
+    same); by default what is fast on a card, and on a processor what was measured to be.
     without: what to leave off of the things that make training fast, a name of
     switches.TRICKS or several.
     checkpoint_dir: keep checkpoints there, and with resume=True go on from the last of them.
@@ -117,14 +120,24 @@ def fit(
     held = encode(validation, tuned, max_length=max_length, loss_on=loss_on) if validation else None
     _need_labels(tuned.task, rows)
     processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun and accelerate say so
+    passed, extra = _sort_arguments(trainer_arguments)
+    each = -(-min(batch_size, len(rows)) // processes)
+    chosen = precision.for_training(
+        tuned.net,
+        tokens=epochs * int(rows.lengths.sum()),
+        batch=each,
+        length=int(np.median(rows.lengths)),
+        dtype=dtype,
+        flags={name: passed.pop(name) for name in ("bf16", "fp16") if name in passed},
+    )
     plan = hardware.plan(
         hardware.this_machine(),
         hardware.shape_of(losses.inner(tuned.net)),
+        dtype=chosen,
         length=int(np.quantile(rows.lengths, 0.95)),
-        batch_size=-(-min(batch_size, len(rows)) // processes),
+        batch_size=each,
         trainable=trainable["share"],
     )
-    passed, extra = _sort_arguments(trainer_arguments)
     rate = getattr(method, "learning_rate", 1e-4) if learning_rate is None else learning_rate
     accumulate = passed.pop("gradient_accumulation_steps", 1) * plan.accumulation
     each = plan.batch_size * accumulate * processes
@@ -155,6 +168,7 @@ def fit(
         "logging_steps": max(1, updates // POINTS),
         "prediction_loss_only": True,
         "label_names": ["labels"],
+        "logging_nan_inf_filter": False,  # would show a loss that is NaN as 0
         "dataloader_pin_memory": hardware.this_machine().device == "cuda",
     } | passed
     if not quiet:
@@ -164,6 +178,7 @@ def fit(
         )
         print("; ".join(plan.why[: 1 if "plain_attention" in without else 2]))
     keep = KeepBest(patience) if patience else None
+    restore = precision.as_it_was(tuned.net)
     try:
         decay = getattr(method, "decay", 1.0)
         trainer = _trainer(tuned, settings, rows, held, extra, keep, quiet, plan, decay, without)
@@ -190,6 +205,7 @@ def fit(
             trainer.kit_look = used.look
             trainer.train(resume_from_checkpoint=last)
     finally:
+        restore()
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
     if keep:

@@ -49,7 +49,9 @@ def applied(model, trainer, plan, *, tokens, without, own_batches=False, whole_l
             said.append(trunk.why)
         compiled = Choice(False, "")
         if plain and not trunk.value and "compiled_blocks" not in without:
-            compiled, seconds = compiling.choose(machine, hardware.shape_of(net), tokens)
+            compiled, seconds = compiling.choose(
+                machine, hardware.shape_of(net), tokens, plan.dtype
+            )
             if compiled.value or seconds > LONG:
                 said.append(compiled.why)
         stack.enter_context(compiling.compiled_blocks(net, compiled.value))
