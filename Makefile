@@ -21,7 +21,7 @@ help:
 	@echo "make run    set-up, then lessons 1 to 5 on the cpu profile; results in $(OUT)/"
 	@echo "make course set-up, then every lesson, two at a time; results in $(OUT)/course/"
 	@echo "make test   set-up, then every test"
-	@echo "make bench  ftkit and its peers on the same work (WORK=NAME for one), within an hour"
+	@echo "make bench  ftkit and its peers on the same work (WORK=NAME for one), about an hour"
 	@echo "make lab    JupyterLab on notebooks/"
 	@echo "make clean  remove what the above made (the cache of models and data stays)"
 

@@ -8,7 +8,6 @@ Evaluation, scoring and generation compute in the weights' own numbers, on every
 
 import json
 import os
-import tempfile
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from hashlib import sha256
 import torch
 import torch.nn.functional as F
 
-from ftkit import fetch, layers
+from ftkit import atomic, fetch, layers
 from ftkit.errors import SettingError
 from ftkit.hardware import SHORT, Choice, shape_of, this_machine
 
@@ -251,20 +250,10 @@ def _kept(path, block, key):
     # The first round of each warms up.
     found = round(min(times["float32"][1:]) / min(times["bf16"][1:]), 2)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=".partial", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w") as file:
-                json.dump({**dict(key), "times": found}, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            if _read(path) is None:
-                os.replace(name, path)
-                return found
-            return _read(path)  # another process was faster, and its answer holds for both
-        finally:
-            if os.path.exists(name):
-                os.unlink(name)
+        if (other := _read(path)) is not None:
+            return other  # another process was faster, and its answer holds for both
+        atomic.write(path, json.dumps({**dict(key), "times": found}, indent=1))
+        return found
     except OSError:
         return found  # a cache that cannot be written: this process remembers, others measure
 
