@@ -7,8 +7,9 @@ from datasets import Dataset
 from worker import timed
 
 import ftkit as ft
-from ftkit import attention, batching, cache, losses
+from ftkit import attention, batching, cache
 from ftkit.dropout import quick_dropout
+from ftkit.label_logits import LabelLogits
 from ftkit.pages import kept_pages
 
 
@@ -69,7 +70,7 @@ def loop(folder, seed):
         net = model.copy().net
         net.set_attn_implementation(attention.best(net.config, "eager"))
         rows = batching.encode(data, model)
-        collate, size = batching.Collator(model, seed), work["batch"]
+        collate, size = LabelLogits(batching.Collator(model, seed), net), work["batch"]
         sampler = batching.SimilarLength(rows.lengths, size, seed)
 
         def batches():
@@ -77,7 +78,7 @@ def loop(folder, seed):
             for start in range(0, len(order), size):
                 yield collate([rows[i] for i in order[start : start + size]])
 
-        with losses.label_only_head(net), quick_dropout(True), kept_pages():
+        with quick_dropout(True), kept_pages():
             train_by_hand(net, work, batches)
     return result(work, found, net, precision="float32")
 

@@ -9,7 +9,7 @@ import xxhash
 
 from ftkit import kept
 from ftkit.errors import DataError, SettingError
-from ftkit.methods.prompt import learned_tokens
+from ftkit.losses import learned_tokens
 from ftkit.prompting import as_prompt_and_response
 from ftkit.tagging import IGNORED, align_tags, check_tagged
 
@@ -22,16 +22,27 @@ class Encoded(torch.utils.data.Dataset):
     """Token ids of a data set, one dict of lists an example, and each one's length.
 
     families: a number an example, the same where the choices are the same; None for other tasks.
+    limit: tokens that an example may have. A row says in "cut" how many it had, where it was cut.
     """
 
-    def __init__(self, rows, lengths, families=None):
+    def __init__(self, rows, lengths, families=None, limit=None):
         self.rows, self.lengths, self.families = rows, np.asarray(lengths), families
+        self.limit = limit
+        self.epoch = 0
 
     def __len__(self):
         return len(self.rows)
 
     def __getitem__(self, index):
-        return self.rows[index]
+        # A collator that draws can draw by it: another time for each epoch, the same for each run.
+        return {**self.rows[index], "place": (int(self.epoch), int(index))}
+
+    def set_epoch(self, epoch):
+        """Say which pass over the data begins."""
+        if isinstance(self.epoch, int):
+            # Shared with the processes that load batches: they may live longer than an epoch.
+            self.epoch = torch.zeros((), dtype=torch.long).share_memory_()
+        self.epoch.fill_(epoch)
 
 
 def columns_of(dataset):
@@ -74,7 +85,7 @@ def encode(dataset, model, *, max_length=None, loss_on="response"):
     limit = min(max_length or MAX_LENGTH, _longest(model))
     rows = _rows(dataset, model, limit, loss_on)
     lengths = [len(r["input_ids"]) if "input_ids" in r else len(r["question"]) for r in rows]
-    return Encoded(rows, lengths, _families(rows) if model.task == "choice" else None)
+    return Encoded(rows, lengths, _families(rows) if model.task == "choice" else None, limit)
 
 
 def _rows(dataset, model, limit, loss_on):
@@ -112,6 +123,15 @@ def _texts(dataset, model, limit):
     return model.tokenizer(dataset["text"][:], pairs, truncation=True, max_length=limit)
 
 
+def _mark_cut(tokens, rows):
+    """Note in each row that was cut how many tokens it had; 0 for a pair. Returns the rows."""
+    for row, encoding in zip(rows, tokens.encodings or (), strict=False):
+        if rest := encoding.overflowing:
+            more = sum(part.special_tokens_mask.count(0) for part in rest)
+            row["cut"] = len(encoding.ids) + more if encoding.n_sequences == 1 else 0
+    return rows
+
+
 def _classification(dataset, model, limit, _):
     tokens, rows = _texts(dataset, model, limit), []
     labelled = "label" in columns_of(dataset)
@@ -131,7 +151,7 @@ def _classification(dataset, model, limit, _):
                 )
             row["labels"] = label
         rows.append(row)
-    return rows
+    return _mark_cut(tokens, rows)
 
 
 def _is_number(label):
@@ -151,15 +171,16 @@ def _tagging(dataset, model, limit, _):
         # Which word each label belongs to: evaluation is by words.
         places = [(j, words[j]) for j, label in enumerate(labels) if label != IGNORED]
         rows.append({"input_ids": tokens["input_ids"][i], "labels": labels, "words": places})
-    return rows
+    return _mark_cut(tokens, rows)
 
 
 def _causal(dataset, model, limit, loss_on):
     names = columns_of(dataset)
     if "text" in names and "response" not in names:
         need(dataset, "text")
-        ids = model.tokenizer(dataset["text"][:], truncation=True, max_length=limit)["input_ids"]
-        return [{"input_ids": i, "labels": list(i)} for i in ids]
+        tokens = model.tokenizer(dataset["text"][:], truncation=True, max_length=limit)
+        rows = [{"input_ids": i, "labels": list(i)} for i in tokens["input_ids"]]
+        return _mark_cut(tokens, rows)
     prompts, responses = as_prompt_and_response(dataset, model.tokenizer)
     options = {"add_special_tokens": False}
     first = model.tokenizer(prompts, **options)["input_ids"]
@@ -167,26 +188,33 @@ def _causal(dataset, model, limit, loss_on):
     rows = []
     for prompt, response in zip(first, second, strict=True):
         response = [*response, model.tokenizer.eos_token_id]
+        whole = len(prompt) + len(response)
+        if whole > limit and model.tokenizer.truncation_side == "left":  # the answer stays
+            prompt = prompt[len(prompt) - max(0, limit - len(response)) :]
         ids = (prompt + response)[:limit]
         masked = [IGNORED] * len(prompt) + response if loss_on == "response" else prompt + response
         rows.append({"input_ids": ids, "labels": masked[:limit]})
+        if whole > limit:
+            gone = len(prompt) + len(response) - len(ids)
+            rows[-1] |= {"cut": whole, "lost": min(gone / len(response), 1)}
     return rows
 
 
 def _masked(dataset, model, limit, _):
     need(dataset, "text")
-    ids = model.tokenizer(dataset["text"][:], truncation=True, max_length=limit)["input_ids"]
-    return [{"input_ids": i} for i in ids]
+    tokens = model.tokenizer(dataset["text"][:], truncation=True, max_length=limit)
+    return _mark_cut(tokens, [{"input_ids": i} for i in tokens["input_ids"]])
 
 
 def _seq2seq(dataset, model, limit, _):
     sources, targets = as_prompt_and_response(dataset, model.tokenizer, chat=False)
-    first = model.tokenizer(sources, truncation=True, max_length=limit)["input_ids"]
+    first = model.tokenizer(sources, truncation=True, max_length=limit)
     second = model.tokenizer(text_target=targets, truncation=True, max_length=limit)["input_ids"]
     # T5's tokenizer ends a text by itself; another must not leave the model without an end.
     end = model.tokenizer.eos_token_id
     second = [b if b[-1:] == [end] else [*b[: limit - 1], end] for b in second]
-    return [{"input_ids": a, "labels": b} for a, b in zip(first, second, strict=True)]
+    pairs = zip(first["input_ids"], second, strict=True)
+    return _mark_cut(first, [{"input_ids": a, "labels": b} for a, b in pairs])
 
 
 def _choice(dataset, model, limit, _):
@@ -230,9 +258,12 @@ _ENCODERS = {
 }
 
 
-def pad(rows, value, left=False):
-    """Pad lists of numbers to the longest. Returns a long tensor of shape (rows, longest)."""
-    width = max(map(len, rows))
+def pad(rows, value, left=False, multiple=1):
+    """Pad lists of numbers to the longest. Returns a long tensor of shape (rows, longest).
+
+    multiple: the width is filled up to a multiple of it.
+    """
+    width = -(-max(map(len, rows)) // multiple) * multiple
     gaps = [[value] * (width - len(row)) for row in rows]
     full = [[*gap, *row] if left else [*row, *gap] for row, gap in zip(rows, gaps, strict=True)]
     return torch.tensor(full, dtype=torch.long).view(len(rows), width)
@@ -241,13 +272,16 @@ def pad(rows, value, left=False):
 class Collator:
     """Make a batch of tensors from encoded rows, padded to the batch's own longest.
 
-    Masked-word models get fresh masks each time: 15% of the tokens, of which 80% become the mask,
-    10% a random token, 10% stay (Devlin et al. 2019).
+    Masked-word models get fresh masks in each epoch: 15% of the tokens, of which 80% become the
+    mask, 10% a random token, 10% stay (Devlin et al. 2019). They depend on the seed, the epoch and
+    the row, and not on which process makes the batch, nor on what it made before.
     """
 
+    multiple = 1  # what the width of a batch is filled up to
+
     def __init__(self, model, seed=0):
-        self.task, self.tokenizer = model.task, model.tokenizer
-        self.random = torch.Generator().manual_seed(seed)
+        self.task, self.tokenizer, self.seed = model.task, model.tokenizer, seed
+        self.random = np.random.default_rng(seed)  # for rows that are no data set's
 
     def __call__(self, rows):
         if self.task == "choice":
@@ -255,13 +289,13 @@ class Collator:
         ids = [row["input_ids"] for row in rows]
         batch = self._ids(ids)
         if "token_type_ids" in rows[0]:
-            batch["token_type_ids"] = pad([row["token_type_ids"] for row in rows], 0)
+            batch["token_type_ids"] = self._pad([row["token_type_ids"] for row in rows], 0)
         if self.task == "masked-lm":
-            batch["input_ids"], batch["labels"] = self._mask(batch["input_ids"])
+            batch["input_ids"], batch["labels"] = self._mask(batch["input_ids"], rows)
         elif "labels" in rows[0]:
             labels = [row["labels"] for row in rows]
             if isinstance(labels[0], list):
-                batch["labels"] = pad(labels, IGNORED)
+                batch["labels"] = self._pad(labels, IGNORED)
             else:
                 kind = torch.float if self.task == "regression" else torch.long
                 batch["labels"] = torch.tensor(labels, dtype=kind)
@@ -269,9 +303,12 @@ class Collator:
 
     def _ids(self, ids):
         return {
-            "input_ids": pad(ids, self.tokenizer.pad_token_id),
-            "attention_mask": pad([[1] * len(i) for i in ids], 0),
+            "input_ids": self._pad(ids, self.tokenizer.pad_token_id),
+            "attention_mask": self._pad([[1] * len(i) for i in ids], 0),
         }
+
+    def _pad(self, rows, value):
+        return pad(rows, value, multiple=self.multiple)
 
     def _choice(self, rows):
         """Questions and the batch's distinct choices, each encoded once; `index` says whose."""
@@ -284,13 +321,18 @@ class Collator:
             "labels": torch.tensor([row["labels"] for row in rows]),
         }
 
-    def _mask(self, ids):
+    def _mask(self, ids, rows):
+        draw, kind = (torch.ones(ids.shape, dtype=torch.double) for _ in range(2))
+        noise = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            own = row["input_ids"]
+            known, size = "place" in row, len(own)
+            random = np.random.default_rng((self.seed, *row["place"])) if known else self.random
+            draw[i, :size], kind[i, :size] = torch.from_numpy(random.random((2, size)))
+            noise[i, :size] = torch.from_numpy(random.integers(len(self.tokenizer), size=size))
         special = torch.isin(ids, torch.tensor(self.tokenizer.all_special_ids))
-        draw = torch.rand(ids.shape, generator=self.random)
         chosen = (draw < 0.15) & ~special
         labels = torch.where(chosen, ids, IGNORED)
-        kind = torch.rand(ids.shape, generator=self.random)
-        noise = torch.randint(len(self.tokenizer), ids.shape, generator=self.random)
         masked = torch.where(chosen & (kind < 0.8), self.tokenizer.mask_token_id, ids)
         return torch.where(chosen & (kind >= 0.9), noise, masked), labels
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ftkit import answering, cache, evidence, losses, precision, switches
+from ftkit import answering, attention, cache, evidence, losses, precision, switches
 from ftkit.batching import Collator, by_length, encode
 from ftkit.errors import DataError, SettingError
-from ftkit.hardware import this_machine
-from ftkit.methods.prompt import learned_tokens
+from ftkit.hardware import Computed, this_machine
+from ftkit.label_logits import next_token_losses
 from ftkit.metrics import (
     Metric,
     calibration,
@@ -24,6 +24,8 @@ from ftkit.prompting import as_prompt_and_response
 
 BATCH = 32
 TOKENS = 512  # of a batch on a CPU: what more need, its own memory does not hold
+LOGITS = 1 << 28  # numbers that a head over a vocabulary makes at a time: a gigabyte in float32
+LANGUAGE = ("causal-lm", "masked-lm", "seq2seq-lm")
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Evaluation:
     dataset: object = None
     groups: list | None = None
     seed: int = 0
-    computed: precision.Computed | None = None
+    computed: Computed | None = None
     _found: dict = field(default_factory=dict, repr=False)
     _counts: object = field(default=None, repr=False)
 
@@ -145,6 +147,7 @@ def evaluate(
     compute in; by default the weights' own, on every machine alike. without: what to leave off of
     the things that make it fast, names of switches.TRICKS: "trunk_cache" (blocks below the lowest
     trained one are run once for each text, also over several evaluations), "similar_length",
+    "label_logits" (a decoder's head is applied at labelled positions only), "plain_attention",
     "shared_prompts" (with generate=True).
     Returns an Evaluation. Where the data has a column `group`, intervals resample whole groups.
     Raises DataError when columns are missing or there are no rows.
@@ -160,10 +163,14 @@ def evaluate(
         raise DataError("column 'label' is missing; evaluation compares with the right answers.")
     size = batch_size or BATCH * (4 if model.task == "choice" else 1)
     tokens = TOKENS if this_machine().device == "cpu" else None
+    if tokens is None and model.task in LANGUAGE:
+        tokens = LOGITS // model.net.get_input_embeddings().num_embeddings
     batches = by_length(rows, size, tokens, sort="similar_length" not in without)
     wanted = cache.suits(model.task) and "trunk_cache" not in without
-    with precision.computing(model, dtype) as computed, cache.trunk(model.net, wanted=wanted):
-        found = _forward(model, rows, batches)
+    kernel = attention.chosen(losses.inner(model.net), int(rows.lengths.max()), without)
+    computing, trunk = precision.computing(model, dtype), cache.trunk(model.net, wanted=wanted)
+    with computing as computed, kernel, trunk:
+        found = _forward(model, rows, batches, without)
     common = {"dataset": dataset, "groups": _groups(dataset)}
     writing = {"max_new_tokens": max_new_tokens, "stop": stop, "dtype": dtype, "without": without}
     made = _judged(model, rows, found, common, writing if generate else None)
@@ -174,7 +181,7 @@ def evaluate(
 def _judged(model, rows, found, common, writing):
     """The Evaluation of what a forward pass found, by task."""
     dataset = common["dataset"]
-    if model.task in ("causal-lm", "masked-lm", "seq2seq-lm"):
+    if model.task in LANGUAGE:
         return _language(model, dataset, found, writing, common)
     if model.task == "regression":
         return from_values(np.concatenate(found["logits"]).ravel(), dataset["label"], **common)
@@ -305,7 +312,7 @@ def _groups(dataset):
 
 
 @torch.inference_mode()
-def _forward(model, rows, batches):
+def _forward(model, rows, batches, without):
     """Logits of each example, or for language models its summed loss and number of tokens."""
     collate = Collator(model)
     keep = model.net.training
@@ -313,14 +320,14 @@ def _forward(model, rows, batches):
     out = {"logits": [None] * len(rows), "nll": np.zeros(len(rows)), "tokens": np.zeros(len(rows))}
     for index in batches:
         batch = {k: v.to(model.device) for k, v in collate([rows[i] for i in index]).items()}
-        _run(model, batch, index, out)
+        _run(model, batch, index, out, without)
     model.net.train(keep)
     return out
 
 
-def _run(model, batch, index, out):
-    if model.task in ("causal-lm", "masked-lm", "seq2seq-lm"):
-        values, members = _token_losses(model, batch)
+def _run(model, batch, index, out, without):
+    if model.task in LANGUAGE:
+        values, members = _token_losses(model, batch, without)
         members = members.cpu().numpy()
         np.add.at(out["nll"], np.asarray(index)[members], values.float().cpu().numpy())
         np.add.at(out["tokens"], np.asarray(index)[members], 1)
@@ -335,19 +342,12 @@ def _run(model, batch, index, out):
         out["logits"][i] = row
 
 
-def _token_losses(model, batch):
+def _token_losses(model, batch, without):
+    if model.task == "causal-lm":
+        return next_token_losses(model.net, batch, wanted="label_logits" not in without)
     labels = batch.pop("labels")
-    if model.task == "causal-lm" and losses.scores_labels_only(model.net):
-        hidden = (
-            losses.after_prompt(model.net, **batch)
-            if learned_tokens(model.net)
-            else losses.backbone(model.net)(**batch, use_cache=False)[0]
-        )
-        return losses.token_losses(model.net, hidden, labels)
     extra = {"labels": labels} if model.task == "seq2seq-lm" else {}
     logits = model.net(**batch, **extra).logits
-    if model.task == "causal-lm":
-        logits, labels = logits[:, -labels.shape[1] :][:, :-1], labels[:, 1:]
     rows, columns = (labels != losses.IGNORED).nonzero(as_tuple=True)
     picked = logits[rows, columns].float()
     return torch.nn.functional.cross_entropy(picked, labels[rows, columns], reduction="none"), rows

@@ -171,6 +171,7 @@ class Claim:
     judged: bool
     profile: str | None
     n: int | None
+    computed: list = field(default_factory=list)  # in what each side was, as dicts of Computed
 
     def row(self):
         """The claim as a table row: a dict of strings."""
@@ -193,6 +194,7 @@ class Claim:
             "difference": "" if self.after and not self.before else show(self.difference),
             "needed": f"{kind.replace('_', ' ')} {limit:g}",
             "verdict": word,
+            "computed": "; ".join(str(hardware.Computed(**way)) for way in self.computed),
         }
 
     def _repr_mimebundle_(self, include=None, exclude=None):
@@ -260,10 +262,17 @@ def claim(text, after, before=None, *, metric=None, at_least=None, at_most=None,
         name != "smoke",
         name,
         n,
+        _computed(after, before),
     )
     _claims.append(made)
     _display(made)
     return made
+
+
+def _computed(*evaluations):
+    """In which numbers and on what evaluations were made, each way once."""
+    found = [getattr(evaluation, "computed", None) for evaluation in evaluations]
+    return [asdict(way) for way in dict.fromkeys(found) if way]
 
 
 def conclude():

@@ -6,10 +6,15 @@ started with a single call (Nguyen et al. 2021, "Accelerating PyTorch with CUDA 
 """
 
 from collections import Counter
+from contextlib import contextmanager
 
 import torch
 
+from ftkit import updates
+
 MOST = 24  # shapes of batches that are captured; the others run kernel by kernel
+TASKS = ("classification", "regression", "tagging", "masked-lm")  # whose batches have few shapes
+WIDTHS = 16  # padded batches are filled up to a multiple of so many tokens: few shapes
 
 
 class StepGraphs:
@@ -65,6 +70,39 @@ class StepGraphs:
                 held[name].copy_(value, non_blocking=True)
         graph.replay()
         return loss.clone()
+
+
+@contextmanager
+def replayed(model, trainer):
+    """While open, a Trainer's training steps are replayed as CUDA graphs.
+
+    Its batches say themselves how much is supervised in them, so that no step asks the card.
+    """
+    collate, packed = trainer.data_collator, trainer.kit_packed
+
+    def counted(rows):
+        batch = collate(rows)
+        return {**batch, updates.COUNT: updates.supervised(model.task, batch)}
+
+    def step(batch):
+        inputs = {name: value for name, value in batch.items() if name != "weight"}
+        loss = packed(inputs, 1) if packed else model.net(**inputs)["loss"]
+        loss = loss * batch["weight"]
+        loss.backward()
+        return loss
+
+    trainer.kit_graphs = StepGraphs(step, model.net.parameters())
+    trainer.data_collator = counted
+    if hasattr(collate, "multiple"):
+        collate.multiple = WIDTHS
+    try:
+        yield trainer.kit_graphs
+    finally:
+        if trainer.kit_graphs.problem:
+            trainer.kit_said.append(
+                f"CUDA graphs: steps ran kernel by kernel ({trainer.kit_graphs.problem})"
+            )
+        trainer.kit_graphs, trainer.data_collator = None, collate
 
 
 def _shape(batch):

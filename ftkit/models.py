@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 import transformers
 
-from ftkit import catalog, fetch, shelf
-from ftkit.attention import best
+from ftkit import abilities, catalog, fetch, shelf
 from ftkit.errors import DataError, FetchError, SettingError
-from ftkit.hardware import choose_attention, this_machine
+from ftkit.hardware import this_machine, weights_in
 from ftkit.precision import FORMATS, choose_dtype
 from ftkit.saving import read_card, save_folder
 from ftkit.tasks import AUTO, LABELLED, TASKS
+from ftkit.weights import check_loaded
 
 UNSAVED = shelf.UNSAVED
 
@@ -108,7 +108,7 @@ class Model:
         return save_folder(folder, build)
 
     def __repr__(self):
-        total = sum(p.numel() for p in self.net.parameters())
+        total = weights_in(self.net.parameters())
         return f"Model({self.name!r}, task={self.task!r}, {total / 1e6:.1f}M parameters)"
 
 
@@ -117,15 +117,17 @@ def load_model(
 ):
     """Load a base model with the head that a task needs.
 
-    source: a name of the catalog (`ftkit models` lists them), a folder, or a hub id "owner/name".
+    source: a name of the catalog (`ftkit models` lists them), a folder, or a hub id "owner/name";
+    a folder with the name of a catalog model is "./name".
     task: one of models.TASKS; by default what a saved folder says, else "causal-lm" for a decoder.
     labels: class names for classification and tagging. pretrained=False keeps the architecture and
     draws new weights from `seed`, which also fixes the weights of a new head.
     dtype: "float32", "bf16", "fp16", or "nf4" for 4-bit weights under LoRA (QLoRA; needs CUDA and
-    the package bitsandbytes). revision: a commit of the hub; the catalog pins its own.
+    the package bitsandbytes). revision: a commit of a hub model, for hub ids only.
     Returns a Model in evaluation mode on this machine's device.
     Raises SettingError for an unknown task or a stored head of another size than the labels ask
-    for, DataError when labels are missing, FetchError when the source is neither known nor found.
+    for, DataError when labels or weights are missing, FetchError when the source is neither known
+    nor found. Warns of weights that the network has no place for.
     """
     folder, name = _folder(source, revision)
     card = read_card(folder)
@@ -140,7 +142,12 @@ def load_model(
     if (folder / "adapter_config.json").exists():
         return _load_adapter(folder, task, labels, card, dtype, seed)
     config = _config(folder, task, labels)
-    net = _network(folder, config, task, pretrained, dtype, seed)
+    if task == "causal-lm" and config.is_encoder_decoder:
+        raise _no_decoder(config)
+    net = _network(folder, config, task, pretrained, dtype, seed, card.get("task"))
+    if task == "causal-lm" and getattr(config, "is_decoder", None) is False:
+        if not abilities.predicts_next(net):  # of kinds that are no decoders by themselves
+            raise _no_decoder(config)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -163,12 +170,18 @@ def load_model(
 
 def _folder(source, revision):
     """The local folder of `source`, fetched or converted first where needed, and its name."""
-    text = str(source)
-    if Path(text).is_dir():
-        return Path(text), text
+    text, path = str(source), Path(source).expanduser()
     entry = next((entry for entry in catalog.models() if entry.name == text), None)
+    if revision and (entry or path.is_dir()):
+        raise SettingError(
+            f"revision={revision!r} is a commit of a hub model, and {text!r} is "
+            f"{'pinned by the catalog' if entry else 'a folder'}; leave it out"
+            + (f", or load the hub's {entry.hub!r}." if entry else ".")
+        )
     if entry:
         return _catalog_folder(entry), text
+    if path.is_dir():
+        return path, str(path)
     if text.count("/") == 1 and not text.startswith((".", "~", "/")):
         pinned = next((entry.revision for entry in catalog.models() if entry.hub == text), None)
         return _hub_folder(text, revision or pinned), text
@@ -189,12 +202,14 @@ def _catalog_folder(entry):
         fetch.extract(entry.archives[0], scratch, prefix=prefix + "/", members=[entry.member])
         options = {"gguf_file": file, "trust_remote_code": False}
         with _quiet():
-            net = transformers.AutoModelForCausalLM.from_pretrained(
+            net, found = transformers.AutoModelForCausalLM.from_pretrained(
                 scratch,
                 dtype=torch.float32,
                 quantization_config=transformers.GgufConfig(dequantize=True),
+                output_loading_info=True,
                 **options,
             )
+            check_loaded(net, found, "causal-lm", entry.member)
             tokenizer = transformers.AutoTokenizer.from_pretrained(scratch, **options)
             # The note of how it was read must not travel with plain float32 weights.
             if hasattr(net.config, "quantization_config"):
@@ -208,7 +223,7 @@ def _catalog_folder(entry):
 
 
 def _hub_folder(repository, revision):
-    """The folder of a hub model (safetensors only), downloaded on first use."""
+    """The folder of a hub model (safetensors only), downloaded on first use to the hub's cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -223,7 +238,6 @@ def _hub_folder(repository, revision):
                 repository,
                 revision=revision,
                 allow_patterns=patterns,
-                cache_dir=fetch.cache_home() / "hub",
                 local_files_only=fetch.offline(),
             )
         )
@@ -255,22 +269,25 @@ def _config(folder, task, labels):
     return transformers.AutoConfig.from_pretrained(folder, **options)
 
 
-def _network(folder, config, task, pretrained, dtype, seed):
+def _network(folder, config, task, pretrained, dtype, seed, saved_for=None):
     kind = getattr(transformers, AUTO[task])
-    kernel = choose_attention(this_machine(), 0).value
     if dtype not in (*FORMATS, "nf4"):
         known = ", ".join((*FORMATS, "nf4"))
         raise SettingError(f"dtype {dtype!r} does not exist; choose one of {known}.")
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
-        options = {"attn_implementation": best(config, kernel)}
-        options |= _four_bits() if dtype == "nf4" else {"dtype": FORMATS[dtype]}
+        options = _four_bits() if dtype == "nf4" else {"dtype": FORMATS[dtype]}
         try:
-            if pretrained:
-                return kind.from_pretrained(
-                    folder, config=config, use_safetensors=True, trust_remote_code=False, **options
-                )
-            return kind.from_config(config, trust_remote_code=False, **options)
+            if not pretrained:
+                return kind.from_config(config, trust_remote_code=False, **options)
+            net, found = kind.from_pretrained(
+                folder,
+                config=config,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **options,
+            )
         except RuntimeError as error:
             if "ignore_mismatched_sizes" not in str(error):
                 raise
@@ -287,6 +304,16 @@ def _network(folder, config, task, pretrained, dtype, seed):
             raise SettingError(
                 f"a {config.model_type} model cannot do task {task!r}; choose another of either."
             ) from error
+    check_loaded(net, found, task, folder, whole=saved_for == task)
+    return net
+
+
+def _no_decoder(config):
+    return SettingError(
+        f"this {config.model_type} model does not predict a next token from those before it, as "
+        "task 'causal-lm' asks: it reads in both directions, or stands behind an encoder. Load it "
+        'with task="masked-lm" or "seq2seq-lm", or take a decoder.'
+    )
 
 
 def _four_bits():
@@ -361,8 +388,7 @@ def _load_bottlenecks(folder, card, dtype):
 def trainable_summary(model):
     """What is trained: counts "trained" and "total", "share" (0 to 1) and "bytes" to store."""
     trained = [p for p in model.net.parameters() if p.requires_grad]
-    count = sum(p.numel() for p in trained)
-    total = sum(p.numel() for p in model.net.parameters())
+    count, total = weights_in(trained), weights_in(model.net.parameters())
     return {
         "trained": count,
         "total": total,

@@ -9,7 +9,7 @@ transformers.Trainer, too.
 """
 
 import inspect
-from functools import cache
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -17,23 +17,17 @@ import transformers
 
 from ftkit.chunked_loss import summed_cross_entropy
 from ftkit.losses import backbone, head, inner
+from ftkit.precision import FORMATS
 from ftkit.tagging import IGNORED
 
 NAME = "documents"
 HALF = (torch.bfloat16, torch.float16)
 
-
-@cache
-def varlen():
-    """PyTorch's attention over texts of several lengths in one row, and the names of its options.
-
-    Returns (function, names); (None, ()) where this version of PyTorch has none.
-    """
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None, ()
-    return varlen_attn, tuple(inspect.signature(varlen_attn).parameters)
+try:
+    from torch.nn.attention.varlen import varlen_attn as FUSED
+except ImportError:  # before PyTorch 2.10
+    FUSED = None
+OPTIONS = frozenset(inspect.signature(FUSED).parameters) if FUSED else frozenset()
 
 
 def document_attention(
@@ -69,19 +63,18 @@ def document_attention(
     device = query.device.type
     kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
     query, key, value = (part.to(kind) for part in (query, key, value))
-    fused, options = varlen()
-    if device == "cuda" and kind in HALF and fused is not None:
+    if device == "cuda" and kind in HALF and FUSED is not None:
         more = {"scale": scaling}
-        if "window_size" in options:
+        if "window_size" in OPTIONS:
             more["window_size"] = (-1 if sliding_window is None else sliding_window - 1, 0)
         elif sliding_window is not None and max_length_q > sliding_window:
             raise ValueError("this version of PyTorch has no sliding window over several texts.")
         else:
             more["is_causal"] = True
-        if "enable_gqa" in options:  # before, shared heads needed no word
+        if "enable_gqa" in OPTIONS:  # before, shared heads needed no word
             more["enable_gqa"] = True
-        more = {name: given for name, given in more.items() if name in options}
-        out = fused(
+        more = {name: given for name, given in more.items() if name in OPTIONS}
+        out = FUSED(
             query, key, value, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, **more
         )
         return out[None], None
@@ -214,11 +207,13 @@ class PackedLoss:
         self.top = top if _plain_head(net, top) else None
         self.frozen = self._halved(False) if half else {}
 
-    def __call__(self, model, batch, count):
-        """model: the network, or what wraps it. count: labelled tokens of the whole update."""
+    def __call__(self, batch, count):
+        """The summed loss of a batch over `count`: its labelled tokens, for their mean."""
         read = _read(batch, batch["input_ids"].device)
-        if self.top is None or model is not self.net:  # the library's own, or within a wrapper
-            logits = model(**read, logits_to_keep=batch["logits_to_keep"], use_cache=False).logits
+        if self.top is None:
+            logits = self.net(
+                **read, logits_to_keep=batch["logits_to_keep"], use_cache=False
+            ).logits
             loss = F.cross_entropy(
                 logits[0].float(), batch["target"], ignore_index=IGNORED, reduction="sum"
             )
@@ -243,6 +238,41 @@ class PackedLoss:
         }
 
 
+def unit(trainer):
+    """What rows are filled up to: about a sixteenth of a usual one, so that few sizes occur."""
+    rows, size = trainer.train_dataset, trainer.args.per_device_train_batch_size
+    tokens = float(rows.lengths.mean()) * min(size, len(rows))
+    return max(64, int(tokens / 16) // 64 * 64)
+
+
+@contextmanager
+def packed(model, trainer, dtype):
+    """While open, a Trainer's batches of a decoder are rows without padding.
+
+    dtype: a name of precision.FORMATS, what products are computed in. Batches are drawn at random:
+    without padding there is nothing to gain from texts of one length, and their sizes vary less.
+    """
+    rows = trainer.train_dataset
+    labels = sum(label != IGNORED for row in rows for label in row["labels"][1:])
+    card = model.device.type == "cuda"
+    collate = PackedCollator(
+        model.tokenizer.pad_token_id,
+        unit=unit(trainer) if card else 1,
+        longest=-(-int(rows.lengths.max()) // 128) * 128 if card else None,
+        labelled=min(1.0, labels / rows.lengths.sum() + 0.05),
+    )
+    before, kernel = trainer.data_collator, inner(model.net).config._attn_implementation
+    half = FORMATS[dtype] if FORMATS[dtype] in HALF else None
+    trainer.kit_packed = PackedLoss(model.net, half)
+    trainer.data_collator, trainer.kit_order = collate, False
+    inner(model.net).set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        inner(model.net).set_attn_implementation(kernel)
+        trainer.data_collator, trainer.kit_packed = before, None
+
+
 def _read(batch, device):
     """What of a packed batch the network reads."""
     names = ("input_ids", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k")
@@ -252,7 +282,7 @@ def _read(batch, device):
 
 @torch.no_grad()
 def _plain_head(net, top):
-    """Whether the logits are hidden states times a matrix and nothing else: tried on three words."""
+    """Whether the logits are hidden states times a matrix and nothing else, tried on three."""
     if type(top) is not torch.nn.Linear:
         return False
     batch = PackedCollator(0)([{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}])
@@ -260,4 +290,5 @@ def _plain_head(net, top):
     net.eval()
     hidden, logits = backbone(net)(**read)[0], inner(net)(**read).logits
     net.train(training)
-    return bool(torch.allclose(top(hidden).float(), logits.float(), rtol=1e-3, atol=1e-4))
+    scores = F.linear(hidden, top.weight, top.bias)
+    return bool(torch.allclose(scores.float(), logits.float(), rtol=1e-3, atol=1e-4))

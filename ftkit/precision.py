@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from ftkit import atomic, fetch, layers
 from ftkit.errors import SettingError
-from ftkit.hardware import SHORT, Choice, shape_of, this_machine
+from ftkit.hardware import SHORT, Choice, Computed, shape_of, this_machine
 
 FORMATS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 VARIABLE = "FTKIT_DTYPE"
@@ -29,19 +29,6 @@ GAIN = 1.1  # times as fast; less is no more than two measurements of one thing 
 LONG = 2e12
 WORK = 6e10  # operations that are measured at a time, half a second or less
 SECONDS = 2.0  # after which no new round is measured
-
-
-@dataclass(frozen=True)
-class Computed:
-    """How a result came about: the numbers it was computed in, the device, and its threads."""
-
-    dtype: str
-    device: str
-    threads: int
-
-    def __str__(self):
-        threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"{self.dtype} on {self.device}{threads if self.threads else ''}"
 
 
 def named(dtype, source="dtype"):
@@ -114,11 +101,13 @@ def for_training(net, *, tokens, batch, length, dtype=None, flags=None):
     """
     asked = _asked(named(dtype), flags or {})
     machine, held = this_machine(), own(net)
-    low = {p.dtype for p in net.parameters() if p.requires_grad} & {torch.bfloat16, torch.float16}
+    trained = {p.dtype for p in net.parameters() if p.requires_grad}
+    # A head beside a LoRA is held as its base is; it still learns in bf16, and cannot in fp16.
+    low = trained & ({torch.float16} | (set() if hasattr(net, "peft_config") else {torch.bfloat16}))
     if low:
         raise SettingError(
             f"the weights to be trained are {_name(low.pop())}, in which most updates would be "
-            'rounded away; load the model with dtype="float32", or train with LoRA above it.'
+            'rounded away; load the model with dtype="float32", or a decoder for LoRA in "bf16".'
         )
     if held in ("bf16", "fp16") and machine.device == "cpu":
         if asked and asked.value != held and asked.why != VARIABLE:

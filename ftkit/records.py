@@ -39,6 +39,8 @@ def write(run, *, name=None, data=None, energy=None):
     energy: joules, or None where it could not be read. Where the folder cannot be written, the
     run itself is not lost: a warning names the folder, and None is returned.
     """
+    import torch
+
     stamp = time.strftime("%Y%m%d-%H%M%S")
     machine = hardware.this_machine()
     record = {
@@ -50,6 +52,7 @@ def write(run, *, name=None, data=None, energy=None):
         "data": getattr(data, "name", None),
         "data_hash": getattr(data, "hash", None),
         "settings": run.settings,
+        "dtype": getattr(run.plan, "dtype", None),
         "metrics": run.metrics,
         "trainable": run.trainable,
         "seconds": run.seconds,
@@ -61,6 +64,7 @@ def write(run, *, name=None, data=None, energy=None):
             "name": machine.name,
             "cores": machine.cores,
             "memory": machine.memory,
+            "threads": torch.get_num_threads(),
         },
         "versions": versions(),
     }

@@ -108,25 +108,6 @@ class PrefixTuning:
         return model
 
 
-def learned_tokens(net):
-    """How many positions a learned prompt takes before the text: 0 for a net without one."""
-    config = getattr(net, "active_peft_config", None)
-    return config.num_virtual_tokens if getattr(config, "is_prompt_learning", False) else 0
-
-
-def prompt_cache(net):
-    """The learned prompt of a decoder as the key-value cache that it leaves in every layer.
-
-    A decoder only looks back, so this is all that a text sees of the prompt, whichever text it is.
-    Returns a transformers cache of one row and learned_tokens(net) positions.
-    """
-    if net.active_peft_config.peft_type == "PREFIX_TUNING":
-        return net.get_prompt(batch_size=1)
-    body = net.get_base_model().base_model
-    vectors = net.get_prompt(batch_size=1).to(body.dtype)
-    return body(inputs_embeds=vectors, use_cache=True).past_key_values
-
-
 def nearest_words(model, n=5):
     """The vocabulary's words that lie nearest to each vector of a learned prompt, by cosine.
 
