@@ -1,5 +1,6 @@
 """Checksums of the files in a folder, kept in it: whether each is still what was written."""
 
+import hashlib
 import json
 from contextlib import suppress
 
@@ -48,6 +49,45 @@ def damage(folder, *, deep=False):
         with suppress(OSError):
             seal(folder)
     return ""
+
+
+def hub_damage(folder, notes):
+    """Return what is wrong with a model's folder in the cache of huggingface_hub, "" when nothing.
+
+    Its files are links to blobs that bear their checksum as their name: sha256 for large files,
+    git's sha1 for others. notes: a file for the times of those that were compared already.
+    """
+    try:
+        known = json.loads(notes.read_text())
+    except (OSError, ValueError):
+        known = {}
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            continue
+        name, blob = path.relative_to(folder).as_posix(), path.resolve()
+        if not blob.is_file():
+            return f"{name} is missing"
+        found[name] = [blob.name, *stamp(blob)]
+        if known.get(name) != found[name] and not _is_blob(blob):
+            return f"{name} has another content ({stamp(blob)[0]:,} bytes)"
+    if found != known:
+        with suppress(OSError):  # a cache that others own: compared again next time
+            atomic.write(notes, json.dumps(found))
+    return ""
+
+
+def _is_blob(path):
+    """Whether a file's name is its checksum, or nothing that could be one."""
+    if len(path.name) not in (40, 64) or not set(path.name) <= set("0123456789abcdef"):
+        return True
+    found = hashlib.sha256()
+    if len(path.name) == 40:
+        found = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            found.update(part)
+    return found.hexdigest() == path.name
 
 
 def stamp(path):

@@ -251,6 +251,19 @@ def remove(key: str) -> None:
         shutil.rmtree(cache_home() / key)
 
 
+def hub_damage(folder: Path) -> str:
+    """Return what is wrong with a model in the hub's own cache, in words; "" when nothing is.
+
+    Raises FetchError for damage where FTKIT_OFFLINE forbids to mend it.
+    """
+    name = hashlib.sha256(str(folder).encode()).hexdigest()[:24]
+    wrong = checksums.hub_damage(folder, cache_home() / "hub" / f"{name}.json")
+    if wrong and offline():
+        raise FetchError(f"the hub model in {folder} was damaged ({wrong}) and FTKIT_OFFLINE "
+                         "forbids downloading it. Unset FTKIT_OFFLINE and load it once.")
+    return wrong
+
+
 def _say_damaged(what: str, wrong: str, verb: str) -> None:
     warnings.warn(f"{what} in the cache was damaged ({wrong}): it has been removed and is {verb} "
                   "again.", stacklevel=4)

@@ -232,15 +232,16 @@ def _hub_folder(repository, revision):
     )
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    options = {"revision": revision, "allow_patterns": patterns}
     try:
-        return Path(
-            snapshot_download(
-                repository,
-                revision=revision,
-                allow_patterns=patterns,
-                local_files_only=fetch.offline(),
+        folder = Path(snapshot_download(repository, local_files_only=fetch.offline(), **options))
+        if wrong := fetch.hub_damage(folder):
+            warnings.warn(
+                f"{folder} was damaged since it was downloaded ({wrong}): it is fetched again.",
+                stacklevel=4,
             )
-        )
+            folder = Path(snapshot_download(repository, force_download=True, **options))
+        return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         state = "FTKIT_OFFLINE is set" if fetch.offline() else "the hub did not give it"
         raise FetchError(

@@ -183,9 +183,9 @@ class Running:
         try:
             said = json.loads((self.work / "verdict.json").read_text())
         except (OSError, ValueError):
-            tail = self.lesson.log.read_text(errors="replace").strip().splitlines()[-1:]
+            tail = _last_words(self.lesson.log)
             return "crashed", (f"its process ended with code {self.process.returncode} and no word "
-                               f"in {self.where()}: {' '.join(tail)}"), None
+                               f"in {self.where()}: {tail}"), None
         if said["error"] == "CellTimeoutError":
             return "cell timeout", (f"{self.where()} ran longer than "
                                     f"{self.limits['cell_timeout']:g} s"), None
@@ -232,6 +232,15 @@ def _child_environment(work, out, workers):
             # Jupyter looks here first, so neither a kernel nor a setting of the user gets between.
             "JUPYTER_PATH": str(work / "jupyter"), "JUPYTER_RUNTIME_DIR": str(work / "runtime"),
             "JUPYTER_CONFIG_DIR": str(work / "config"), "IPYTHONDIR": str(work / "ipython")}
+
+
+def _last_words(log):
+    """Return the last line of a log that is not one of the kernel's own notes."""
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except OSError:  # a cell has deleted it
+        return "its log is gone"
+    return next((line for line in reversed(lines) if "[IPKernelApp]" not in line), "no word")
 
 
 def _own_memory(process):

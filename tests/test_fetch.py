@@ -416,6 +416,62 @@ def test_a_folder_of_an_earlier_version_is_built_anew_where_it_can_be(home):
     assert (home / "models" / "x" / "weights").exists()
 
 
+@pytest.fixture
+def hub_model(home, tmp_path, monkeypatch):
+    """A model in the hub's cache, as it lays one out, and what was asked of the hub for it."""
+    import huggingface_hub
+
+    folder, blobs = tmp_path / "hf" / "snapshots" / "abc", tmp_path / "hf" / "blobs"
+    blobs.mkdir(parents=True)
+    folder.mkdir(parents=True)
+    contents = {"model.safetensors": bytes(range(256)) * 9, "config.json": b"{}"}
+    asked = []
+
+    def download(repository, *, force_download=False, **options):
+        asked.append(force_download)
+        for name, content in contents.items():
+            blob = hashlib.sha256(content).hexdigest()
+            if name == "config.json":  # small files: as git names them
+                blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+            if force_download or not (blobs / blob).exists():
+                (blobs / blob).write_bytes(content)
+            if not (folder / name).exists():
+                (folder / name).symlink_to(blobs / blob)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    return folder, contents, asked
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("spoil", [flip, zeroed, empty])
+def test_a_spoilt_model_of_the_hub_is_named_and_downloaded_again(hub_model, name, spoil,
+                                                                 monkeypatch):
+    from ftkit import models
+
+    folder, contents, asked = hub_model
+    assert models._hub_folder("a/b", None) == folder and asked == [False]
+    spoil((folder / name).resolve())
+    with monkeypatch.context() as patch:
+        patch.setenv("FTKIT_OFFLINE", "1")
+        with pytest.raises(FetchError, match=f"damaged .{name} has another.*FTKIT_OFFLINE"):
+            models._hub_folder("a/b", None)
+    asked.clear()
+    with pytest.warns(UserWarning, match=f"damaged since it was downloaded .{name}"):
+        models._hub_folder("a/b", None)
+    assert asked == [False, True] and (folder / name).read_bytes() == contents[name]
+
+
+def test_a_whole_model_of_the_hub_is_read_once_for_its_checksums(hub_model, monkeypatch):
+    from ftkit import models
+
+    read, compute = [], checksums._is_blob
+    monkeypatch.setattr(checksums, "_is_blob", lambda path: read.append(path) or compute(path))
+    for _ in range(2):
+        models._hub_folder("a/b", None)
+    assert len(read) == 2 and not list(hub_model[0].glob(".*")), "the hub's cache is not ours"
+
+
 def test_a_folder_is_never_gone_while_it_is_replaced(tmp_path, monkeypatch):
     """Neither where the system can exchange two folders, nor where it cannot."""
     for at_once in (atomic._exchanged_at_once, lambda *_: False):
