@@ -22,10 +22,10 @@ from worker import PREFIX
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-FULL = ["kit", "trainer_best", "loop", "trainer", "trainer_liger", "sft", "sft_liger",
-        "trainer_compiled"]
-LORA = ["kit", "trainer_best", "loop", "trainer_liger", "sft", "sft_liger", "trainer",
-        "trainer_compiled"]
+FULL = ["kit", "trainer_best", "loop", "trainer", "kit_default", "trainer_liger", "sft",
+        "sft_liger", "trainer_compiled"]
+LORA = ["kit", "trainer_best", "loop", "trainer_liger", "kit_default", "sft", "sft_liger",
+        "trainer", "trainer_compiled"]
 # The contenders of each work, the kit first, then in the order of their importance.
 CONTENDERS = {
     "full-135m": FULL, "lora-135m": LORA, "lora-0.6b": LORA, "full-0.6b": FULL,

@@ -1,5 +1,7 @@
 """The batch that fits on a card: tried with the longest texts, not guessed."""
 
+from contextlib import nullcontext
+
 import torch
 
 from ftkit.errors import SettingError
@@ -55,7 +57,9 @@ def _fits(trainer, batch, trained):
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             reserved = torch.empty(STATE * trained, dtype=torch.uint8, device=device)
             net.train()
-            with trainer.accelerator.autocast():
+            # Packed rows see to their format themselves; twice would be compiled twice.
+            half = nullcontext() if trainer.kit_packed else trainer.accelerator.autocast()
+            with half:
                 trainer.compute_loss(net, batch).backward()
             del reserved
         return True
