@@ -4,7 +4,6 @@ import json
 import math
 
 import numpy as np
-import tokenizers
 import torch
 import xxhash
 
@@ -97,10 +96,8 @@ def _rows(dataset, model, limit, loss_on):
 
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     if len(columns_of(dataset)) and len(dataset) >= MANY and backend is not None:
-        # How it was called last is in the tokenizer's state, too; that changes nothing here.
-        words = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
-        asked = [tokenizers.__version__, model.task, limit, loss_on, model.labels, words]
-        asked.append(model.tokenizer.chat_template)
+        words = kept.tokenizer_text(model.tokenizer)
+        asked = [model.task, limit, loss_on, model.labels, words]
         digest = xxhash.xxh3_128(json.dumps(asked).encode())
         for part in dataset.with_format("arrow").iter(MANY):
             digest.update(json.dumps(part.to_pydict(), default=str).encode())

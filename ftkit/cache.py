@@ -6,17 +6,17 @@ What took long is also kept in files, for other runs, seeds and notebooks (kept.
 Nothing else changes: the result is equal up to the rounding of a differently padded batch.
 """
 
+import json
 import time
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-import transformers
 import xxhash
 
 from ftkit import losses
 from ftkit.hardware import Choice
-from ftkit.kept import LONG, Store
+from ftkit.kept import LONG, Store, config_text
 from ftkit.layers import blocks as blocks_of
 from ftkit.losses import learned_tokens
 
@@ -308,12 +308,17 @@ def _autocast(device):
 
 
 def _fingerprint(entrance, blocks, model):
-    """What a trunk's output depends on beside the text: its weights and how it sees positions."""
-    positions = getattr(model.config, "rope_parameters", None)
-    versions = f"{transformers.__version__} {torch.__version__}"
-    digest = xxhash.xxh3_128(f"{versions} {len(blocks)} {positions}".encode())
-    for module in (entrance, *blocks):
-        for name, tensor in module.state_dict().items():
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    """What a trunk's output depends on beside the text: weights, configuration, and how it runs.
+
+    The code and the packages are those of the store.
+    """
+    asked = [config_text(model.config), len(blocks), str(model.device.type),
+             torch.get_float32_matmul_precision()]
+    digest = xxhash.xxh3_128(json.dumps(asked).encode())
+    above = {id(buffer) for block in blocks_of(model)[len(blocks):] for buffer in block.buffers()}
+    parts = [pair for module in (entrance, *blocks) for pair in module.state_dict().items()]
+    parts += [(n, buffer) for n, buffer in model.named_buffers() if id(buffer) not in above]
+    for name, tensor in parts:
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -4,6 +4,7 @@ import importlib.util
 import os
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 
 from ftkit.errors import SettingError
@@ -119,7 +120,7 @@ def this_machine():
     import psutil
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     if torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)
         return Machine(
@@ -138,6 +139,28 @@ def this_machine():
     reports = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     fast = any(getattr(torch.cpu, report, lambda: False)() for report in reports)
     return Machine("cpu", _cpu_name(), memory, cores, fast_bf16=fast)
+
+
+def usable_cores():
+    """Return how many processor cores this process may use, a container's quota included."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(allowed, _core_quota() or allowed))
+
+
+def _core_quota(root=Path("/sys/fs/cgroup")):
+    """Return the whole processors that a container's quota allows, None where there is none."""
+    try:
+        quota, period = (root / "cpu.max").read_text().split()  # version 2; "max" without a limit
+    except (OSError, ValueError):
+        try:
+            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
+            period = (root / "cpu/cpu.cfs_period_us").read_text()
+        except OSError:
+            return None
+    try:
+        return max(1, int(quota) // int(period)) if int(quota) > 0 else None
+    except ValueError:
+        return None
 
 
 def _memory_limit():

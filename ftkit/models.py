@@ -2,10 +2,7 @@
 
 import copy
 import hashlib
-import json
-import os
 import shutil
-import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +16,8 @@ from ftkit import abilities, catalog, fetch, shelf
 from ftkit.errors import DataError, FetchError, SettingError
 from ftkit.hardware import this_machine, weights_in
 from ftkit.precision import FORMATS, choose_dtype
-from ftkit.tasks import AUTO, CARD, LABELLED, TASKS
+from ftkit.saving import read_card, save_folder
+from ftkit.tasks import AUTO, LABELLED, TASKS
 from ftkit.weights import check_loaded
 
 UNSAVED = shelf.UNSAVED
@@ -57,7 +55,7 @@ class Model:
         def digest(item):
             name, tensor = item
             found = hashlib.sha256(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            flat = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
+            flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
             found.update(flat.data if flat.size else b"")
             return found.digest()
 
@@ -78,11 +76,13 @@ class Model:
     def save(self, folder):
         """Write weights (safetensors), tokenizer and task to `folder`, for load_model(folder).
 
+        A model that was saved there before is replaced in one step; files of others in the folder
+        stay, such as a README.md.
         A peft model is stored as its adapter alone, with the name of its base; so is the active
         one of several bottleneck adapters, with its head. Returns the path.
-        Raises SettingError for an adapter whose base exists in memory only.
+        Raises SettingError for an adapter whose base exists in memory only, FetchError where the
+        folder holds something else or cannot be written.
         """
-        folder = Path(folder)
         configs = getattr(self.net, "peft_config", None) or {}
         for config in configs.values():
             if config.base_model_name_or_path == UNSAVED:
@@ -103,9 +103,9 @@ class Model:
                 self.net.save_pretrained(target, **options)
                 self.tokenizer.save_pretrained(target)
             card["seed"] = self.settings.get("seed")  # of what the base's archive does not have
-            (target / CARD).write_text(json.dumps(card, indent=1))
+            return card
 
-        return _write_folder(folder, build)
+        return save_folder(folder, build)
 
     def __repr__(self):
         total = weights_in(self.net.parameters())
@@ -130,7 +130,7 @@ def load_model(
     nor found. Warns of weights that the network has no place for.
     """
     folder, name = _folder(source, revision)
-    card = _read_card(folder)
+    card = read_card(folder)
     if "adapter" in card:
         return _load_bottlenecks(folder, card, dtype)
     task = task or card.get("task") or _default_task(folder)
@@ -219,8 +219,7 @@ def _catalog_folder(entry):
             tokenizer.save_pretrained(target)
         shutil.rmtree(scratch)
 
-    digest = catalog.ARCHIVES[entry.archives[0]].sha256[:12]
-    return fetch.cached_folder(f"models/{entry.name}-{digest}", convert)
+    return fetch.cached_folder(fetch.model_key(entry), convert)
 
 
 def _hub_folder(repository, revision):
@@ -233,45 +232,22 @@ def _hub_folder(repository, revision):
     )
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    options = {"revision": revision, "allow_patterns": patterns}
     try:
-        return Path(
-            snapshot_download(
-                repository,
-                revision=revision,
-                allow_patterns=patterns,
-                local_files_only=fetch.offline(),
+        folder = Path(snapshot_download(repository, local_files_only=fetch.offline(), **options))
+        if wrong := fetch.hub_damage(folder):
+            warnings.warn(
+                f"{folder} was damaged since it was downloaded ({wrong}): it is fetched again.",
+                stacklevel=4,
             )
-        )
+            folder = Path(snapshot_download(repository, force_download=True, **options))
+        return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         state = "FTKIT_OFFLINE is set" if fetch.offline() else "the hub did not give it"
         raise FetchError(
             f"hub model {repository!r} is not in the cache and {state}. Check the name and the "
             "network, give a local folder, or choose a model that `ftkit models` lists."
         ) from error
-
-
-def _write_folder(folder, build):
-    """Fill a folder beside its place and move it there when it is whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        build(scratch)
-        if folder.exists():
-            if not (folder / CARD).exists():
-                raise FetchError(
-                    f"{folder} exists and is no saved ftkit model; nothing was "
-                    "written. Choose another folder."
-                )
-            shutil.rmtree(folder)
-        os.replace(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return folder
-
-
-def _read_card(folder):
-    path = folder / CARD
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _default_task(folder):

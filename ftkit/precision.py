@@ -8,7 +8,6 @@ Evaluation, scoring and generation compute in the weights' own numbers, on every
 
 import json
 import os
-import tempfile
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from filelock import FileLock
 
-from ftkit import fetch, layers, records
+from ftkit import atomic, fetch, layers, records
 from ftkit.errors import SettingError
 from ftkit.hardware import SHORT, Choice, Computed, shape_of, this_machine
 
@@ -235,7 +234,7 @@ def _kept(path, block, key):
         with FileLock(f"{path}.lock"):
             if (found := _read(path)) is None:
                 found = _measured(block)
-                _write(path, {**dict(key), "times": found})
+                atomic.write(path, json.dumps({**dict(key), "times": found}, indent=1))
     except OSError:  # a cache that cannot be written: this process remembers, others measure
         found = _measured(block) if found is None else found
     return found
@@ -253,19 +252,6 @@ def _measured(block):
             step(dtype)
             times[dtype].append(time.perf_counter() - begun)
     return round(min(times["float32"][1:]) / min(times["bf16"][1:]), 2)
-
-
-def _write(path, content):
-    handle, name = tempfile.mkstemp(suffix=".partial", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except OSError:
-        os.unlink(name)
-        raise
 
 
 def _read(path):

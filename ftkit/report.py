@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import platform
 import textwrap
 from importlib import metadata
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from ftkit import notebook as nb
 from ftkit.errors import DataError
-from ftkit.supervise import cores
+from ftkit.hardware import usable_cores
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 MOST = 16  # panels of a figure
@@ -21,6 +22,9 @@ def number(value):
     """Return a measured number with as many digits as its size deserves."""
     if value is None:
         return "–"
+    value = float(value)  # a notebook stores what is not finite as a word
+    if math.isnan(value):
+        return "NaN"
     size = abs(value)
     return f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.3f}"
 
@@ -30,6 +34,7 @@ def estimate(value, *, relative=False, sign=False):
     if value is None:
         return "–"
     def words(x):
+        x = float(x)
         text = f"{100 * x:.0f}%" if relative else number(x)
         return f"+{text}" if sign and x > 0 else text
     return f"{words(value['value'])} [{words(value['low'])}, {words(value['high'])}]"
@@ -109,7 +114,7 @@ def machine():
     import psutil
 
     return {"system": f"{platform.system()} {platform.machine()}",
-            "cores": cores(),
+            "cores": usable_cores(),
             "memory": f"{psutil.virtual_memory().total / 1e9:.0f} GB",
             "Python": platform.python_version(), "torch": metadata.version("torch")}
 
@@ -177,8 +182,10 @@ def figure(records, path):
         for x, (label, (key, face, hatch)) in enumerate(looks.items()):
             if not (measured := claim.get(key)):
                 continue
-            value = measured["value"]
-            spread = [[max(0, value - measured["low"])], [max(0, measured["high"] - value)]]
+            value, low, high = (float(measured[part]) for part in ("value", "low", "high"))
+            if not math.isfinite(value):
+                continue
+            spread = [[max(0, value - low)], [max(0, high - value)]]
             axes.bar(x, value, 0.65, color=face, edgecolor="black", hatch=hatch, label=label)
             axes.errorbar(x, value, spread, color="black", capsize=5, linewidth=1.5)
             label_bar(axes, x, value, np.ravel(spread), 8, number(value))

@@ -18,7 +18,8 @@ class Teacher:
 
     def __init__(self, model, top):
         self.model, self.top = model, top
-        known = xxhash.xxh3_128_hexdigest(f"{model.hash()} {top} {torch.__version__}".encode())
+        computes = f"{model.task} {kept.config_text(model.net.config)} {model.hash()} {top}"
+        known = xxhash.xxh3_128_hexdigest(computes.encode())
         self.store = kept.Store("teacher", known)
 
     def about(self, inputs):

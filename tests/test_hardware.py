@@ -182,3 +182,20 @@ def test_a_real_gpu_gets_a_plan_it_can_run():
     machine = hw.this_machine()
     plan = hw.plan(machine, SMALL, dtype=precision.choose_dtype(machine), length=256)
     assert plan.dtype in ("bf16", "fp16", "float32")
+
+
+@pytest.mark.parametrize(("files", "cores"), [
+    ({"cpu.max": "150000 100000"}, 1), ({"cpu.max": "400000 100000"}, 4),
+    ({"cpu.max": "50000 100000"}, 1), ({"cpu.max": "max 100000"}, None), ({"cpu.max": "max"}, None),
+    ({}, None),
+    ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+    ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+])
+def test_a_containers_quota_of_processors_is_seen(tmp_path, files, cores, monkeypatch):
+    """A batch that starts more threads than it may run slows every lesson down."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert hw._core_quota(tmp_path) == cores
+    monkeypatch.setattr(hw, "_core_quota", lambda: 1)
+    assert hw.usable_cores() == 1

@@ -49,6 +49,17 @@ def test_claims_without_a_base_and_claims_that_are_not_held():
     assert report.claim_cells(claim(held=False, judged=False))[-1] == "not judged"
 
 
+def test_a_claim_about_what_is_no_number_takes_nothing_else_with_it(tmp_path):
+    nowhere = dict.fromkeys(("value", "low", "high"), "nan")  # as Jupyter stores it
+    lost = claim("the loss falls", before=nowhere, after=nowhere, difference=nowhere, held=False)
+    assert report.claim_cells(lost)[1] == "NaN [NaN, NaN]"
+    far = dict.fromkeys(("value", "low", "high"), float("inf"))
+    records = [record(claims=[lost, claim(before=far)], status="claim not held"), record("02_b")]
+    results = report.write_results(records, tmp_path, profile="cpu", parameters={})
+    assert not results["all_held"] and "02_b" in report.text_table(records)
+    assert (tmp_path / "results.png").exists()
+
+
 def test_the_text_table_has_a_row_for_each_claim_and_each_failure():
     table = report.text_table([
         record(claims=[claim(), claim("a second claim with so many words that it must be folded")]),
