@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import ftkit as ft
 from ftkit import evidence, hardware
 from ftkit.errors import ClaimNotHeld, SettingError
+from ftkit.resampling import sign_flips
 
 
 @pytest.fixture(autouse=True)
@@ -89,10 +90,13 @@ def test_paired_intervals_are_narrower_than_unpaired_ones():
     assert found.p_value < 0.001
 
 
-def test_mcnemar_is_the_exact_binomial():
-    assert evidence.mcnemar(0, 0) == 1
-    assert evidence.mcnemar(5, 5) == pytest.approx(1)
-    assert evidence.mcnemar(10, 0) == pytest.approx(2 / 2**10)
+def test_the_test_of_single_examples_is_mcnemars_exact_one():
+    from scipy.stats import binomtest
+
+    assert sign_flips([0, 0]) == 1
+    for gained, lost in ((5, 5), (10, 0), (3, 12), (40, 21)):
+        found = sign_flips([1] * gained + [-1] * lost + [0] * 7)
+        assert found == pytest.approx(binomtest(gained, gained + lost).pvalue)
 
 
 def test_different_examples_are_not_compared():
