@@ -3,7 +3,7 @@
 import numpy as np
 
 from ftkit.errors import SettingError
-from ftkit.resampling import LEVEL
+from ftkit.resampling import quantile
 
 CHANCE = 0.8  # that a difference of this size is shown
 
@@ -51,7 +51,7 @@ def power(rows, *, flips=None, sd=None, groups=None, correlation=None, chance=CH
             )
         _within("correlation", correlation, 0, 1)
         design = 1 + (rows / groups - 1) * correlation
-    quantiles = t.isf((1 - LEVEL) / 2, groups - 1) + t.ppf(chance, groups - 1)
+    quantiles = quantile(groups - 1) + t.ppf(chance, groups - 1)
     squared = quantiles**2 * design / rows
     if sd is not None:
         _within("sd", sd, 0, np.inf)

@@ -1,7 +1,7 @@
 """Resampling of examples or whole groups: estimates with intervals, and an exact paired test."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -49,32 +49,49 @@ class Estimate:
         return bool(np.isfinite([self.value, self.low, self.high]).all())
 
 
-def expansion(groups):
-    """By how much a percentile interval from so many groups must be stretched.
+def student(groups):
+    """Student's quantile of the interval for so many groups, times what resamples vary too little.
 
-    A resample of g groups varies by sqrt((g - 1) / g) too little, and normal quantiles stand where
-    Student's with g - 1 degrees of freedom belong: a third too narrow with 5 groups, 2% with 100.
-    Source: Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 5.3; here the
-    ends are moved rather than their probabilities, since 5 groups have no quantile that far out.
+    Resamples of g groups have a variance (g - 1) / g of the one to be estimated.
     """
-    from scipy.stats import norm, t
-
     groups = max(groups, 2.0)
-    tail = (1 - LEVEL) / 2
-    return t.isf(tail, groups - 1) / norm.isf(tail) * np.sqrt(groups / (groups - 1))
+    return quantile(groups - 1) * np.sqrt(groups / (groups - 1))
+
+
+def quantile(freedom=np.inf):
+    """Student's quantile of the upper end of a 95% interval; the normal one, 1.96, for infinity."""
+    from scipy.special import ndtri, stdtrit
+
+    upper = 1 - (1 - LEVEL) / 2
+    return float(ndtri(upper) if np.isinf(freedom) else stdtrit(freedom, upper))
 
 
 def effective_groups(weights):
-    """How many equal groups tell as much as groups of these weights (Kish 1965, section 11.7)."""
+    """How many equal groups tell as much as groups of these weights.
+
+    Halfway between their number, with which intervals of uneven groups are too narrow, and Kish's
+    (1965, "Survey Sampling", section 11.7), with which they are too wide.
+    """
     square = np.square(weights).sum()
-    return float(np.sum(weights) ** 2 / square) if square > 0 else 0.0
+    return float((len(weights) + np.sum(weights) ** 2 / square) / 2) if square > 0 else 0.0
 
 
-def interval(value, samples, groups=np.inf, *, span=(-np.inf, np.inf), covers=None):
-    """An Estimate from a point value and its bootstrap samples (percentile interval, stretched).
+def interval(value, samples, groups, *, span=(-np.inf, np.inf), share=False, covers=None):
+    """An Estimate from a point value and its bootstrap samples.
 
-    groups: how many were resampled (see expansion). span: the metric's least and greatest value.
-    One group alone, or a value that is no number, has the interval NaN. covers: words.
+    Of two intervals the ends that lie further out. The one is the percentile interval, stretched by
+    Student's quantile over the normal one: by half with 5 groups, by 2% with 100. It follows a
+    skewed statistic, but resamples of few groups have no tails, so that it is too narrow. The
+    other is Student's, value plus or minus a multiple of the samples' deviation; for a share of
+    right answers Wilson's with the number of answers that has this deviation, since near 0 and 1
+    the others miss too often. In simulations they contain the truth in 93 to 97 of 100 cases from 5
+    groups on (tests/test_resampling.py), less where single groups are extreme.
+    groups: how many were resampled (see effective_groups). span: the metric's least and greatest
+    value. covers: in words, over what the interval is.
+    One group alone, or a value that is no number, has the interval NaN.
+    Sources: Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 5.3; Wilson
+    1927, with an effective number as in Franco et al. 2019, "Comparative Study of Confidence
+    Intervals for Proportions in Complex Sample Surveys".
     """
     value, samples = float(value), np.asarray(samples, dtype=float)
     finite = samples[np.isfinite(samples)]
@@ -82,12 +99,27 @@ def interval(value, samples, groups=np.inf, *, span=(-np.inf, np.inf), covers=No
         return Estimate(value, np.nan, np.nan, samples, groups, covers)
     tail = (1 - LEVEL) / 2
     ends = np.quantile(finite, [tail, 1 - tail])
-    factor = 1.0 if np.isinf(groups) else expansion(groups)
-    # An end that lies beyond the value (a biased statistic) stays where it is.
     away = ends - value
-    away = np.where(away * [-1, 1] > 0, away * factor, away)
-    low, high = np.clip(value + away, *span)
+    # An end that lies beyond the value (of a biased statistic) stays where it is.
+    stretch = student(groups) / quantile()
+    ends = value + np.where(away * [-1, 1] > 0, away * stretch, away)
+    half = student(groups) * finite.std()
+    other = _wilson(value, finite.var(), groups) if share else (value - half, value + half)
+    low, high = np.clip([min(ends[0], other[0]), max(ends[1], other[1])], *span)
     return Estimate(value, float(low), float(high), samples, groups, covers)
+
+
+def _wilson(value, variance, groups):
+    """Wilson's interval of a share; of none or all right the exact binomial bound."""
+    groups = max(groups, 2.0)
+    bound = ((1 - LEVEL) / 2) ** (1 / groups)
+    if not variance:
+        return {0.0: (0.0, 1 - bound), 1.0: (bound, 1.0)}.get(value, (value, value))
+    n = value * (1 - value) / (variance * groups / (groups - 1))
+    z = quantile(groups - 1)
+    middle = (value + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(value * (1 - value) / n + z**2 / (4 * n**2))
+    return middle - half, middle + half
 
 
 def group_numbers(groups, n):
@@ -150,7 +182,7 @@ def estimates(metrics, groups, n, *, seed=0, undefined=None):
     size = int(numbers.max()) + 1 if n else 0
     if undefined is not None:
         nothing, covers = np.full(RESAMPLES, np.nan), in_words(n, numbers)
-        return {name: interval(np.nan, nothing, covers=covers) for name in metrics}
+        return {name: interval(np.nan, nothing, size, covers=covers) for name in metrics}
     unique = {id(m.parts): m.parts for m in metrics.values()}
     sums, place, width = [], {}, 0
     for key, parts in unique.items():
@@ -170,35 +202,27 @@ def estimates(metrics, groups, n, *, seed=0, undefined=None):
 
 def _one(metric, whole, drawn, numbers, n, size):
     weights = np.ones(n) if metric.weights is None else metric.weights
-    alike = effective_groups(np.bincount(numbers, weights, size))
-    alike = alike if size > 1 else 1.0
+    alike = effective_groups(np.bincount(numbers, weights, size)) if size > 1 else 1.0
     value, samples = metric.finish(whole), metric.finish(drawn)
-    covers = in_words(n, numbers)
+    about = {"span": metric.span, "covers": in_words(n, numbers)}
     if metric.noise is not None:
-        return _lifted(value, samples, metric.noise(drawn, whole), alike, metric.span, covers)
-    found = interval(value, samples, alike, span=metric.span, covers=covers)
-    if metric.share and value in (0, 1) and size:
-        # No resample differs from the rest, yet the next example may: the exact binomial bound.
-        bound = ((1 - LEVEL) / 2) ** (1 / size)
-        low, high = (0.0, 1 - bound) if value == 0 else (bound, 1.0)
-        return Estimate(found.value, low, high, samples, alike, covers)
-    return found
+        return _lifted(value, samples, metric.noise(drawn, whole), alike, about)
+    share = metric.share and 0 <= value <= 1
+    return interval(value, samples, alike, share=share, **about)
 
 
-def _lifted(value, samples, noise, groups, span, covers):
+def _lifted(value, samples, noise, groups, about):
     """The interval of a sum of absolute values, which noise lifts: in the data, more in resamples.
 
     The true value can lie below by as much as the parts' noise adds up to (triangle inequality),
     and above by what resamples scatter about their own mean. Contains its value.
     """
     centred = samples - np.nanmean(samples) + value if np.isfinite(value) else samples
-    plain = interval(value, centred, groups, span=span, covers=covers)
-    if not plain.finite():
-        return plain
-    low = value - expansion(groups) * np.quantile(noise, LEVEL)
-    return Estimate(
-        plain.value, float(max(low, span[0])), max(plain.high, plain.value), centred, groups, covers
-    )
+    found = interval(value, centred, groups, **about)
+    if not found.finite():
+        return found
+    low = value - student(groups) / quantile() * np.quantile(noise, LEVEL)
+    return replace(found, low=float(max(low, about["span"][0])), high=max(found.high, found.value))
 
 
 def bootstrap(statistic, *arrays, groups=None, n=RESAMPLES, seed=0):
@@ -282,8 +306,6 @@ def over_seeds(values, samples, groups, *, span=(-np.inf, np.inf), covers=None):
     Cochran and Cox 1950, "Experimental Designs", section 4.14 (the quantile); for seeds,
     Bouthillier et al. 2021, "Accounting for Variance in Machine Learning Benchmarks".
     """
-    from scipy.stats import t
-
     values, samples = np.asarray(values, dtype=float), np.asarray(samples, dtype=float)
     value, count = float(values.mean()), len(values)
     if not np.isfinite(values).all() or groups <= 1:
@@ -292,14 +314,14 @@ def over_seeds(values, samples, groups, *, span=(-np.inf, np.inf), covers=None):
         return interval(value, samples[0], groups, span=span, covers=covers)
     groups = max(groups, 2.0)
     samples = samples[:, np.isfinite(samples).all(0)]
-    stretch, tail = groups / (groups - 1), (1 - LEVEL) / 2
+    stretch = groups / (groups - 1)
     seeds, examples = values.var(ddof=1) / count, samples.mean(0).var() * stretch
     # Resampling examples adds their noise to the seeds' once more: so much of it is in both.
     both = (samples.var(0, ddof=1).mean() / count - seeds) * stretch
     examples = max(examples - max(both, 0.0), 0.0)
     half = 0.0
     if seeds + examples:
-        quantiles = t.isf(tail, count - 1) * seeds + t.isf(tail, groups - 1) * examples
-        half = quantiles / np.sqrt(seeds + examples)
+        weighted = quantile(count - 1) * seeds + quantile(groups - 1) * examples
+        half = weighted / np.sqrt(seeds + examples)
     low, high = np.clip([value - half, value + half], *span)
     return Estimate(value, float(low), float(high), None, groups, covers)
