@@ -106,3 +106,19 @@ def entities(tags) -> list[tuple[str, int, int]]:
         if kind is None and prefix in ("B", "I"):
             kind, start = name, place
     return found
+
+
+def words_tags(labels, rows, logits, references):
+    """A tag for each word of each row; O, if there is one, for words cut off or without a piece.
+
+    rows: have `words`, pairs of a place among the tokens and a number of a word. logits: one array
+    of shape (tokens, labels) a row. references: the right tags, for the number of words.
+    """
+    unread = "O" if "O" in labels else labels[0]
+    said = []
+    for row, scores, tags in zip(rows, logits, references, strict=True):
+        words = [unread] * len(tags)
+        for place, word in row["words"]:
+            words[word] = labels[int(scores[place].argmax())]
+        said.append(words)
+    return said
