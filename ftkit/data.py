@@ -76,8 +76,9 @@ class Data(DatasetDict):
         """The sha256 of the content, in hex: the same rows in the same order, the same hash."""
         digest = hashlib.sha256()
         for split in self:
-            for row in self[split]:
-                digest.update(json.dumps([split, row], sort_keys=True, default=str).encode())
+            for part in self[split].with_format("arrow").iter(1_000):
+                for row in part.to_pylist():
+                    digest.update(json.dumps([split, row], sort_keys=True, default=str).encode())
         return digest.hexdigest()
 
 

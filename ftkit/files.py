@@ -60,7 +60,9 @@ def as_columns(rows: Iterable[dict]) -> Columns:
     columns: Columns = {}
     for number, row in enumerate(rows):
         for name, value in row.items():
-            columns.setdefault(name, [None] * number).append(value)
+            if name not in columns:
+                columns[name] = [None] * number
+            columns[name].append(value)
         for values in columns.values():
             if len(values) == number:
                 values.append(None)

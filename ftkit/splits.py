@@ -184,10 +184,13 @@ def _rarest_first(texts: Sequence[str], threshold: float = THRESHOLD):
     import numpy as np
 
     rows, runs = _word_runs(texts)
-    _, inverse, counts = np.unique(runs, return_inverse=True, return_counts=True)
+    _, runs, counts = np.unique(runs, return_inverse=True, return_counts=True)
     rarity = np.empty(len(counts), np.int64)
     rarity[np.argsort(counts, kind="stable")] = np.arange(len(counts))
-    cells = np.unique(rows * len(counts) + rarity[inverse])  # by text, then rarest first
+    rows *= len(counts)
+    rows += rarity[runs]
+    cells = np.unique(rows)  # by text, then rarest first
+    del rows, runs, rarity
     sizes = np.bincount(cells // len(counts), minlength=len(texts))
     prefix = sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1
     return cells % len(counts), np.concatenate([[0], np.cumsum(sizes)]), prefix
