@@ -5,9 +5,10 @@ carried loss (None where a row has one label).
 """
 
 import math
+import warnings
 
 from ftkit.conversations import answer_ends, beginning, begun, conversation_tokens
-from ftkit.errors import DataError
+from ftkit.errors import DataError, DataWarning
 from ftkit.prompting import as_prompt_and_response
 from ftkit.tagging import IGNORED, align_tags, check_tagged
 
@@ -135,6 +136,12 @@ def _causal(dataset, model, limit, loss_on):
     names = columns_of(dataset)
     if "text" in names and not {"response", "messages"} & set(names):
         need(dataset, "text")
+        if "label" in names:
+            warnings.warn(
+                "the labels are not read: a language model learns the texts alone. For the labels "
+                'load it with task="classification", labels=data.labels; to say that the texts are '
+                'meant, give data.select_columns("text").', DataWarning, stacklevel=2,
+            )
         texts = _strings(dataset, "text", filled=True)
         tokens, whole = _tokenized(model, texts, limit)
         rows = [{"input_ids": i, "labels": list(i)}
