@@ -11,6 +11,7 @@ import torch
 
 from ftkit import abilities, attention, branches, cache, precision, switches
 from ftkit.batching import pad
+from ftkit.conversations import begun, turn_marks
 from ftkit.errors import SettingError
 from ftkit.growing import give_room
 from ftkit.label_logits import text_logits
@@ -61,7 +62,10 @@ def score(
             "give one list for all, or one for each."
         )
     first = _tokens(model, [prefix + prompt for prompt in prompts])
-    known = {c: t for c in {c for cs in lists for c in cs} for t in _tokens(model, [c])}
+    distinct = sorted({c for cs in lists for c in cs})
+    options = {"add_special_tokens": False}
+    ids = model.tokenizer(distinct, **options)["input_ids"] if distinct else []
+    known = dict(zip(distinct, ids, strict=True))
     if empty := [c for c, ids in known.items() if not ids]:
         raise SettingError(f"candidate {empty[0]!r} has no tokens; a candidate must not be empty.")
     sharing = "shared_prompts" not in without
@@ -277,9 +281,11 @@ def _last_only(net):
 
 
 def _end_ids(model):
+    """The tokens that end an answer: the library's, eos, and what ends a turn of the template."""
     ids = getattr(model.net.generation_config, "eos_token_id", None)
     ids = ids if isinstance(ids, list) else [ids]
-    return {i for i in [*ids, model.tokenizer.eos_token_id] if i is not None}
+    ids = [*ids, model.tokenizer.eos_token_id, turn_marks(model.tokenizer)[1]]
+    return {i for i in ids if i is not None}
 
 
 def _cut(text, stops):
@@ -287,7 +293,16 @@ def _cut(text, stops):
 
 
 def _tokens(model, texts):
-    return model.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    """Token ids of prompts, begun as texts are in training; none of them may be empty."""
+    if not texts:
+        return []
+    rows = begun(model.tokenizer(texts, add_special_tokens=False)["input_ids"], model.tokenizer)
+    if empty := [i for i, row in enumerate(rows) if not row]:
+        raise SettingError(
+            f"prompt {empty[0]} is {texts[empty[0]]!r}, and the tokenizer puts no BOS before a "
+            "text, so there is nothing that an answer could follow. Give at least a word."
+        )
+    return rows
 
 
 def _common_prefix(rows):
