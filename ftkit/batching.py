@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,11 +17,6 @@ from ftkit.tagging import IGNORED
 MAX_LENGTH = 512
 MANY = 2_000  # examples; fewer are tokenized at once
 LOSS_ON = ("response", "all")
-# Part of the key of kept rows: a changed encoder never meets rows of the old one.
-_CODE = xxhash.xxh3_128(b"".join(
-    Path(__file__).with_name(f"{name}.py").read_bytes()
-    for name in ("encoding", "conversations", "prompting", "tagging")
-)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -143,7 +137,7 @@ def _rows(dataset, model, limit, loss_on):
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     if len(columns_of(dataset)) and len(dataset) >= MANY and backend is not None:
         words = kept.tokenizer_text(model.tokenizer)
-        asked = [model.task, limit, loss_on, model.labels, words, _CODE]
+        asked = [model.task, limit, loss_on, model.labels, words]
         digest = xxhash.xxh3_128(json.dumps(asked).encode())
         for part in dataset.with_format("arrow").iter(MANY):
             digest.update(json.dumps(part.to_pydict(), default=str).encode())
