@@ -7,9 +7,11 @@ the time is named. --tiny tries everything on a CPU, with small random networks.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -60,7 +62,8 @@ class Worker:
         self.log = open(logs / f"{name}.log", "a")
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "card_worker.py"), name], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment, cwd=folder)
+            stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment, cwd=folder,
+            start_new_session=True)
         self.lines = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -86,8 +89,9 @@ class Worker:
         return {"error": f"the process ended; see {self.log.name}"}
 
     def stop(self):
-        if self.process.poll() is None:
-            self.process.kill()
+        """End it and what it started, such as the compiler's processes."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.log.close()
 
@@ -110,7 +114,8 @@ class Workers:
 
     def stop(self):
         for worker in self.found.values():
-            worker.stop() if worker.alive() else None
+            if worker.alive():
+                worker.stop()
 
 
 def schedule(works, rounds, contenders=None):
