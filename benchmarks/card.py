@@ -7,9 +7,11 @@ the time is named. --tiny tries everything on a CPU, with small random networks.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -60,7 +62,8 @@ class Worker:
         self.log = open(logs / f"{name}.log", "a")
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "card_worker.py"), name], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment, cwd=folder)
+            stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment, cwd=folder,
+            start_new_session=True)
         self.lines = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -86,8 +89,9 @@ class Worker:
         return {"error": f"the process ended; see {self.log.name}"}
 
     def stop(self):
-        if self.process.poll() is None:
-            self.process.kill()
+        """End it and what it started, such as the compiler's processes."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.log.close()
 
@@ -110,13 +114,15 @@ class Workers:
 
     def stop(self):
         for worker in self.found.values():
-            worker.stop() if worker.alive() else None
+            if worker.alive():
+                worker.stop()
 
 
 def schedule(works, rounds, contenders=None):
     """Every (work, contender, seed), the most important first."""
     once = [(work, [c for c in CONTENDERS[work] if not contenders or c in contenders])
             for work in works]
+    once = [(work, names) for work, names in once if names]
     runs = [(work, each, 0) for work, names in once for each in names[:FIRST]]
     runs += [(work, each, 0) for work, names in once for each in names[FIRST:]]
     for seed in range(1, rounds):
@@ -126,69 +132,103 @@ def schedule(works, rounds, contenders=None):
     return runs
 
 
+class Call:
+    """One call of this program: what it measured, what it could not, and the time it has left."""
+
+    def __init__(self, options, say):
+        self.options, self.say = options, say
+        self.begin, self.name = time.monotonic(), time.strftime("%Y-%m-%d %H:%M:%S")
+        # Networks of gigabytes stay out of the results, and are there for the next call.
+        self.folder = ROOT / "build" / ("card-tiny" if options.tiny else "card")
+        self.logs = options.out / "logs"
+        self.done, self.undone, self.card, self.workers = [], [], None, None
+        self.gone, self.taken, self.prepared = {}, {}, set()  # gone: (work, name): why
+
+    def left(self):
+        """Seconds; without a limit, more than any run takes."""
+        minutes = self.options.minutes
+        return minutes * 60 - (time.monotonic() - self.begin) if minutes else 1e9
+
+    def measure(self, runs):
+        """All runs that the time allows, in their order."""
+        for folder in (self.folder, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        names = ["prepare", *dict.fromkeys(name for _, name, _ in runs)]
+        self.workers = Workers(names, self.folder, self.logs, self.options.tiny)
+        try:
+            if self._see_card():
+                for each in runs:
+                    self._one(*each)
+            else:
+                self.undone = [(*each, LATE) for each in runs]
+        finally:
+            self.workers.stop()
+
+    def _see_card(self):
+        self.card = self.workers["prepare"].ask({"card": True}, min(RUN, self.left()))
+        if "error" in self.card:
+            raise RuntimeError(f"the card cannot be used: {self.card['error']}; see {self.logs}")
+        if "late" in self.card:
+            return False
+        rate = f"bf16 products at {self.card['matrix_peak'] / 1e12:.1f} TFLOP/s (measured)"
+        left = f", {self.left():.0f} s left" if self.options.minutes else ""
+        self.say(f"{self.card['name']}: {rate}{left}")
+        return True
+
+    def _one(self, work, name, seed):
+        why = self.gone.get((work, name))
+        if not why and self.left() < 1.3 * self.taken.get((work, name), GUESS):
+            why = LATE
+        if not why and work not in self.prepared:
+            why = self._prepare(work)
+        if why:
+            self.undone.append((work, name, seed, why))
+            return
+        start, asked = time.monotonic(), {"work": str(self.folder / work), "seed": seed}
+        if self.options.profile:
+            asked["profile"] = str(self.options.out / f"profile-{work}-{name}.txt")
+        result = self.workers[name].ask(asked, min(self.options.run_limit, self.left()))
+        self.taken[work, name] = taken = time.monotonic() - start
+        if why := result.get("missing") or result.get("late"):
+            self.gone[work, name] = why
+            self.undone.append((work, name, seed, why))
+        elif "error" in result:
+            self.gone[work, name] = "it failed before"
+        result["wall"] = round(taken, 1)
+        self._keep(work, name, seed, result)
+        self.say(f"  {work}: {card_tables.NAMES[name]}: {_words(result)}")
+
+    def _prepare(self, work):
+        """Write a work for everybody. Returns why that was not possible, or None."""
+        self.prepared.add(work)
+        made = self.workers["prepare"].ask(
+            {"prepare": work, "folder": str(self.folder), "tiny": self.options.tiny},
+            min(RUN, self.left()))
+        if "prepared" in made:
+            return None
+        why = LATE if "late" in made else f"not prepared: {made.get('error')}"
+        self.gone |= {(work, name): why for name in CONTENDERS[work]}
+        if "late" not in made:
+            self._keep(work, "kit", 0, {"error": why})
+        return why
+
+    def _keep(self, work, name, seed, result):
+        named = {"work": work, "contender": name, "seed": seed, "call": self.name}
+        self.done.append(result | named)
+        _same_texts(self.done, work)
+        place = "profiles" if self.options.profile else "bench"
+        add(self.options.out, self.card, source_hash(), self.done, self.options.tiny, place)
+
+
 def run(options, say=print):
     """Measure what the time allows. Returns (results of this call, what was not done)."""
-    begin = time.monotonic()
-
-    def left():
-        return options.minutes * 60 - (time.monotonic() - begin) if options.minutes else 1e9
-
-    works = options.works or list(WORKS)
-    runs = schedule(works, options.rounds, options.contenders)
-    names = list(dict.fromkeys(name for _, name, _ in runs))
-    # Networks of gigabytes stay out of the results, and are there for the next call.
-    folder, logs = ROOT / "build" / ("card-tiny" if options.tiny else "card"), options.out / "logs"
-    for each in (folder, logs):
-        each.mkdir(parents=True, exist_ok=True)
-    workers = Workers(["prepare", *names], folder, logs, options.tiny)
-    done, undone, taken, gone, prepared = [], [], {}, {}, set()
-    call = time.strftime("%Y-%m-%d %H:%M:%S")
-    try:
-        card = workers["prepare"].ask({"card": True}, min(RUN, left()))
-        if "error" in card:
-            raise RuntimeError(f"the card cannot be used: {card['error']}; logs are in {logs}")
-        if "late" in card:
-            gone = {(work, name): LATE for work, name, _ in runs}
-        else:
-            say(f"{card['name']}: bf16 products at {card['matrix_peak'] / 1e12:.1f} TFLOP/s "
-                "(measured)" + (f", {left():.0f} s left" if options.minutes else ""))
-        for work, name, seed in runs:
-            if (work, name) not in gone and left() < 1.3 * taken.get((work, name), GUESS):
-                undone.append((work, name, seed, LATE))
-                continue
-            if (work, name) not in gone and work not in prepared:
-                made = workers["prepare"].ask({"prepare": work, "folder": str(folder),
-                                               "tiny": options.tiny}, min(RUN, left()))
-                prepared.add(work)
-                if "error" in made or "late" in made:
-                    why = LATE if "late" in made else f"not prepared: {made['error']}"
-                    gone |= {(work, each): why for each in CONTENDERS[work]}
-                    done += [made | {"work": work, "contender": name, "seed": seed, "call": call}
-                             ] * ("error" in made)
-                    say(f"  {work}: {why}")
-            if (work, name) in gone:
-                undone.append((work, name, seed, gone[work, name]))
-                continue
-            start = time.monotonic()
-            result = workers[name].ask({"work": str(folder / work), "seed": seed},
-                                       min(options.run_limit, left()))
-            taken[work, name] = time.monotonic() - start
-            if why := result.get("missing") or result.get("late"):
-                gone[work, name] = why
-                undone.append((work, name, seed, why))
-            elif "error" in result:
-                gone[work, name] = "it failed before"
-            result |= {"work": work, "contender": name, "seed": seed, "call": call,
-                       "wall": round(taken[work, name], 1)}
-            done.append(result)
-            say(f"  {work}: {card_tables.NAMES[name]}: {_words(result)}")
-            _same_texts(done, work)
-            add(options.out, card, source_hash(), done, options.tiny)
-    finally:
-        workers.stop()
-    if undone:
-        say("not measured: " + "; ".join(_undone(undone)))
-    return done, undone
+    call, works = Call(options, say), options.works or list(WORKS)
+    if options.profile:  # of trainings
+        works = [work for work in works if "method" in WORKS[work]]
+    call.measure(schedule(works, 1 if options.profile else options.rounds, options.contenders))
+    if call.undone:
+        say("not measured: " + "; ".join(_undone(call.undone)))
+    return call.done, call.undone
 
 
 def _undone(undone):
@@ -201,6 +241,8 @@ def _undone(undone):
 def _words(result):
     if why := result.get("error") or result.get("missing") or result.get("late"):
         return why
+    if "profile" in result:
+        return card_tables.profile(result["profile"])
     if "steady_tokens" in result:
         rate = f", {result['steady_tokens'] / result['steady_seconds']:,.0f} tokens/s when warm"
     else:
@@ -231,7 +273,7 @@ def source_hash():
     return digest.hexdigest()[:12]
 
 
-def add(out, card, source, runs, tiny=False):
+def add(out, card, source, runs, tiny=False, place="bench"):
     """Put this call's runs into out/results.json; what other calls measured stays."""
     file = Path(out) / "results.json"
     results = json.loads(file.read_text()) if file.exists() else {}
@@ -240,8 +282,8 @@ def add(out, card, source, runs, tiny=False):
     marked = [{**{k: v for k, v in run.items() if k != "texts"}, "card": key,
                "source": source} for run in runs]
     calls = {run["call"] for run in marked}
-    kept = [run for run in results.get("bench", []) if run["call"] not in calls]
-    results["bench"] = kept + marked
+    kept = [run for run in results.get(place, []) if run["call"] not in calls]
+    results[place] = kept + marked
     write(results, file)
 
 
@@ -275,6 +317,8 @@ def parser():
     made.add_argument("--contenders", nargs="+", choices=list(card_tables.NAMES), metavar="NAME")
     made.add_argument("--rounds", type=int, default=3)
     made.add_argument("--run-limit", type=float, default=RUN, metavar="SECONDS")
+    made.add_argument("--profile", action="store_true",
+                      help="say what ten warm updates spend the card's time on; times nothing")
     made.add_argument("--tiny", action="store_true", help="small networks on the CPU, as a trial")
     return made
 
@@ -290,7 +334,8 @@ def main(arguments=None, undone=None):
     if undone is not None:
         undone += _undone(missed)
     results = json.loads((options.out / "results.json").read_text()) if done else {}
-    print("\n" + card_tables.bench(results) if results else "\nnothing was measured", flush=True)
+    if not options.profile:
+        print(f"\n{card_tables.bench(results) if results else 'nothing was measured'}", flush=True)
     failed = [f"{r['work']}: {r['contender']}: {r['error']}" for r in done if "error" in r]
     if failed:
         print("failed: " + "; ".join(failed))

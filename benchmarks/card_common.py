@@ -13,6 +13,7 @@ from common import IGNORED, padded
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FORMATS = {"float32": torch.float32, "bf16": torch.bfloat16}
 WARM_UP = 16  # prompts
+PROFILED = 10  # updates
 
 
 def load(folder):
@@ -53,7 +54,10 @@ class Clock(transformers.TrainerCallback):
     """Times a training: all of it, and what comes after its first epoch, the steady state.
 
     The card is waited for at the beginning, at the end of the first epoch, and at the end of all.
+    With `profile`, a file, ten updates after the first epoch are looked into, and nothing is timed.
     """
+
+    profile = watch = found = None
 
     def __init__(self):
         gc.collect()
@@ -70,8 +74,30 @@ class Clock(transformers.TrainerCallback):
         if self.warm is None:
             sync()
             self.warm = time.perf_counter()
+            if self.profile:
+                kinds = [torch.profiler.ProfilerActivity.CPU]
+                if DEVICE == "cuda":
+                    kinds.append(torch.profiler.ProfilerActivity.CUDA)
+                self.watch, self.watched = torch.profiler.profile(activities=kinds), 0
+                self.watch.start()
+
+    def on_step_end(self, args=None, state=None, control=None, **_):
+        if self.watch is None:
+            return
+        self.watched += 1
+        if self.watched == PROFILED:
+            self._look()
+
+    def _look(self):
+        sync()
+        seconds, watch = time.perf_counter() - self.warm, self.watch
+        self.watch = None
+        watch.stop()
+        self.found = profiled(watch.key_averages(), seconds, self.watched, self.profile)
 
     def on_train_end(self, args=None, state=None, control=None, **_):
+        if self.watch is not None:
+            self._look()
         sync()
         self.end = time.perf_counter()
         if state is not None:
@@ -86,12 +112,35 @@ class Clock(transformers.TrainerCallback):
 
 def outcome(work, clock, net, **more):
     """What a training is reported as; `net` is judged, and no longer of use afterwards."""
+    if clock.profile:
+        return {"profile": clock.found}
     peak = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 0
     tokens = sum(len(row["input_ids"]) for row in work["train"])
     return {"seconds": clock.finish - clock.start, "steady_seconds": clock.end - clock.warm,
             "steady_tokens": tokens * (work["epochs"] - 1), "updates": clock.steps,
             "steady_operations": operations(work) * (work["epochs"] - 1),
             "peak_memory": peak, "loaded": clock.loaded, "loss": judge(work, net), **more}
+
+
+def profiled(averages, seconds, updates, file):
+    """What the profiler saw in some updates: how busy the card was, its longest kernels, launches.
+
+    The table of all is written into `file`. Seen by the profiler, launches take longer than else.
+    """
+    time_of = ((lambda e: e.self_device_time_total) if DEVICE == "cuda"
+               else (lambda e: e.self_cpu_time_total))
+    own = [e for e in averages if time_of(e) > 0]
+    if DEVICE == "cuda":  # operators and named regions repeat what their kernels took
+        own = [e for e in own if e.device_type == torch.autograd.DeviceType.CUDA
+               and not getattr(e, "is_user_annotation", False)]
+    total = sum(map(time_of, own)) / 1e6
+    longest = sorted(own, key=time_of, reverse=True)[:12]
+    order = "self_device_time_total" if DEVICE == "cuda" else "self_cpu_time_total"
+    Path(file).write_text(averages.table(sort_by=order, row_limit=60, max_name_column_width=90))
+    return {"seconds": seconds, "updates": updates, "busy": total / seconds,
+            "kernels": sum(e.count for e in own) / updates,
+            "longest": [[e.key[:90], time_of(e) / 1e6 / total, e.count / updates]
+                        for e in longest]}
 
 
 def answered(work, answer):

@@ -68,6 +68,7 @@ def loop(net, work, seed, micro, clock, compiled=True):
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad()
+                clock.on_step_end()
             clock.on_epoch_end()
         clock.on_train_end()
     finally:

@@ -215,6 +215,15 @@ def tests(results):
     return said[-1] if said else ""
 
 
+def profile(found):
+    """Where the time of some updates went, in words."""
+    lines = [f"{found['seconds'] / found['updates'] * 1e3:.1f} ms an update under the profiler, "
+             f"the card busy for {found['busy']:.0%}, {found['kernels']:,.0f} kernels an update"]
+    lines += [f"      {share:6.1%}  {count:8.1f} an update  {name}"
+              for name, share, count in found["longest"]]
+    return "\n".join(lines)
+
+
 def documents(results):
     """The texts between the marks: {"README.md": short, "docs/results.md": full}."""
     found = rows(results)

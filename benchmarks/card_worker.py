@@ -3,8 +3,9 @@
     python benchmarks/card_worker.py CONTENDER
 
 reads requests from its input, JSON of "work" (a folder) and "seed" a line, and answers each with a
-line "RESULT {json}". The contender "prepare" takes part in nothing: asked for {"card": true} it
-says what the card is, and {"prepare": WORK, "folder": FOLDER, "tiny": false} writes a work.
+line "RESULT {json}"; with "profile", a file's name, it looks where the time goes, into that file.
+The contender "prepare" takes part in nothing: asked for {"card": true} it says what the card is,
+and {"prepare": WORK, "folder": FOLDER, "tiny": false} writes a work.
 """
 
 import gc
@@ -38,6 +39,7 @@ def main(contender):
                 result = {"prepared": True}
             else:
                 work = card_common.load(asked["work"])
+                card_common.Clock.profile = asked.get("profile")
                 result = module.contend(contender, work, asked["seed"])
         except ImportError as error:
             traceback.print_exc()

@@ -250,6 +250,15 @@ def test_what_does_not_fit_into_the_time_is_named(trial):
     assert undone and "lora-0.6b" in " ".join(undone)
 
 
+def test_a_look_at_where_the_time_goes_is_no_measurement(trial):
+    done, found = trial("bench", "--minutes", 8, "--profile", "--works", "classify", "score",
+                        "--contenders", "kit")
+    assert done.returncode == 0 and "ms an update under the profiler" in done.stdout
+    (seen,) = found["profiles"]
+    assert "bench" not in found and seen["work"] == "classify"
+    assert seen["profile"]["updates"] == 6 and len(seen["profile"]["longest"]) == 12
+
+
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_make_gpu_needs_no_set_up_with_a_python_of_its_own():
     for given, set_up in (([f"PY={sys.executable}", "MINUTES=8"], False), ([], True)):

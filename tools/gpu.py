@@ -136,7 +136,7 @@ def bench(step):
     asked += ["--minutes", f"{minutes:.3f}"] if minutes else []
     asked += ["--works", *step.options.works] if step.options.works else []
     asked += ["--contenders", *step.options.contenders] if step.options.contenders else []
-    asked += ["--tiny"] if step.options.tiny else []
+    asked += [f"--{name}" for name in ("tiny", "profile") if getattr(step.options, name)]
     return card.main(asked, step.undone)
 
 
@@ -274,6 +274,8 @@ def main(arguments=None):
     parser.add_argument("--rounds", type=int, default=3, help="of the benchmark (%(default)s)")
     parser.add_argument("--works", nargs="+", metavar="WORK", help="of the benchmark")
     parser.add_argument("--contenders", nargs="+", metavar="NAME", help="of the benchmark")
+    parser.add_argument("--profile", action="store_true",
+                        help="the benchmark says where the card's time goes, and times nothing")
     parser.add_argument("--lessons", nargs="+", type=int, metavar="NUMBER")
     parser.add_argument("--workers", type=int, help="lessons at a time (by the card's memory)")
     parser.add_argument("--tiny", action="store_true",
