@@ -288,9 +288,10 @@ def sign_flips(differences):
     total = abs(int(differences.sum()))
     chances = np.ones(1)  # of each total, from its least in steps of 1
     for step, times in sorted(Counter(np.abs(differences[differences != 0]).tolist()).items()):
-        spread = np.zeros(2 * step * times + 1)
-        spread[:: 2 * step] = binom.pmf(np.arange(times + 1), times, 0.5)
-        chances = np.convolve(chances, spread)
+        before, chances = chances, np.zeros(len(chances) + 2 * step * times)
+        for k, chance in enumerate(binom.pmf(np.arange(times + 1), times, 0.5)):
+            if chance:
+                chances[2 * step * k :][: len(before)] += chance * before
     middle = len(chances) // 2
     return float(min(1.0, chances[: middle - total + 1].sum() + chances[middle + total :].sum()))
 
