@@ -176,7 +176,7 @@ def estimates(metrics, groups, n, *, seed=0, undefined=None):
 
     groups: one name an example or None. undefined: an array where some examples have no value;
     then every estimate is NaN. Memory grows with the examples and with the resamples, not with
-    their product: 100,000 rows take some 40 MB besides their own.
+    their product: 100,000 rows of three classes take 70 MB for the while (measured).
     """
     numbers = group_numbers(groups, n)
     size = int(numbers.max()) + 1 if n else 0
