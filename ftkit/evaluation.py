@@ -321,14 +321,15 @@ def from_scores(name, values, weights=None, *, groups=None, dataset=None):
 
     With weights, `values` are the sums over each example, such as its summed loss in nats.
     """
+    _need_pairs(values, values if weights is None else weights, "values", "weights")
     groups = _groups(dataset) if groups is None else groups
     return Evaluation({name: mean_metric(values, weights)}, dataset=dataset, groups=groups)
 
 
-def _need_pairs(answers, references, what):
+def _need_pairs(answers, references, what, against="references"):
     if len(answers) != len(references) or not len(references):
         raise DataError(
-            f"{len(answers)} {what} for {len(references)} references; "
+            f"{len(answers)} {what} for {len(references)} {against}; "
             "one is needed for each example, and at least one."
         )
 
