@@ -163,7 +163,7 @@ def evaluate(
     the things that make it fast, names of switches.TRICKS: "trunk_cache" (blocks below the lowest
     trained one are run once for each text, also over several evaluations), "similar_length",
     "label_logits" (a decoder's head is applied at labelled positions only), "plain_attention",
-    "shared_prompts" (with generate=True).
+    "shared_prompts" (what generate=True asks, and a learned prompt).
     Returns an Evaluation. Where the data has a column `group`, intervals resample whole groups.
     Where the model's output is NaN for any example, every metric is NaN.
     Raises DataError when columns are missing or there are no rows.
@@ -372,7 +372,7 @@ def _run(model, batch, index, out, without):
 
 def _token_losses(model, batch, without):
     if model.task == "causal-lm":
-        return next_token_losses(model.net, batch, wanted="label_logits" not in without)
+        return next_token_losses(model.net, batch, without=without)
     labels = batch.pop("labels")
     extra = {"labels": labels} if model.task == "seq2seq-lm" else {}
     logits = model.net(**batch, **extra).logits
