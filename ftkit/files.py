@@ -78,6 +78,11 @@ def _read_folder(folder: Path, paragraphs: bool, sep: str | None) -> Columns | S
     for file in sorted(folder.iterdir()):
         name = _split_name(file.stem)
         if name in SPLITS and file.suffix.lower() in READERS:
+            if name in splits:
+                raise DataError(
+                    f"{folder} holds two files for the {name} split, one of them {file.name}. "
+                    "Take one out."
+                )
             splits[name] = read_own(file, paragraphs=paragraphs, sep=sep)
     if "train" not in splits:
         found = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
@@ -242,9 +247,12 @@ def _read_jsonl(path: Path) -> Columns:
 
 
 def _read_json(path: Path) -> Columns:
+    text = _text_of(path)
     try:
-        content = json.loads(_text_of(path))
+        content = json.loads(text)
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and text.lstrip().startswith("{"):
+            return _read_jsonl(path)  # an object a line, under the other name
         raise DataError(f"{path.name} is not JSON: {error}") from None
     if isinstance(content, dict) and isinstance(content.get("questions"), list):
         return as_columns(_read_bioasq(content["questions"], path.name))
@@ -356,7 +364,7 @@ def _text_of(path: Path | str) -> str:
 
 
 READERS: dict[str, Callable[[Path], Columns]] = {
-    ".csv": read_table, ".tsv": read_table, ".jsonl": _read_jsonl, ".json": _read_json,
-    ".parquet": _read_parquet, ".txt": _read_text,
+    ".csv": read_table, ".tsv": read_table, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl,
+    ".json": _read_json, ".parquet": _read_parquet, ".txt": _read_text,
     ".conll": lambda path: as_columns(read_conll(path)),
 }

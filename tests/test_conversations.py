@@ -372,6 +372,9 @@ def test_answers_that_the_limit_takes_are_counted():
     again = encode(Dataset.from_list(rows), model, max_length=50)
     assert again.cut.lost.size == 0 and len(again[1]["input_ids"]) == 50
     assert again[1]["labels"][-2:] == found[0]["labels"][-2:]
+    assert "1 of 5 answers were cut, 0 lost whole" in str(again.cut)
+    again = encode(Dataset.from_list(rows[:4]), model, max_length=50).cut
+    assert str(again).startswith("2 of 4 prompts were cut and no answer; longest")
 
 
 def test_a_text_cut_from_the_left_still_begins_with_bos():

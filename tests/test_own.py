@@ -119,13 +119,13 @@ def test_sep_is_one_character(tmp_path):
         load_data(table(tmp_path / "a.csv", ["x", "y"] * 30), sep="::")
 
 
-@pytest.mark.parametrize("kind", ["json", "jsonl"])
+@pytest.mark.parametrize("kind", ["json", "jsonl", "ndjson", "lines.json"])
 def test_json_with_a_mark_and_any_legal_string(tmp_path, kind):
     texts = [f"{text}\u2028{text}\u0085\x00 \U0001f600 \x1c" for text in TEXTS]
     rows = [{"text": text, "label": "xy"[i % 2]} for i, text in enumerate(texts)]
     path = tmp_path / f"a.{kind}"
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    content = "\n".join(lines) if kind == "jsonl" else "[" + ",".join(lines) + "]"
+    content = "\n".join(lines) if kind != "json" else "[" + ",".join(lines) + "]"
     path.write_text("\ufeff" + content, encoding="utf-8")
     assert everything(load_data(path)) == sorted(texts)
 
@@ -213,6 +213,14 @@ def test_test_texts_that_stand_in_train_are_said(tmp_path):
     table(tmp_path / "train.csv", ["x", "y"] * 20, TEXTS[:40])
     table(tmp_path / "test.csv", ["x", "y"] * 15, [t.upper() for t in TEXTS[20:50]])
     with pytest.warns(DataWarning, match="20 of 30 texts of test stand in train"):
+        load_data(tmp_path)
+
+
+def test_two_files_for_one_split_are_refused(tmp_path):
+    table(tmp_path / "train.csv", ["x", "y"] * 30)
+    table(tmp_path / "dev.csv", ["x", "y"] * 30)
+    table(tmp_path / "validation.tsv", ["x", "y"] * 30, sep="\t")
+    with pytest.raises(DataError, match="two files for the validation split, .*validation.tsv"):
         load_data(tmp_path)
 
 
