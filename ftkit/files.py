@@ -162,7 +162,13 @@ def read_table(path: Path, sep: str | None = None) -> Columns:
         raise DataError(f"sep={sep!r}: expected one character, such as ',' or ';'.")
     before = csv.field_size_limit(_LONGEST)
     try:
-        return _parsed(islice(_lines_of(path), bool(named), None), sep, path.name, bool(named))
+        try:
+            return _parsed(islice(_lines_of(path), bool(named), None), sep, path.name, bool(named))
+        except DataError:
+            if sep != "\t":
+                raise
+            # Between tabs a quote is mostly a sign like any other.
+            return _parsed(_lines_of(path), sep, path.name, 0, quoting=csv.QUOTE_NONE)
     finally:
         csv.field_size_limit(before)
 
@@ -181,8 +187,8 @@ def _separator(first: list[str]) -> str:
     return max(several, key=lambda found: found[0])[1] if several else ","
 
 
-def _parsed(lines: Iterable[str], sep: str, name: str, skipped: int) -> Columns:
-    reader = csv.reader(lines, delimiter=sep, strict=True)
+def _parsed(lines: Iterable[str], sep: str, name: str, skipped: int, **options) -> Columns:
+    reader = csv.reader(lines, delimiter=sep, strict=True, **options)
     header, columns, line = None, [], 1 + skipped
     try:
         for row in reader:

@@ -100,6 +100,14 @@ def test_quotes_line_ends_and_long_fields_of_a_table(tmp_path):
     assert found == {"text": ['He said "no",\nand left.', long], "label": ["x", "y"]}
 
 
+def test_quotes_between_tabs_are_signs_where_they_do_not_match(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text('text\tlabel\n"Great film\tx\nan "odd" one\ty\n')
+    assert read_table(path) == {"text": ['"Great film', 'an "odd" one'], "label": ["x", "y"]}
+    path.write_text('text\tlabel\n"a\ttab"\tx\n')
+    assert read_table(path) == {"text": ["a\ttab"], "label": ["x"]}
+
+
 @pytest.mark.parametrize(("content", "says"), [
     ("text,label\na,x\nb,c,y\n", "line 3 has 3 fields and the header has 2"),
     ("text,label\na,x\nb\n", "line 3 has 1 fields and the header has 2"),
@@ -171,6 +179,9 @@ def test_a_column_that_was_probably_meant_is_named(tmp_path):
         load_data(path, text="mesage")
     with pytest.raises(DataError, match=r"perhaps text='Message', label='Queue'"):
         load_data(path)
+    rows = [{"Question": text, "answer": "x"} for text in TEXTS]
+    with pytest.raises(DataError, match=r"perhaps prompt='Question', response='answer'"):
+        load_data(jsonl(tmp_path / "a.jsonl", rows))
 
 
 def test_a_list_is_no_label_and_no_text(tmp_path):
@@ -260,6 +271,22 @@ def test_other_schemes_of_tags_become_bio(tmp_path, tags, wanted, scheme):
     assert data["train"][0]["tags"] == [*wanted, "O"]
     assert data.labels == ["O", "B-" + wanted[0][2:], "I-" + wanted[0][2:]]
     assert ft.from_tags([wanted], [wanted])["f1"].value == 1
+
+
+@pytest.mark.parametrize(("tokens", "tags"), [
+    ("Ada left {}", "B-PER O O"), ("['Ada', 'left', '{}']", "['B-PER', 'O', 'O']"),
+])
+def test_tagged_words_in_a_table(tmp_path, tokens, tags):
+    path = tmp_path / "a.csv"
+    lines = [f'"{tokens.format(i)}","{tags}"' for i in range(60)]
+    path.write_text("tokens,tags\n" + "\n".join(lines) + "\n")
+    data = load_data(path)
+    assert data["train"][0]["tokens"][:2] == ["Ada", "left"] and data.labels == ["O", "B-PER"]
+
+
+def test_tags_that_are_numbers(tmp_path):
+    rows = [{"tokens": ["Ada", f"x{i}"], "tags": [1, 0]} for i in range(60)]
+    assert load_data(jsonl(tmp_path / "a.jsonl", rows)).labels == ["0", "1"]
 
 
 def test_a_scheme_that_is_not_known_is_said_and_parts_of_speech_are_none(tmp_path):
