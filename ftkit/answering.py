@@ -288,7 +288,7 @@ def _end_ids(model):
     """The tokens that end an answer: the library's, eos, and what ends a turn of the template."""
     ids = getattr(model.net.generation_config, "eos_token_id", None)
     ids = ids if isinstance(ids, list) else [ids]
-    ids = [*ids, model.tokenizer.eos_token_id, turn_marks(model.tokenizer)[1]]
+    ids = [*ids, model.tokenizer.eos_token_id, *turn_marks(model.tokenizer)[1]]
     return {i for i in ids if i is not None}
 
 
