@@ -62,7 +62,7 @@ def prepare(name, folder):
         for part in ("train", "test"):
             rows = encode(data[part], model)
             work[part] = [{k: row[k] for k in ("input_ids", "labels")} for row in rows.rows]
-        work["constant"] = constant_loss(work["train"], work["test"])
+        work["constant"] = constant_loss(work["test"])
     if name == "sweep":
         draw = random.Random(0)
         work["trials"] = [{"depth": draw.randint(0, 1), "rate": 10 ** draw.uniform(-4, -2)}

@@ -125,7 +125,9 @@ class Running:
         self._kill(self.family.values())
         self.process.wait()
         # What a cell has cut off from all its parents still has the environment it was given.
-        while left := [p for p in self.psutil.process_iter() if self._carries_mark(p)]:
+        for _ in range(5):  # a process may start another while it is being ended
+            if not (left := [p for p in self.psutil.process_iter() if self._carries_mark(p)]):
+                break
             self._kill(left)
             self.psutil.wait_procs(left, timeout=1)
 
