@@ -113,7 +113,7 @@ def matrix_peak(precision="float32", size=2048, repeats=6):
 
 
 def constant_loss(rows):
-    """The loss of the best answer that is the same for every row, in nats: frequencies in hindsight.
+    """The loss of the best answer that is the same for all rows, in nats: hindsight frequencies.
 
     rows: encoded, held out. An answer is a class, or each labelled token of a text.
     """
