@@ -13,7 +13,10 @@ ARGS ?=
 # further than one of two; each takes up to 4 GB, so WORKERS=1 where memory is short.
 WORKERS ?= $(if $(filter gpu,$(PROFILE)),1,2)
 PYTEST_WORKERS ?= 2
+NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=120 -n $(PYTEST_WORKERS) --dist loadfile
 SMOKE := build/smoke
+# Lessons that are tested with trainings in bf16, too: one of all weights, one of a low-rank part.
+HALF := 03_transfer.ipynb 09_lora.ipynb
 SPINE := $(wildcard notebooks/0[1-5]_*.ipynb)
 
 # The bundle for a machine without a network (docs/air-gapped.md). PYTHON, PLATFORM and GLIBC are
@@ -70,9 +73,9 @@ course: data
 # The lessons are tested as copies on the smoke profile; their committed outputs stay as they are.
 test: data
 	@rm -rf $(SMOKE) && $(PY) tests/smoke_copies.py $(SMOKE)
-	@FTKIT_PLAIN=1 FTKIT_RUNS="$$PWD/$(SMOKE)/runs" $(PY) -m pytest tests $(SMOKE) \
-	  --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
-	  -n $(PYTEST_WORKERS) --dist loadfile
+	@FTKIT_PLAIN=1 FTKIT_RUNS="$$PWD/$(SMOKE)/runs" $(PY) -m pytest tests $(SMOKE) $(NBVAL)
+	@FTKIT_DTYPE=bf16 FTKIT_PLAIN=1 FTKIT_RUNS="$$PWD/$(SMOKE)/runs" \
+	  $(PY) -m pytest $(addprefix $(SMOKE)/,$(HALF)) $(NBVAL)
 
 # Each peer with its own packages; those of the kit stay as they are.
 .venv-%/.ready: benchmarks/requirements-%.txt .venv/.ready

@@ -22,16 +22,16 @@ from worker import PREFIX
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-FULL = ["kit", "trainer_best", "loop", "trainer", "kit_default", "trainer_liger", "sft",
-        "sft_liger", "trainer_compiled"]
-LORA = ["kit", "trainer_best", "loop", "trainer_liger", "kit_default", "sft", "sft_liger",
-        "trainer", "trainer_compiled"]
+FULL = ["kit", "trainer_best", "loop", "trainer", "kit_default", "loop_plain", "trainer_liger",
+        "sft", "sft_liger", "trainer_compiled"]
+LORA = ["kit", "trainer_best", "loop", "trainer_liger", "kit_default", "loop_plain", "sft",
+        "sft_liger", "trainer", "trainer_compiled"]
 # The contenders of each work, the kit first, then in the order of their importance.
 CONTENDERS = {
-    "full-135m": FULL, "lora-135m": LORA, "lora-0.6b": LORA, "full-0.6b": FULL,
-    "qlora-1.7b": ["kit", "trainer_best", "sft", "trainer_liger", "sft_liger"],
+    "full-135m": FULL, "random-135m": FULL, "lora-135m": LORA, "lora-0.6b": LORA, "full-0.6b": FULL,
+    "qlora-1.7b": ["kit", "trainer_best", "loop_plain", "sft", "trainer_liger", "sft_liger"],
     "lora-1.7b": LORA, "full-1.7b": FULL,
-    "classify": ["kit", "trainer_best", "loop", "trainer", "trainer_compiled"],
+    "classify": ["kit", "trainer_best", "loop", "trainer", "loop_plain", "trainer_compiled"],
     "score": ["kit", "lm_eval", "generate"],
     "generate": ["kit", "generate"],
 }
@@ -41,17 +41,23 @@ LATE = "no time was left"
 GUESS = 15  # seconds that a run is thought to take before any was seen
 
 
+def _path():
+    """The kit of this folder before any other, and what the caller put on the path."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 class Worker:
     """A contender's process. It starts at once and is then idle until it is asked."""
 
-    def __init__(self, name, folder, tiny):
+    def __init__(self, name, folder, logs, tiny):
         self.name = name
         environment = os.environ | {
             "FTKIT_KEPT_GB": "0", "FTKIT_PLAIN": "1", "FTKIT_RUNS": str(folder / "runs"),
-            "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-        if tiny:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
-        self.log = open(folder / f"{name}.log", "a")
+            "HF_HUB_OFFLINE": "1", "PYTHONPATH": _path()}
+        # One card, where there are more: the Trainer would take them all.
+        seen = "" if tiny else os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+        environment["CUDA_VISIBLE_DEVICES"] = seen
+        self.log = open(logs / f"{name}.log", "a")
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "card_worker.py"), name], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment, cwd=folder)
@@ -92,14 +98,14 @@ class Worker:
 class Workers:
     """The processes of all contenders: begun together where there are cores for it."""
 
-    def __init__(self, names, folder, tiny):
-        self.folder, self.tiny, self.found = folder, tiny, {}
+    def __init__(self, names, *where):
+        self.where, self.found = where, {}
         for name in names if (os.cpu_count() or 1) >= 8 else []:
             self[name]
 
     def __getitem__(self, name):
         if name not in self.found or not self.found[name].alive():
-            self.found[name] = Worker(name, self.folder, self.tiny)
+            self.found[name] = Worker(name, *self.where)
         return self.found[name]
 
     def stop(self):
@@ -130,15 +136,17 @@ def run(options, say=print):
     works = options.works or list(WORKS)
     runs = schedule(works, options.rounds, options.contenders)
     names = list(dict.fromkeys(name for _, name, _ in runs))
-    folder = options.out / ("card-tiny" if options.tiny else "card")
-    folder.mkdir(parents=True, exist_ok=True)
-    workers = Workers(["prepare", *names], folder, options.tiny)
+    # Networks of gigabytes stay out of the results, and are there for the next call.
+    folder, logs = ROOT / "build" / ("card-tiny" if options.tiny else "card"), options.out / "logs"
+    for each in (folder, logs):
+        each.mkdir(parents=True, exist_ok=True)
+    workers = Workers(["prepare", *names], folder, logs, options.tiny)
     done, undone, taken, gone, prepared = [], [], {}, {}, set()
     call = time.strftime("%Y-%m-%d %H:%M:%S")
     try:
         card = workers["prepare"].ask({"card": True}, min(RUN, left()))
         if "error" in card:
-            raise RuntimeError(f"the card cannot be used: {card['error']}; logs are in {folder}")
+            raise RuntimeError(f"the card cannot be used: {card['error']}; logs are in {logs}")
         if "late" in card:
             gone = {(work, name): LATE for work, name, _ in runs}
         else:
@@ -235,6 +243,20 @@ def add(out, card, source, runs, tiny=False):
     kept = [run for run in results.get("bench", []) if run["call"] not in calls]
     results["bench"] = kept + marked
     write(results, file)
+
+
+def merged(earlier, newer):
+    """Two files of results as one: what either measured, once. Of a lesson, what is newer."""
+    found = dict(earlier)
+    for key, value in newer.items():
+        if isinstance(value, list):
+            found[key] = [*found.get(key, []), *(v for v in value if v not in found.get(key, []))]
+        elif key == "lessons":
+            found[key] = {name: found.get(key, {}).get(name, {}) | value.get(name, {})
+                          for name in {**found.get(key, {}), **value}}
+        else:
+            found[key] = found.get(key, {}) | value
+    return found
 
 
 def write(results, file):

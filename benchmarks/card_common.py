@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 import transformers
-from common import held_out_loss
+from common import IGNORED, padded
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FORMATS = {"float32": torch.float32, "bf16": torch.bfloat16}
@@ -136,26 +137,36 @@ def operations(work):
     return passes * (work["body"] * tokens + work["head"] * labelled) + attention
 
 
+@torch.no_grad()
 def judge(work, net):
-    """Held-out loss by the plain library: float32 weights and products, padded batches of 8.
+    """Held-out loss in nats, a labelled token or a text, by the plain library: padded batches of 8.
 
-    4-bit weights stay what they are; all else around them is float32 then, too.
+    Weights and products in float32; 4-bit weights stay what they are, all around them is float32.
     """
     set_products("highest")
     net.eval()
-    if work["base"] != "nf4":
-        net.float()
-
-    def logits_of(batch):
-        parts = {k: batch[k].to(DEVICE) for k in ("input_ids", "attention_mask")}
-        return net(**parts, **({"use_cache": False} if work["kind"] == "causal" else {})
-                   ).logits.cpu()
-
-    return held_out_loss(logits_of, work["test"], work["pad"])
+    for weights in net.parameters():
+        if weights.is_floating_point():
+            weights.data = weights.data.float()
+    total = count = 0.0
+    for start in range(0, len(work["test"]), 8):
+        batch = padded(work["test"][start : start + 8], work["pad"])
+        batch = {name: values.to(DEVICE) for name, values in batch.items()}
+        labels = batch.pop("labels")
+        logits = net(**batch).logits.float()
+        if logits.dim() == 3:
+            logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        total += F.cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORED).item()
+        count += (labels != IGNORED).sum().item()
+    return total / count
 
 
 def set_products(precision):
-    """How float32 matrices are multiplied: "highest", or "high" for TF32."""
+    """How float32 matrices are multiplied: "highest", or "high" for TF32.
+
+    By this call alone. TrainingArguments(tf32=True) uses PyTorch's newer one, and torch.compile
+    refuses a process in which the two disagree.
+    """
     torch.set_float32_matmul_precision(precision)
 
 

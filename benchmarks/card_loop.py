@@ -22,12 +22,13 @@ def order(lengths, size, draw):
     return batches
 
 
-def loop(net, work, seed, micro, clock):
+def loop(net, work, seed, micro, clock, compiled=True):
     """Train `net` on a work. Returns the number of updates.
 
     bf16 by autocast over float32 weights, fused AdamW, batches of similar length, attention that
     needs no mask (a decoder never looks to the right, where the padding is), logits at labelled
-    positions only, blocks and loss compiled for any length, and no waiting for the card in a step.
+    positions only, and no waiting for the card in a step. compiled: blocks and loss, for any
+    length.
     """
     weights = [p for p in net.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=work["rate"], weight_decay=0, fused=True)
@@ -39,10 +40,11 @@ def loop(net, work, seed, micro, clock):
     causal = work["kind"] == "causal"
     plain = net.get_base_model() if hasattr(net, "get_base_model") else net
     blocks = next(m for m in plain.modules() if isinstance(m, torch.nn.ModuleList))
-    loss_of = torch.compile(_loss_at_labels, **options)
-    uncompiled = list(blocks)
-    for i, block in enumerate(uncompiled):
-        blocks[i] = torch.compile(block, **options)
+    loss_of, uncompiled = _loss_at_labels, list(blocks)
+    if compiled:
+        loss_of = torch.compile(loss_of, **options)
+        for i, block in enumerate(uncompiled):
+            blocks[i] = torch.compile(block, **options)
     net.train()
     try:
         for _ in range(work["epochs"]):

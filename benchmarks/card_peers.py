@@ -16,8 +16,7 @@ GROUPED = ({"train_sampling_strategy": "group_by_length"} if "train_sampling_str
            else {"group_by_length": True})
 # Besides what everybody gets: 16-bit products, no padding that can be avoided, and no looking at
 # the loss of each step, for which the card would be waited for.
-BEST = GROUPED | {"bf16": True, "tf32": DEVICE == "cuda", "optim": "adamw_torch_fused",
-                  "logging_nan_inf_filter": False}
+BEST = GROUPED | {"bf16": True, "optim": "adamw_torch_fused", "logging_nan_inf_filter": False}
 
 
 def contend(name, work, seed):
@@ -79,7 +78,7 @@ def lora(work):
 
 
 def _train(work, seed, micro, precision, base=None, **more):
-    set_products("highest")
+    set_products("highest" if precision == "float32" else "high")
     net = with_lora(network(work, base), work)
     with tempfile.TemporaryDirectory() as scratch:
         clock = Clock()
@@ -121,7 +120,7 @@ def _sft(work, seed, micro, **more):
     import trl
     from datasets import Dataset
 
-    set_products("highest")
+    set_products("high")
     # Without a kernel that keeps texts apart, packing would let them see each other.
     flash = bool(importlib.util.find_spec("flash_attn"))
     net = network(work, **({"attn_implementation": "flash_attention_2"} if flash else {}))
@@ -149,18 +148,22 @@ def sft_liger(work, seed, micro):
     return _sft(work, seed, micro, use_liger_kernel=True)
 
 
-def by_hand(work, seed, micro):
+def by_hand(work, seed, micro, compiled=True):
     """A loop by hand with everything that is well known, and blocks compiled."""
     set_products("high")
     net = with_lora(network(work), work)
     clock = Clock()
-    clock.steps = loop(net, work, seed, micro, clock)
+    clock.steps = loop(net, work, seed, micro, clock, compiled)
     return outcome(work, clock.stop(), net, precision="bf16")
+
+
+def by_hand_plain(work, seed, micro):
+    return by_hand(work, seed, micro, compiled=False)
 
 
 CONTENDERS = {"trainer": trainer, "trainer_best": trainer_best, "trainer_liger": trainer_liger,
               "trainer_compiled": trainer_compiled, "sft": sft, "sft_liger": sft_liger,
-              "loop": by_hand}
+              "loop": by_hand, "loop_plain": by_hand_plain}
 
 
 def lm_eval(work):

@@ -34,11 +34,14 @@ WORKS = {
     "generate": {"data": "phenotype-definitions", "model": DECODER, "kind": "generate",
                  "questions": 200, "new": 48, "batch": 100},
     "lora-135m": PAIRS | {"method": "lora", "base": "bf16"} | LORA,
+    # The same steps without the weights, for where there is little time to bring them.
+    "random-135m": PAIRS | {"method": "full", "rate": 1e-4, "random": True},
     "lora-1.7b": LARGER | {"method": "lora", "base": "bf16"} | LORA,
     "full-1.7b": LARGER | {"method": "full", "rate": 1e-4},
 }
 TITLES = {
     "full-135m": "SmolLM2-135M, all weights, question and definition pairs",
+    "random-135m": "SmolLM2-135M's shape, random weights, all trained, definition pairs",
     "lora-135m": "SmolLM2-135M, LoRA of rank 16 on all linear layers, the same pairs",
     "lora-0.6b": "Qwen3 shape of 0.6B, LoRA of rank 16 on all linear layers, passages",
     "full-0.6b": "Qwen3 shape of 0.6B, all weights, passages",
@@ -52,6 +55,7 @@ TITLES = {
 TINY = {"train": 12, "test": 6, "batch": 4, "questions": 6, "shots": 2, "new": 6, "least": 0}
 TINY_SHAPE = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "head_dim": 8,
               "num_attention_heads": 4, "num_key_value_heads": 2}
+_FOLDERS = {}  # of the catalog's models
 
 
 def prepare(name, root, tiny=False):
@@ -63,11 +67,13 @@ def prepare(name, root, tiny=False):
     if tiny:
         work |= {k: v for k, v in TINY.items() if k in work} | {"base": "float32"}
     source = work["model"] if "shape" not in work else DECODER
-    ft.load_model(source, task="encoder")  # unpacked on its first use
-    work["model"] = str(fetch.model_folder(catalog.find(source)))
-    if "shape" in work or tiny:
-        kind = "-tiny" * tiny
-        target = root / (WORKS[name]["model"] + kind)
+    if source not in _FOLDERS:
+        ft.load_model(source, task="encoder")  # unpacked on its first use
+        _FOLDERS[source] = str(fetch.model_folder(catalog.find(source)))
+    work["model"] = _FOLDERS[source]
+    if "shape" in work or tiny or work.get("random"):
+        kind = "-tiny" * tiny or "-random" * ("shape" not in work)
+        target = root / (WORKS[name]["model"].replace(".", "-") + kind)
         _make(work["model"], target, work.pop("shape", None), tiny, work["kind"])
         work["model"] = str(target)
     if work["kind"] == "score":
@@ -89,7 +95,7 @@ def _make(source, target, shape, tiny, kind):
     import torch
     import transformers
 
-    if (target / "config.json").exists():
+    if target.exists():
         return
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     if shape:
@@ -101,14 +107,16 @@ def _make(source, target, shape, tiny, kind):
     else:
         config = transformers.AutoConfig.from_pretrained(source)
         for key, value in TINY_SHAPE.items():
-            if hasattr(config, key):
+            if tiny and hasattr(config, key):
                 setattr(config, key, value)
     auto = transformers.AutoModel if kind == "classes" else transformers.AutoModelForCausalLM
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         net = auto.from_config(config, dtype=torch.float32 if tiny else torch.bfloat16)
-    net.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+    scratch = target.with_suffix(".part")
+    net.save_pretrained(scratch)
+    tokenizer.save_pretrained(scratch)
+    scratch.replace(target)  # whole, or made anew by the next call
 
 
 def _pair(row):
@@ -145,7 +153,8 @@ def _rows(work):
         cut = 120 if work["tiny"] else None
         data = data.map(lambda row: {"text": row["text_pair"][:cut]},
                         remove_columns=data["train"].column_names)
-    model = ft.load_model(work["model"], task=task, labels=labels)
+    # Two bytes a weight are enough to count them; the tokenizer is what is needed.
+    model = ft.load_model(work["model"], task=task, labels=labels, dtype="bf16")
     found = {"task": task, "labels": labels, "pad": model.tokenizer.pad_token_id}
     texts, counts = {}, _counts(model.net)
     for part in ("train", "test"):

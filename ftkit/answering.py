@@ -4,12 +4,14 @@ What many prompts begin with is read once, as keys and values that all of them s
 """
 
 import copy
+import inspect
 
 import numpy as np
 import torch
 
 from ftkit import abilities, attention, branches, cache, precision, switches
 from ftkit.batching import pad
+from ftkit.conversations import begun, turn_marks
 from ftkit.errors import SettingError
 from ftkit.growing import give_room
 from ftkit.label_logits import text_logits
@@ -60,7 +62,10 @@ def score(
             "give one list for all, or one for each."
         )
     first = _tokens(model, [prefix + prompt for prompt in prompts])
-    known = {c: t for c in {c for cs in lists for c in cs} for t in _tokens(model, [c])}
+    distinct = sorted({c for cs in lists for c in cs})
+    options = {"add_special_tokens": False}
+    ids = model.tokenizer(distinct, **options)["input_ids"] if distinct else []
+    known = dict(zip(distinct, ids, strict=True))
     if empty := [c for c, ids in known.items() if not ids]:
         raise SettingError(f"candidate {empty[0]!r} has no tokens; a candidate must not be empty.")
     sharing = "shared_prompts" not in without
@@ -201,9 +206,10 @@ def chat(model, message, *, system=None, max_new_tokens=64):
 
 def _greedy(model, texts, limit, stops, without):
     tokens = _tokens(model, texts)
-    longest = max(map(len, tokens)) + limit
+    longest = learned_tokens(model.net) + max(map(len, tokens)) + limit
+    sharing = "shared_prompts" not in without and branches.sees_all(model.net, longest)
     with attention.chosen(inner(model.net), longest, without):
-        return _written(model, tokens, limit, stops, "shared_prompts" not in without)
+        return _written(model, tokens, limit, stops, sharing)
 
 
 @torch.inference_mode()
@@ -218,7 +224,7 @@ def _written(model, tokens, limit, stops, sharing):
     mask = torch.cat([own.new_ones(len(rows), skip), own], dim=1)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, skip:]
     new, done, alive = [[] for _ in tokens], ["" for _ in tokens], list(range(len(tokens)))
-    ended = set()
+    ended, last = set(), _last_only(model.net)
     for _ in range(limit):
         step = inner(model.net)(
             input_ids=ids,
@@ -226,7 +232,7 @@ def _written(model, tokens, limit, stops, sharing):
             position_ids=positions,
             past_key_values=past,
             use_cache=True,
-            logits_to_keep=1,
+            **last,
         )
         past, chosen = give_room(step.past_key_values), step.logits[:, -1].argmax(-1)
         keep = []
@@ -267,10 +273,19 @@ def _by_library(model, texts, limit, stops):
     return [_cut(t, stops) for t in model.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
+def _last_only(net):
+    """Arguments that make a forward give the logits of the last position alone, where it can."""
+    model = inner(net)
+    takes = "logits_to_keep" in inspect.signature(model.forward).parameters
+    return ({"logits_to_keep": 1} if takes else {}) | abilities.without_routing(model)
+
+
 def _end_ids(model):
+    """The tokens that end an answer: the library's, eos, and what ends a turn of the template."""
     ids = getattr(model.net.generation_config, "eos_token_id", None)
     ids = ids if isinstance(ids, list) else [ids]
-    return {i for i in [*ids, model.tokenizer.eos_token_id] if i is not None}
+    ids = [*ids, model.tokenizer.eos_token_id, turn_marks(model.tokenizer)[1]]
+    return {i for i in ids if i is not None}
 
 
 def _cut(text, stops):
@@ -278,7 +293,16 @@ def _cut(text, stops):
 
 
 def _tokens(model, texts):
-    return model.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    """Token ids of prompts, begun as texts are in training; none of them may be empty."""
+    if not texts:
+        return []
+    rows = begun(model.tokenizer(texts, add_special_tokens=False)["input_ids"], model.tokenizer)
+    if empty := [i for i, row in enumerate(rows) if not row]:
+        raise SettingError(
+            f"prompt {empty[0]} is {texts[empty[0]]!r}, and the tokenizer puts no BOS before a "
+            "text, so there is nothing that an answer could follow. Give at least a word."
+        )
+    return rows
 
 
 def _common_prefix(rows):
@@ -302,7 +326,7 @@ def _beginning(model, shared):
         if shared:
             ids = torch.tensor([shared], device=model.device)
             past = inner(model.net)(
-                input_ids=ids, past_key_values=past, use_cache=True, logits_to_keep=1
+                input_ids=ids, past_key_values=past, use_cache=True, **_last_only(model.net)
             ).past_key_values
     return past, learned + len(shared)
 

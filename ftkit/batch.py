@@ -288,5 +288,7 @@ def _line(record):
         return f"{record['name']}: {record['status'].upper()}: {record['message']}"
     held = sum(claim["held"] for claim in record["claims"] if claim.get("judged"))
     claims = f", {held} claims held" if held else ""
+    if unanswered := [c for c in record["claims"] if c.get("judged") and not c["held"]]:
+        claims += f", {len(unanswered)} open did not hold"
     return (f"{record['name']}: ok in {record['seconds']:.0f} s, "
             f"{record['peak_memory'] / 1e9:.1f} GB at most{claims}")

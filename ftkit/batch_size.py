@@ -7,6 +7,7 @@ import torch
 from ftkit.errors import SettingError
 from ftkit.hardware import GIB
 
+MARGIN = 0.05  # of what a batch needs, that must be free beside it
 STATE = 8  # bytes that AdamW keeps for each trained weight, from the first update on
 
 
@@ -28,8 +29,10 @@ def fit_batch(trainer, rows):
     order = sorted(range(len(rows)), key=lambda i: -rows.lengths[i])
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
     for size in divisors(whole):
-        batch = trainer.data_collator([rows[i] for i in order[:size]])
-        if _fits(trainer, batch, trained):
+        texts = [rows[i] for i in order[:size]]
+        used = _used(trainer, texts, STATE * trained)
+        # Once more with some memory taken away: no two steps come to quite the same.
+        if used and _used(trainer, texts, STATE * trained + int(MARGIN * used)):
             break
     else:
         free, total = torch.cuda.mem_get_info()
@@ -48,23 +51,29 @@ def fit_batch(trainer, rows):
     )
 
 
-def _fits(trainer, batch, trained):
-    """Whether a forward and a backward pass run, beside what the optimizer will need."""
+def _used(trainer, texts, taken):
+    """Bytes that a forward and a backward pass of some rows use, beside `taken` bytes; None where
+    they do not fit."""
     net, training = trainer.model, trainer.model.training
     device = next(net.parameters()).device
+    batch = trainer.data_collator(texts)
     batch = {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
+    held = torch.cuda.memory_allocated() if device.type == "cuda" else 0
     try:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            reserved = torch.empty(STATE * trained, dtype=torch.uint8, device=device)
+            reserved = torch.empty(taken, dtype=torch.uint8, device=device)
             net.train()
             # Packed rows see to their format themselves; twice would be compiled twice.
             half = nullcontext() if trainer.kit_packed else trainer.accelerator.autocast()
             with half:
                 trainer.compute_loss(net, batch).backward()
             del reserved
-        return True
+        peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else held + 1
+        return max(1, peak - held - taken)
     except torch.cuda.OutOfMemoryError:
-        return False
+        return None
     finally:
         batch.clear()
         net.zero_grad(set_to_none=True)

@@ -18,10 +18,18 @@ def suits(net, longest):
     (a sliding window) must not have longer texts, and positions have to be given by number; whether
     it obeys both is tried (abilities.py).
     """
-    config = inner(net).config
-    window = getattr(config, "sliding_window", None) or longest
-    flash = "flash" in str(config._attn_implementation)
-    return longest <= window and not flash and abilities.keeps_apart(net)
+    flash = "flash" in str(inner(net).config._attn_implementation)
+    return sees_all(net, longest) and not flash and abilities.keeps_apart(net)
+
+
+def sees_all(net, longest):
+    """Whether each token of so long a text sees all before it: none is outside of a window.
+
+    A window counts what stands in the row, padding between a shared beginning and a text included.
+    """
+    config = inner(net).config.get_text_config()
+    widths = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return all(longest <= width for width in widths if width)
 
 
 def seen_by(net, rows, answers, ids, skip):

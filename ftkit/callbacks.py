@@ -73,15 +73,14 @@ class Epochs(transformers.TrainerCallback):
     """Tells the data which epoch begins, of an uncut or a resumed training alike."""
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **_):
-        epoch = math.floor(state.epoch + 1e-9)
-        reached = train_dataloader
-        while reached is not None:  # the loader and the samplers in it
-            data = getattr(reached, "dataset", None)
-            for part in (reached, data):
-                if hasattr(part, "set_epoch"):
-                    part.set_epoch(epoch)
-            inner = [getattr(reached, name, None) for name in ("batch_sampler", "sampler")]
-            reached = next((part for part in inner if part is not None), None)
+        epoch, part = math.floor(state.epoch + 1e-9), train_dataloader
+        if hasattr(data := getattr(part, "dataset", None), "begin_epoch"):
+            data.begin_epoch(epoch)
+        while part is not None:  # the loader, and the samplers in it
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
+            inner = [getattr(part, name, None) for name in ("batch_sampler", "sampler")]
+            part = next((one for one in inner if one is not None), None)
 
 
 class Progress(transformers.TrainerCallback):

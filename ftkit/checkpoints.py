@@ -39,7 +39,8 @@ def _whole(path, processes):
         f"rng_state_{i}.pth" for i in range(processes)
     ]
     archives = [path / name for name in ("optimizer.pt", "scheduler.pt", *random)]
-    if kept.get("best") is not None and not (path / BEST).exists():
+    names = {file.name for file in weights}
+    if kept.get("best") is not None and BEST not in names:
         return False
     # The last thing in such an archive says what is in it.
-    return bool(weights) and all(zipfile.is_zipfile(file) for file in archives)
+    return bool(names - {BEST}) and all(zipfile.is_zipfile(file) for file in archives)

@@ -67,7 +67,7 @@ def _label_form(model):
             continue
         kept = fewer["logits_to_keep"]
         wanted = whole.logits[kept] if form == MASK else whole.logits[:, kept]
-        if abilities.same(some.logits, wanted) and abilities.same(some.loss, whole.loss):
+        if abilities.same(wanted, some.logits) and abilities.same(whole.loss, some.loss):
             return form
     return None
 
@@ -105,6 +105,7 @@ def logits_at(net, keep, *, wanted=True, **inputs):
     """
     form = label_form(net) if wanted else None
     model = inner(net)
+    inputs = {**inputs, **abilities.without_routing(model)}
     if form == MASK:
         return model(**inputs, logits_to_keep=keep).logits
     if form == POSITIONS:

@@ -16,19 +16,21 @@ from hashlib import sha256
 
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 
-from ftkit import atomic, fetch, layers
+from ftkit import atomic, fetch, layers, records
 from ftkit.errors import SettingError
 from ftkit.hardware import SHORT, Choice, Computed, shape_of, this_machine
 
 FORMATS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 VARIABLE = "FTKIT_DTYPE"
+VERSIONS = ("torch", "transformers", "ftkit")  # with another of them it is measured again
 GAIN = 1.1  # times as fast; less is no more than two measurements of one thing may differ by
 # Operations of a training: below, measuring would take a good part of it. Counted, not timed, so
 # that one training gets the same numbers every time and everywhere.
 LONG = 2e12
-WORK = 6e10  # operations that are measured at a time, half a second or less
-SECONDS = 2.0  # after which no new round is measured
+WORK = 4e10  # operations that are measured at a time, half a second or less
+SECONDS = 1.0  # after which no new round is measured
 
 
 def named(dtype, source="dtype"):
@@ -141,7 +143,7 @@ def _asked(dtype, flags):
         said = ", ".join(f"{k}={v!r}" for k, v in given if v is not None)
         raise SettingError(f"{said} contradict one another; give one of them.")
     if dtype:
-        return Choice(dtype, "dtype")
+        return Choice(dtype, f"dtype={dtype!r}")
     if on:
         return Choice(on[0], f"{on[0]}=True")
     outside = named(os.environ.get(VARIABLE) or None, VARIABLE)
@@ -208,13 +210,13 @@ def _bucket(number):
 def speedup(block):
     """How many times as fast as in float32 a block's passes are in bf16 on this machine.
 
-    Measured once for a machine, number of threads, version of torch and Block, and kept in the
-    cache: what was found first holds. Random numbers of others are not touched.
+    Measured once for a machine, number of threads, versions and Block, and kept in the cache: what
+    was found first holds. Random numbers of others are not touched.
     """
     key = {
         "machine": this_machine().name,
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        "versions": " ".join(f"{name} {records.versions()[name]}" for name in VERSIONS),
         **asdict(block),
     }
     digest = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
@@ -226,25 +228,30 @@ def _kept(path, block, key):
     """From the file, or measured and written; a process asks once, so that its answer stays."""
     if (found := _read(path)) is not None:
         return found
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Processes that begin together wait for the first, and go by what it found.
+        with FileLock(f"{path}.lock"):
+            if (found := _read(path)) is None:
+                found = _measured(block)
+                atomic.write(path, json.dumps({**dict(key), "times": found}, indent=1))
+    except OSError:  # a cache that cannot be written: this process remembers, others measure
+        found = _measured(block) if found is None else found
+    return found
+
+
+def _measured(block):
+    """The ratio of the shortest passes in either format; the first of each only warms up."""
     times = {"float32": [], "bf16": []}
-    step = _passes(block)
-    start = time.perf_counter()
-    while len(times["bf16"]) < 2 or (
-        time.perf_counter() - start < SECONDS / 2 and len(times["bf16"]) < 10
+    step, start = _passes(block), time.perf_counter()
+    while len(times["bf16"]) < 3 or (
+        time.perf_counter() - start < SECONDS and len(times["bf16"]) < 10
     ):
         for dtype in times:  # by turns: what slows the machine meanwhile slows both
             begun = time.perf_counter()
             step(dtype)
             times[dtype].append(time.perf_counter() - begun)
-    # The first round of each warms up.
-    found = round(min(times["float32"][1:]) / min(times["bf16"][1:]), 2)
-    try:
-        if (other := _read(path)) is not None:
-            return other  # another process was faster, and its answer holds for both
-        atomic.write(path, json.dumps({**dict(key), "times": found}, indent=1))
-        return found
-    except OSError:
-        return found  # a cache that cannot be written: this process remembers, others measure
+    return round(min(times["float32"][1:]) / min(times["bf16"][1:]), 2)
 
 
 def _read(path):

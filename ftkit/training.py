@@ -117,7 +117,8 @@ def fit(
     patience: stop after so many evaluations without a lower validation loss, and go back to the
     best weights. warmup: share of the updates. loss_on: "response" or "all" tokens of records.
     dtype: "float32", "bf16" or "fp16" to compute in (FTKIT_DTYPE in the environment does the
-    same); by default what is fast on a card, and on a processor what was measured to be.
+    same), validation included; by default what is fast on a card, and on a processor what was
+    measured to be.
     without: what to leave off of the things that make training fast, a name of
     switches.TRICKS or several.
     compile_blocks: whether torch.compile is used on the repeated block; by default where an

@@ -98,7 +98,9 @@ def _label_logits(net, trainer, wanted):
             "activation checkpointing would drop the keys and values of the prefix; give fit a "
             "smaller batch_size and activation_checkpointing=False, or use PromptTuning."
         )
-    once = bool(learned) and not prefix and not checkpointing and abilities.continues(net)
+    # A router's loss wants to know about the prompt's tokens, too.
+    whole = checkpointing or getattr(losses.inner(net).config, "output_router_logits", False)
+    once = bool(learned) and not prefix and not whole and abilities.continues(net)
     ahead = 0 if once or prefix else learned
     collate = trainer.data_collator
     if wanted or ahead:

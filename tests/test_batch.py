@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from ftkit import notebook as nb
+from ftkit import report
 from ftkit.batch import LOCK, find_notebooks, run_batch
 from ftkit.errors import DataError, FtkitError, SettingError
 from ftkit.supervise import WORK
@@ -29,6 +30,7 @@ CLAIM = {
     "bound": {"at_least": 0}, "relative": False, "held": True, "judged": True,
     "profile": "cpu", "n": 500,
 }
+NOTHING = {"value": "NaN", "low": "NaN", "high": "NaN"}
 
 
 def show(claim):
@@ -60,6 +62,9 @@ def everything_wrong(tmp_path_factory, write_notebook):
         "05_memory": [hold + "    held[i] = 1\ntime.sleep(600)"],
         "06_early": ["import sys\nsys.exit(0)", "print('never')"],
         "07_lost": [show({**CLAIM, "held": False})],
+        # As ft.claim showed NaN once, before it wrote None: Jupyter makes the word `nan` of it.
+        "09_open": [show({**CLAIM, "held": False, "expect": "open", "difference": NOTHING})
+                    .replace("'NaN'", "float('nan')")],
         "08_silent": ["def conclude():\n    pass", "conclude()"],
     }
     for name, cells in lessons.items():
@@ -82,6 +87,13 @@ def test_a_good_lesson_is_ok_with_its_claims(everything_wrong):
     assert (good["status"], good["output"]) == ("ok", "01_good.ipynb")
     assert good["claims"] == [CLAIM]
     assert good["seconds"] > 0 and good["peak_memory"] > 20e6
+
+
+def test_an_open_question_without_an_answer_fails_no_lesson_and_ends_no_batch(everything_wrong):
+    record = everything_wrong[0]["09_open"]
+    assert record["status"] == "ok" and record["claims"][0]["difference"]["value"] == "nan"
+    assert report.claim_cells(record["claims"][0])[-2:] == (
+        "nan [nan, nan]", "did not hold (open question)")
 
 
 def test_the_kernel_is_this_python_in_the_notebooks_folder(everything_wrong):

@@ -68,11 +68,13 @@ def test_a_replayed_encoder_learns_the_same_weights(task):
         rows = [{"tokens": t.split(), "tags": ["B-x" if w == "film" else "O" for w in t.split()]}
                 for t in data["train"]["text"]]
         data = Dataset.from_list(rows)
-    settings = dict(epochs=3, batch_size=8, learning_rate=1e-3, quiet=True, dtype="float32")
+    # Plain steps: AdamW makes steps of one size of the gradients of the keys' biases, which are 0
+    # but for rounding.
+    settings = dict(epochs=3, batch_size=8, learning_rate=0.1, optim="sgd", quiet=True,
+                    dtype="float32")
     replayed = ft.fit(base, data, **settings).model
     plain = ft.fit(base, data, without="cuda_graphs", **settings).model
-    # AdamW divides by the root of a square: a rounding of 2^-24 grows by the number of updates.
-    assert weights_apart(replayed, plain) < 1e-3
+    assert weights_apart(replayed, plain) < 1e-4
 
 
 def test_no_step_waits_for_the_card():

@@ -62,7 +62,8 @@ def test_without_a_card_one_sentence_says_so(tmp_path):
 
 def test_ratios_and_goals_are_of_the_steady_state(tables):
     found = results(fit("kit", 1.0), fit("kit", 9.0, seed=1), fit("kit", 2.0, seed=2),
-                    fit("trainer", 12.0, memory=9e9), fit("loop", 2.5, loss=3.2, memory=3e9))
+                    fit("trainer", 12.0, memory=9e9), fit("loop", 2.5, loss=3.2, memory=3e9),
+                    fit("trainer_best", 6.0, memory=9e9))
     (made,) = tables.rows(found).values()
     assert made["kit"]["steady"] == 2.0 and made["kit"]["first"] == 31.0
     assert made["kit"]["rate"] == 500 and made["kit"]["share"] == 0.5
@@ -74,6 +75,10 @@ def test_ratios_and_goals_are_of_the_steady_state(tables):
     assert judged["share of the bf16 matrix peak, at least"]["met"]
     memory = judged["memory in shares of the fastest peer's, at most"]
     assert memory["reached"] == pytest.approx(4 / 3) and not memory["met"]
+    few = results(fit("kit", 1.0), fit("trainer_best", 6.0))
+    goals = tables.goals(tables.rows(few))
+    (alone,) = [goal for goal in goals if "fastest peer, of" in goal["words"]]
+    assert "of Trainer, by length alone" in alone["words"] and not alone["met"]
     text = tables.bench(found)
     assert "3.200 (differs)" in text and "**6.00**" in text and "| 1.25 |" in text
 
@@ -98,6 +103,17 @@ def test_what_another_call_measured_stays(card, tmp_path):
     found = json.loads((tmp_path / "results.json").read_text())
     assert [run["steady_seconds"] for run in found["bench"]] == [1.0, 2.0, 3.0]
     assert found["tests"] == [1] and {run["card"] for run in found["bench"]} == {"H"}
+
+
+def test_files_of_several_calls_become_one(card):
+    one = results(fit("kit", 1.0)) | {"lessons": {"a": {"H": 1}, "b": {"H": 1}}, "tests": [1]}
+    two = results(fit("kit", 2.0, call="2")) | {"lessons": {"b": {"H": 2}, "c": {"I": 3}}}
+    two["cards"] = {"I": two["cards"]["H"]}
+    found = card.merged(card.merged({}, one), two)
+    assert [run["steady_seconds"] for run in found["bench"]] == [1.0, 2.0]
+    assert found["lessons"] == {"a": {"H": 1}, "b": {"H": 2}, "c": {"I": 3}}
+    assert list(found["cards"]) == ["H", "I"] and found["tests"] == [1]
+    assert card.merged(found, two) == found
 
 
 def test_every_work_is_done_once_before_any_is_done_again(card):

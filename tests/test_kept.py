@@ -161,6 +161,7 @@ def frozen():
     return ft.Freeze(top=1).apply(tiny.decoder())
 
 
+@pytest.mark.usefixtures("float32")
 def test_frozen_blocks_do_not_run_again_in_a_later_process(monkeypatch, capsys):
     monkeypatch.setattr(cache, "LONG", 0.0)
     model, held = frozen(), texts()

@@ -2,12 +2,15 @@
 
 import copy
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tiny
 import torch
+import transformers
 from datasets import Dataset
 
 import ftkit as ft
@@ -259,7 +262,7 @@ def test_what_is_asked_for_comes_before_what_is_fast(
         ({"dtype": "float32", "flags": {"bf16": True}}, None, "dtype='float32', bf16=True contra"),
         ({"dtype": "bf16", "flags": {"bf16": False}}, None, "dtype='bf16', bf16=False contra"),
         ({"flags": {"bf16": True, "fp16": True}}, None, "bf16=True, fp16=True contradict"),
-        ({"dtype": "fp16"}, None, "dtype asks for fp16.*CUDA"),
+        ({"dtype": "fp16"}, None, "dtype='fp16' asks for fp16.*CUDA"),
         ({}, "fp16", "FTKIT_DTYPE asks for fp16.*CUDA"),
     ],
 )
@@ -320,7 +323,7 @@ def test_a_measurement_is_made_once_and_kept(own_cache, monkeypatch):
     assert torch.equal(torch.get_rng_state(), state), "a training's draws must not depend on it"
     made = len(steps)
     assert steps.count("float32") == steps.count("bf16") >= 2
-    (path,) = (own_cache / "precision").iterdir()
+    (path,) = (own_cache / "precision").glob("*.json")
     kept = json.loads(path.read_text())
     assert kept["times"] == first and kept["threads"] == torch.get_num_threads()
     precision._kept.cache_clear()  # as in another process
@@ -333,7 +336,7 @@ def test_a_measurement_is_made_once_and_kept(own_cache, monkeypatch):
         path.write_text(broken)
         precision._kept.cache_clear()
         assert precision.speedup(BLOCK) > 0
-        assert json.loads(path.read_text())["length"] == 16
+        assert json.loads(path.read_text())["length"] == 16, "what is broken is measured again"
 
 
 @pytest.mark.parametrize("change", [{"length": 64}, {"batch": 2}, {"trained": "inputs"},
@@ -344,16 +347,33 @@ def test_each_size_is_measured_on_its_own(change, own_cache, monkeypatch):
     monkeypatch.setattr(precision, "min", lambda times: next(numbers), raising=False)
     assert precision.speedup(BLOCK) == 3.0
     assert precision.speedup(replace(BLOCK, **change)) == 8.0
-    assert len(list((own_cache / "precision").iterdir())) == 2
+    assert len(list((own_cache / "precision").glob("*.json"))) == 2
 
 
-def test_threads_and_machines_are_measured_on_their_own(own_cache, monkeypatch):
+def test_threads_machines_and_versions_are_measured_on_their_own(own_cache, monkeypatch):
     precision.speedup(BLOCK)
     monkeypatch.setattr(precision, "this_machine", lambda: PLAIN)
     precision.speedup(BLOCK)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
     precision.speedup(BLOCK)
-    assert len(list((own_cache / "precision").iterdir())) == 3
+    monkeypatch.setitem(precision.records.versions(), "torch", "0.1")
+    precision.speedup(BLOCK)
+    assert len(list((own_cache / "precision").glob("*.json"))) == 4
+
+
+def test_processes_that_begin_together_choose_alike(own_cache, monkeypatch):
+    """Or two ranks of one training would compute in different numbers."""
+    numbers = iter((1.5, 2.5))
+
+    def slow(block):
+        time.sleep(0.3)
+        return next(numbers)
+
+    monkeypatch.setattr(precision, "_measured", slow)
+    path = own_cache / "precision" / "x.json"
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: precision._kept.__wrapped__(path, BLOCK, ()), range(2)))
+    assert found == [1.5, 1.5]
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(own_cache):
@@ -393,6 +413,22 @@ def test_a_loss_that_is_no_number_is_not_shown_as_zero():
                  max_grad_norm=1e30, quiet=True)
     assert not (run.history["loss"] == 0).any()
     assert run.history["loss"].isna().any() or (run.history["loss"] > 1e3).any()
+
+
+@pytest.mark.parametrize(("before", "meanwhile"), [("eager", "sdpa"), ("sdpa", "eager")])
+def test_the_attention_of_a_training_is_not_left_behind(before, meanwhile, monkeypatch):
+    """An evaluation after long texts would differ from that of the same weights, loaded."""
+    monkeypatch.setattr(hardware, "SHORT", 1 if meanwhile == "sdpa" else 256)
+    seen, model = [], tiny.encoder()
+    model.net.set_attn_implementation(before)
+
+    class Look(transformers.TrainerCallback):
+        def on_step_begin(self, args, state, control, model=None, **_):
+            seen.append(model.config._attn_implementation)
+
+    run = ft.fit(model, tiny.reviews(8)["train"], epochs=1, callbacks=[Look()], quiet=True)
+    assert set(seen) == {meanwhile}
+    assert run.model.net.config._attn_implementation == before
 
 
 def test_restoring_gives_back_a_forward_that_was_there_before():

@@ -172,6 +172,7 @@ def saved_base(model, folder):
     return ft.load_model(model.save(folder))
 
 
+@pytest.mark.usefixtures("each_precision")
 @pytest.mark.parametrize(("method", "make", "data"), list(every_kind()))
 def test_it_learns_on_every_kind_of_model_and_is_loaded_again(method, make, data, tmp_path):
     base = saved_base(make(), tmp_path / "base")
@@ -206,6 +207,7 @@ def test_padding_does_not_change_what_an_encoder_says(method):
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+@pytest.mark.usefixtures("each_precision")
 @pytest.mark.parametrize("method", METHODS)
 def test_a_stopped_training_resumes_to_the_same_end(method, tmp_path):
     base = saved_base(tiny.decoder(), tmp_path / "base")
@@ -270,6 +272,7 @@ def test_no_trunk_cache_under_a_learned_prompt():
     assert "learned prompt" in cache.trunk_depth(model.net).why
 
 
+@pytest.mark.usefixtures("float32")
 def test_activation_checkpointing_drops_no_prompt():
     settings = dict(epochs=1, batch_size=4, quiet=True, seed=1)
     method = ft.PromptTuning(tokens=3)

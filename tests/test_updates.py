@@ -3,8 +3,7 @@
 import pytest
 from works import WORKS, apart, train, weights
 
-SPLITS = {"2 x 4": dict(per_device_train_batch_size=4, gradient_accumulation_steps=2),
-          "4 x 2": dict(per_device_train_batch_size=2, gradient_accumulation_steps=4)}
+SPLIT = dict(per_device_train_batch_size=2, gradient_accumulation_steps=4)
 
 
 @pytest.mark.parametrize("work", WORKS)
@@ -12,5 +11,4 @@ def test_an_update_does_not_depend_on_how_its_batch_was_split(work):
     start = weights(train(work, learning_rate=0.0))
     whole = weights(train(work))
     assert (whole - start).norm() > 1e-4
-    for split in SPLITS.values():
-        assert apart(whole, weights(train(work, **split)), start) < 1e-5
+    assert apart(whole, weights(train(work, **SPLIT)), start) < 1e-5

@@ -101,11 +101,15 @@ WORKS = {
 }
 
 
-def train(work, n=N, **settings):
-    """One training in float32 of a work by its name, by default one update. Returns the Run."""
+def train(work, n=N, held=0, **settings):
+    """One training in float32 of a work by its name, by default one update. Returns the Run.
+
+    n, held: rows of training and validation data.
+    """
     task, method = WORKS[work]
     asked = dict(epochs=1, batch_size=8, learning_rate=0.05, optim="sgd", bf16=False, quiet=True)
-    return ft.fit(base(task), columns(task, n), method=method(), **asked | settings)
+    data = {"train": columns(task, n)} | ({"validation": columns(task, held)} if held else {})
+    return ft.fit(base(task), data, method=method(), **asked | settings)
 
 
 def weights(run):

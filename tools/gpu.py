@@ -4,8 +4,8 @@
 
 `all` looks at the machine, runs the tests that need a card, the benchmark, and the lessons on the
 gpu profile. Each piece can be called alone, so that a long run can be cut into several: each adds
-to FOLDER/results.json, and what did not fit into its time is named. `tables` copies the results to
-benchmarks/card.json and writes docs/results.md and the README from them.
+to FOLDER/results.json, and what did not fit into its time is named. `tables` adds these results to
+benchmarks/card.json and writes docs/results.md and the README from all that is there.
 Exit code: 0 when all that ran passed, 1 when something failed, 2 without a card.
 """
 
@@ -44,7 +44,8 @@ class Step:
 
     def call(self, command, interrupt=signal.SIGINT):
         """Run a command until it ends or the time does. Returns its exit code; None when late."""
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "FTKIT_PLAIN": "1"}
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = os.environ | {"PYTHONPATH": path, "FTKIT_PLAIN": "1"}
         if self.options.tiny:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=environment)
@@ -246,16 +247,17 @@ def update(out, change):
 
 
 def tables(options):
-    """Copy the results to the benchmark's folder and write the documents from them."""
+    """Add the results to those in the benchmark's folder, and write the documents from all."""
     import card
     import card_tables
 
     file = options.out / "results.json"
-    if file.exists():
-        card.write(json.loads(file.read_text()), COMMITTED)
-    elif not COMMITTED.exists():
+    if not file.exists() and not COMMITTED.exists():
         sys.exit(f"nothing was measured: there is no {file}")
-    results = json.loads(COMMITTED.read_text())
+    results = {}
+    for each in (COMMITTED, file):
+        results = card.merged(results, json.loads(each.read_text()) if each.exists() else {})
+    card.write(results, COMMITTED)
     for name, table in card_tables.documents(results).items():
         document = ROOT / name
         text = card_tables.rewritten(document.read_text(encoding="utf-8"), table)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ftkit.errors import SettingError
+from ftkit.layers import blocks
 from ftkit.models import quiet_peft
 
 TOKENS = 20  # where neither a number nor a text is given
@@ -51,7 +52,14 @@ class PromptTuning:
             )
         ids = _words(self, model)
         config = peft.PromptTuningConfig(
-            task_type=kind, num_virtual_tokens=len(ids), num_transformer_submodules=1
+            task_type=kind,
+            num_virtual_tokens=len(ids),
+            num_transformer_submodules=1,
+            # Said, for not every family calls these what peft looks for; ELECTRA's words are
+            # shorter vectors than its hidden states.
+            token_dim=model.net.get_input_embeddings().embedding_dim,
+            num_layers=len(blocks(model.net)),
+            num_attention_heads=model.net.config.num_attention_heads,
         )
         with quiet_peft():
             model.net = peft.get_peft_model(model.net, config)
@@ -90,6 +98,12 @@ class PrefixTuning:
             raise SettingError(
                 f"{model.name} is an encoder-decoder, in which peft gives layers one another's "
                 "prefix; use PromptTuning, whose vectors stand before its encoder's words."
+            )
+        if getattr(model.net.config, "output_router_logits", False):
+            raise SettingError(
+                f"{model.name} adds a loss of its router, in which its library has no place for a "
+                "prefix; set model.net.config.output_router_logits = False (the router is frozen "
+                "here), or use PromptTuning."
             )
         start = _keys_and_values(model, _words(self, model))
         stacked, heads, count, size = start.shape
@@ -172,7 +186,9 @@ def _keys_and_values(model, ids):
     cache = transformers.DynamicCache(config=model.net.config)
     with torch.no_grad():
         model.net.base_model(input_ids=ids[None].to(model.device), past_key_values=cache)
-    if not cache.layers or not all(layer.is_initialized for layer in cache.layers):
+    # A state of another kind, as Mamba's, is not what a prefix gives.
+    plain = [layer.is_initialized and not hasattr(layer, "conv_states") for layer in cache.layers]
+    if not plain or not all(plain):
         raise SettingError(
             f"{type(model.net).__name__} takes no keys and values from outside, so it can have no "
             "prefix; use PromptTuning."
