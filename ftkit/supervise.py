@@ -223,13 +223,15 @@ def _child_environment(work, out, workers):
     kernel.mkdir(parents=True)
     (kernel / "kernel.json").write_text(json.dumps({
         "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        "display_name": "Python 3 (ipykernel)", "language": "python"}))
+        "display_name": "Python 3 (ipykernel)", "language": "python",
+        "env": {"TMPDIR": tempfile.gettempdir()}}))
     environment = dict(os.environ)
     environment.pop("MPLBACKEND", None)  # figures go into the notebook, whatever the caller uses
     threads = str(max(1, usable_cores() // workers))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         environment.setdefault(name, threads)
-    return {**environment, MARK: str(work), "FTKIT_RUNS": str(out / "runs"),
+    return {**environment, MARK: str(work), "TMPDIR": str(work),  # the kernel's own keeps the usual
+            "FTKIT_RUNS": str(out / "runs"),
             "TOKENIZERS_PARALLELISM": "false", "FTKIT_PLAIN": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
             "PYTHONUNBUFFERED": "1",
             # Jupyter looks here first, so neither a kernel nor a setting of the user gets between.
