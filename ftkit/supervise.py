@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from ftkit import notebook as nb
-from ftkit.errors import FtkitError
+from ftkit.errors import DataError, FtkitError
 from ftkit.hardware import usable_cores
 
 WORK = ".ftkit-run-"  # how the scratch folder of a running lesson begins
@@ -157,11 +157,18 @@ class Running:
             executed = nb.scrub(nb.read(self.partial))
         except FtkitError:
             executed = None  # killed while writing, or before
-        status, message, failure = self._judge(executed)
+        claims, broken = [], None
+        try:
+            claims = nb.claims(executed) if executed else []
+        except DataError as error:
+            broken = str(error)
+        status, message, failure = self._judge(executed, claims)
+        if broken and status == "ok":
+            status, message = "error", broken
         record = lesson.record(status, message, failure=failure, **measured)
         try:
             if executed:
-                record["claims"] = nb.claims(executed)
+                record["claims"] = claims
                 executed["metadata"]["ftkit"] = {
                     "source_hash": nb.source_hash(lesson.notebook),
                     "profile": lesson.values.get("profile"), "parameters": lesson.values}
@@ -177,7 +184,7 @@ class Running:
             self.clean()
         return record
 
-    def _judge(self, executed):
+    def _judge(self, executed, claims):
         """Return (status, message, failure): "ok" only when everything says so."""
         failure = nb.failure(executed) if executed else None
         if self.verdict:
@@ -204,7 +211,7 @@ class Running:
             return "disk" if disk else "error", f"{said['error']}: {said['message']}", failure
         if failure:
             return "not executed", f"cell {failure['cell'] + 1} was not executed", failure
-        return self._judge_claims(nb.claims(executed))
+        return self._judge_claims(claims)
 
     def _judge_claims(self, claims):
         lost = [claim["claim"] for claim in claims

@@ -68,6 +68,7 @@ def everything_wrong(tmp_path_factory, write_notebook):
         "09_open": [show({**CLAIM, "held": False, "expect": "open", "difference": NOTHING})
                     .replace("'NaN'", "float('nan')")],
         "08_silent": ["def conclude():\n    pass", "conclude()"],
+        "09_no_claim": [show({"claim": "of an older version"})],
     }
     for name, cells in lessons.items():
         write_notebook(folder / f"{name}.ipynb", *cells)
@@ -122,6 +123,7 @@ def test_the_executed_file_says_what_made_it_and_nothing_of_the_machine(everythi
     ("06_early", "error", "SystemExit"),
     ("07_lost", "claim not held", "tuned beats base"),
     ("08_silent", "no claim", "conclude()"),
+    ("09_no_claim", "error", "cell 1 shows a claim without"),
 ])
 def test_each_failure_has_its_name_and_never_counts_as_done(everything_wrong, name, status, words):
     records, out, _ = everything_wrong
