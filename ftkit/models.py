@@ -100,7 +100,8 @@ class Model:
             else:
                 # peft would ask the hub whether the vocabulary has grown, and here it has not.
                 options = {"save_embedding_layers": False} if configs else {}
-                self.net.save_pretrained(target, **options)
+                with _quiet():
+                    self.net.save_pretrained(target, **options)
                 self.tokenizer.save_pretrained(target)
             card["seed"] = self.settings.get("seed")  # of what the base's archive does not have
             return card
