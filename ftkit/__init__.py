@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 
 # Public names and where each lives. They load on first use, so that `import ftkit` stays quick.
 _WHERE = {
-    "errors": ["FtkitError", "FetchError", "DataError", "SettingError", "ClaimNotHeld"],
+    "errors": ["FtkitError", "FetchError", "DataError", "SettingError", "Diverged", "ClaimNotHeld"],
     "hardware": ["profile", "this_machine", "plan"],
     "shelf": ["activate", "attach"],
     "models": ["load_model", "Model", "trainable_summary"],

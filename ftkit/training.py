@@ -187,6 +187,8 @@ def fit(
         trainer = _trainer(tuned, settings, rows, held, extra, keep, quiet, plan, decay, without)
         trainer.kit_method, trainer.kit_smoothing = method, smoothing
         last = checkpoints.last_whole(checkpoint_dir, processes) if resume else None
+        if resume and not quiet:
+            print(f"goes on from {last.name}" if last else "no whole checkpoint: begins anew")
         with (
             measured() as used,
             tricks.applied(
