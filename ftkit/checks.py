@@ -94,35 +94,17 @@ def check_supervised(task, rows, split="train"):
     rows: an Encoded. The words are empty where everything was short enough.
     """
     _need_labels(task, rows)
-    cut = [row for row in rows.rows if "cut" in row]
-    longest = max((row["cut"] for row in cut), default=0)
-    left = None  # masked words are drawn anew in each epoch
-    if task != "masked-lm":
-        left = sum(_count(task, row["labels"]) for row in rows.rows)
-    lost = [row["lost"] for row in cut if row.get("lost")]
-    many = f"longest {longest:,} of {rows.limit:,} tokens" if longest else "two texts each"
-    remedy = "raise max_length"
-    if lost or any("lost" in row for row in cut):
-        remedy += ', or set model.tokenizer.truncation_side = "left" to cut the prompts instead'
-    if left == 0:
-        why = f"{len(cut):,} of {len(rows):,} were cut ({many}); {remedy}" if cut else (
-            "a text needs two tokens or more" if task == "causal-lm" else "every label is ignored"
+    said = str(rows.cut)
+    # Masked words are drawn anew in each epoch.
+    if task != "masked-lm" and not sum(_count(task, row["labels"]) for row in rows.rows):
+        why = said or (
+            "A text needs two tokens or more." if task == "causal-lm" else "Every label is ignored."
         )
         raise DataError(
             f"nothing is left to learn from in the split {split!r}: none of its {len(rows):,} rows "
-            f"has a token or a label that carries loss. {why[:1].upper()}{why[1:]}."
+            f"has a token or a label that carries loss. {why}"
         )
-    if not cut:
-        return ""
-    if not lost:
-        what = "prompts" if any("lost" in row for row in cut) else "texts"
-        return f"{split}: {len(cut):,} of {len(rows):,} {what} were cut; {many}"
-    whole = sum(share >= 1 for share in lost)
-    gone = f", {whole:,} lost whole" if whole else ""
-    return (
-        f"{split}: {len(lost):,} of {len(rows):,} answers were cut{gone}; {many}. To keep them, "
-        f"{remedy}."
-    )
+    return said and f"{split}: {said}"
 
 
 def _count(task, labels):

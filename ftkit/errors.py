@@ -13,6 +13,10 @@ class DataError(FtkitError, ValueError):
     """Data does not have the columns, labels or size that were asked for."""
 
 
+class DataWarning(UserWarning):
+    """Something in a user's data that is read, but looks like a mistake."""
+
+
 class SettingError(FtkitError, ValueError):
     """A setting (a profile, a metric, an argument of fit) is not one that exists."""
 

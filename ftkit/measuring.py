@@ -15,10 +15,11 @@ def matrix_peak(dtype="float32", size=2048, repeats=5):
     """Measure the best rate of a square matrix product, in floating-point operations per second."""
     import torch
 
+    from ftkit.precision import FORMATS
+
     device = this_machine().device
-    formats = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     own = torch.Generator(device).manual_seed(0)  # a training's draws must not depend on it
-    a = torch.randn(size, size, generator=own, device=device).to(formats[dtype])
+    a = torch.randn(size, size, generator=own, device=device).to(FORMATS[dtype])
     best = float("inf")
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -32,7 +33,7 @@ def matrix_peak(dtype="float32", size=2048, repeats=5):
 @cache
 def rough_peak(dtype="float32"):
     """matrix_peak in a few hundredths of a second, measured once a process: for estimates."""
-    return matrix_peak(dtype, size=1024, repeats=2)
+    return matrix_peak(dtype, size=4096 if this_machine().device == "cuda" else 1024, repeats=2)
 
 
 @contextmanager

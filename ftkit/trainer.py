@@ -21,6 +21,9 @@ class KitTrainer(transformers.Trainer):
     kit_task, kit_method, kit_decay, kit_order = None, None, 1.0, True
     kit_smoothing, kit_keep, kit_update, kit_sums = 0, None, None, None
     kit_look = None  # notes the memory that is held now
+    kit_packed = None  # the loss of batches without padding
+    kit_graphs = None  # replays forward and backward passes on a card
+    kit_said = ()  # what came up while training, in words
     loss_is_scaled_for_ga = True  # compute_loss divides by what the whole update has
 
     def kit_train(self, last=None):
@@ -42,12 +45,26 @@ class KitTrainer(transformers.Trainer):
         return None
 
     def training_step(self, model, inputs, *args, **kwargs):
+        if self.kit_graphs:
+            return self._replayed(model, inputs)
         loss = super().training_step(model, inputs, *args, **kwargs)
         if loss.device.type == "cpu" and not loss.isfinite():  # elsewhere to look is to wait
             raise Diverged("the training loss", loss.item(), self)
         if self.kit_look:
             self.kit_look("backward")  # all gradients are held
         return loss
+
+    def _replayed(self, model, inputs):
+        """A training step as a CUDA graph. What it is weighed by is written by a kernel, too."""
+        if not model.training:
+            model.train()
+        update = self.kit_update
+        # Packed rows give a sum; the other losses are means over what a batch brings.
+        count = 1 if self.kit_packed else updates.supervised(self.kit_task, inputs)
+        weight = count / max(update.total, 1)
+        update.current += 1
+        batch = {name: value for name, value in inputs.items() if name != updates.COUNT}
+        return self.kit_graphs({**batch, "weight": torch.full((), weight, device=model.device)})
 
     def create_optimizer(self, model=None):
         optimizer = super().create_optimizer(model)
@@ -164,12 +181,15 @@ class KitTrainer(transformers.Trainer):
         method = self.kit_method if update else None
         count = updates.supervised(task, inputs)
         given = {**inputs, **(getattr(method, "asks", None) or {})}
+        given.pop(updates.COUNT, None)
         if self.compute_loss_func is not None and task != "seq2seq-lm":
             given.pop("labels", None)  # seq2seq models read them, too
         if task == "choice":
             with self.accelerator.autocast():
                 out = losses.choice_loss(forward, inputs)
             out = {"loss": out.loss, "logits": out.logits}
+        elif self.kit_packed and "target" in inputs:
+            out = {"loss": self.kit_packed(inputs, count)}
         else:
             out = forward(**given)
         if not count:

@@ -12,7 +12,17 @@ from pathlib import Path
 import numpy as np
 import transformers
 
-from ftkit import checkpoints, checks, hardware, layers, losses, records, switches, tricks
+from ftkit import (
+    checkpoints,
+    checks,
+    hardware,
+    layers,
+    losses,
+    precision,
+    records,
+    switches,
+    tricks,
+)
 from ftkit.batching import Collator, encode
 from ftkit.callbacks import Epochs, KeepBest, Progress, Report, watched
 from ftkit.errors import DataError, SettingError
@@ -20,10 +30,14 @@ from ftkit.measuring import measured
 from ftkit.methods import Full
 from ftkit.models import UNSAVED, Model, trainable_summary
 from ftkit.trainer import KitTrainer
+from ftkit.weights import check_trained
 
 BATCH = 16
 POINTS = 25  # of the loss curve
 _ARGUMENTS = {f.name for f in dataclasses.fields(transformers.TrainingArguments)}
+# transformers below 5.18 has the older name only.
+CHECKPOINTING = next(n for n in ("activation_checkpointing", "gradient_checkpointing")
+                     if n in _ARGUMENTS)
 _TRAINER = set(inspect.signature(transformers.Trainer.__init__).parameters) - {
     "self",
     "model",
@@ -86,11 +100,13 @@ def fit(
     schedule="linear",
     warmup=0.06,
     loss_on="response",
+    dtype=None,
     checkpoint_dir=None,
     resume=False,
     name=None,
     quiet=False,
     without=(),
+    compile_blocks=None,
     **trainer_arguments,
 ):
     """Train a copy of a model; the model given stays as it is.
@@ -100,8 +116,13 @@ def fit(
     batch_size: examples for each update, over all processes; split where memory asks for it.
     patience: stop after so many evaluations without a lower validation loss, and go back to the
     best weights. warmup: share of the updates. loss_on: "response" or "all" tokens of records.
+    dtype: "float32", "bf16" or "fp16" to compute in (FTKIT_DTYPE in the environment does the
+    same), validation included; by default what is fast on a card, and on a processor what was
+    measured to be.
     without: what to leave off of the things that make training fast, a name of
     switches.TRICKS or several.
+    compile_blocks: whether torch.compile is used on the repeated block; by default where an
+    estimate says that the training is long enough to pay for it.
     checkpoint_dir: keep checkpoints there, and with resume=True go on from the last whole one.
     Everything else that TrainingArguments or Trainer take passes through by name.
     An update's loss is a sum over supervised tokens (or rows) divided by their number over all its
@@ -126,16 +147,27 @@ def fit(
     tuned = model.copy()
     layers.with_dropout(tuned.net)  # an earlier method may have switched some off
     tuned = method.apply(tuned)
+    check_trained(tuned.net)
     trainable = trainable_summary(tuned)
     rows = encode(train, tuned, max_length=max_length, loss_on=loss_on)
     held = encode(validation, tuned, max_length=max_length, loss_on=loss_on) if validation else None
     cut = [checks.check_supervised(tuned.task, rows)]
     cut += [checks.check_supervised(tuned.task, held, "validation")] if held else []
+    each = -(-min(batch_size, len(rows)) // processes)
+    chosen = precision.for_training(
+        tuned.net,
+        tokens=epochs * int(rows.lengths.sum()),
+        batch=each,
+        length=int(np.median(rows.lengths)),
+        dtype=dtype,
+        flags={name: passed.pop(name) for name in ("bf16", "fp16") if name in passed},
+    )
     plan = hardware.plan(
         hardware.this_machine(),
         hardware.shape_of(losses.inner(tuned.net)),
+        dtype=chosen,
         length=int(np.quantile(rows.lengths, 0.95)),
-        batch_size=-(-min(batch_size, len(rows)) // processes),
+        batch_size=each,
         trainable=trainable["share"],
     )
     rate = getattr(method, "learning_rate", 1e-4) if learning_rate is None else learning_rate
@@ -156,13 +188,13 @@ def fit(
         "fp16": plan.dtype == "fp16",
         "use_cpu": hardware.this_machine().device == "cpu",
         "report_to": "none",
-        "activation_checkpointing": plan.checkpointing,
+        CHECKPOINTING: plan.checkpointing,
         "remove_unused_columns": False,
         "save_strategy": "epoch" if checkpoint_dir else "no",
         "save_total_limit": 2,
         "eval_strategy": "epoch" if held else "no",
         "disable_tqdm": True,
-        "logging_nan_inf_filter": False,
+        "logging_nan_inf_filter": False,  # would show a loss that is NaN as 0
         "prediction_loss_only": True,
         "label_names": ["labels"],
         "dataloader_pin_memory": hardware.this_machine().device == "cuda",
@@ -181,7 +213,7 @@ def fit(
             print("; ".join(plan.why[3:]))
         print(*filter(None, cut), sep="\n", end="\n" if any(cut) else "")
     keep = KeepBest(patience) if patience else None
-    stopped = None
+    stopped, restore = None, precision.as_it_was(tuned.net)
     try:
         decay = getattr(method, "decay", 1.0)
         trainer = _trainer(tuned, settings, rows, held, extra, keep, quiet, plan, decay, without)
@@ -199,13 +231,20 @@ def fit(
                 without=without,
                 own_batches="data_collator" in extra,
                 whole_logits="compute_metrics" in extra or smoothing or own_loss is not None,
+                compile_blocks=compile_blocks,
+                own_size="per_device_train_batch_size" in passed,
             ) as said,
         ):
+            for size in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+                settings[size] = getattr(trainer.args, size)  # may have been split to fit
             if not quiet:
-                print(*said, sep="\n", end="\n" if said else "")
+                print(*filter(None, said), sep="\n")
             trainer.kit_look = used.look
             stopped = trainer.kit_train(last)
+        if not quiet and trainer.kit_said:
+            print(*trainer.kit_said, sep="\n")
     finally:
+        restore()
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
     if keep:
@@ -278,9 +317,9 @@ def _trainer(model, settings, rows, held, extra, keep, quiet, plan, decay, witho
         **extra,
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.kit_task, trainer.kit_decay = model.task, decay
+    trainer.kit_task, trainer.kit_decay, trainer.kit_said = model.task, decay, []
     trainer.kit_order, trainer.kit_keep = "similar_length" not in without, keep
-    trainer.model_accepts_loss_kwargs = False  # compute_loss below weighs what a batch brings
+    trainer.model_accepts_loss_kwargs = False  # compute_loss weighs what a batch brings
     return trainer
 
 

@@ -92,8 +92,8 @@ class Distill(Within):
         """
         if self.teacher is None:
             raise SettingError("Distill needs somebody to learn from; give it a teacher=.")
-        logits, index, theirs = zip(*self._asked.about(inputs), strict=True)
-        said = teachers.labelled_logits(self.teacher.task, net, inputs, outputs).float()
+        logits, index, theirs = zip(*self._asked.about(_as_read(inputs)), strict=True)
+        said = teachers.labelled_logits(self.teacher.task, inputs, outputs).float()
         if not len(said):  # no labelled token in the batch
             return loss
         wanted, index = torch.cat(logits).to(loss.device), torch.cat(index).to(loss.device)
@@ -135,6 +135,11 @@ class Distill(Within):
                 f"hidden={self.hidden} compares vectors of {widths[0]} and {widths[1]} numbers; "
                 "use hidden=0, or a student of the teacher's width."
             )
+
+
+def _as_read(inputs):
+    """A batch without what it says about the student's logits."""
+    return {k: v for k, v in inputs.items() if k not in ("logits_to_keep", "shift_labels")}
 
 
 def soft_loss(student, teacher, temperature, index=None):
