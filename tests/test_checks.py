@@ -18,7 +18,7 @@ def long_prompts(sizes):
 
 
 def test_data_of_which_no_answer_is_left_is_refused():
-    with pytest.raises(ft.DataError, match=r"nothing is left.*8 of 8 were cut.*longest \d+ of 16"):
+    with pytest.raises(ft.DataError, match=r"nothing is left.*8 of 8 answers were cut.*longest \d+ of 16"):
         ft.fit(tiny.decoder(), long_prompts([20] * 8), max_length=16, quiet=True)
     with pytest.raises(ft.DataError, match="two tokens"):
         ft.fit(tiny.decoder(), Dataset.from_dict({"text": ["the"] * 4}), quiet=True)
