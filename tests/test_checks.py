@@ -18,7 +18,8 @@ def long_prompts(sizes):
 
 
 def test_data_of_which_no_answer_is_left_is_refused():
-    with pytest.raises(ft.DataError, match=r"nothing is left.*8 of 8 answers were cut.*longest \d+ of 16"):
+    said = r"nothing is left.*8 of 8 answers were cut.*longest \d+ of 16"
+    with pytest.raises(ft.DataError, match=said):
         ft.fit(tiny.decoder(), long_prompts([20] * 8), max_length=16, quiet=True)
     with pytest.raises(ft.DataError, match="two tokens"):
         ft.fit(tiny.decoder(), Dataset.from_dict({"text": ["the"] * 4}), quiet=True)
@@ -87,6 +88,22 @@ def test_settings_that_cannot_be_meant_get_a_sentence(given, words):
         ft.fit(tiny.encoder(), tiny.reviews(8), quiet=True, **given)
 
 
+@pytest.mark.parametrize("asked", [{"save_strategy": "epoch"}, {"resume": True},
+                                   {"load_best_model_at_end": True}, {"output_dir": "x"}])
+def test_checkpoints_that_nobody_would_find_are_refused(asked):
+    with pytest.raises(ft.SettingError, match=f"{next(iter(asked))}.*checkpoint_dir="):
+        ft.fit(tiny.encoder(), tiny.reviews(8), quiet=True, **asked)
+
+
+def test_a_network_is_as_it_was_after_an_evaluation_that_failed():
+    model = tiny.encoder()
+    model.net.train()
+    model.net.classifier.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ft.evaluate(model, tiny.reviews(4)["test"])
+    assert model.net.training
+
+
 @pytest.mark.parametrize(("passed", "updates"), [
     ({"max_steps": 5}, 5), ({"num_train_epochs": 2}, 12), ({"per_device_train_batch_size": 4}, 36),
     ({"gradient_accumulation_steps": 2}, 9), ({"dataloader_drop_last": True}, 15),
@@ -108,7 +125,8 @@ def test_what_passes_through_decides_the_updates_and_the_warm_up(passed, updates
 
 
 LABELLED = ["classification", "tagging", "choice", "masked-lm", "causal-lm", "pairs", "seq2seq-lm"]
-SETTINGS = dict(epochs=1, batch_size=8, learning_rate=0.05, optim="sgd", bf16=False, quiet=True)
+SETTINGS = dict(epochs=1, batch_size=8, learning_rate=0.05, optim="sgd", dtype="float32",
+                quiet=True)
 
 
 @pytest.mark.parametrize("task", LABELLED)
