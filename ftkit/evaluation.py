@@ -346,10 +346,12 @@ def _forward(model, rows, batches, without):
     keep = model.net.training
     model.net.eval()
     out = {"logits": [None] * len(rows), "nll": np.zeros(len(rows)), "tokens": np.zeros(len(rows))}
-    for index in batches:
-        batch = {k: v.to(model.device) for k, v in collate([rows[i] for i in index]).items()}
-        _run(model, batch, index, out, without)
-    model.net.train(keep)
+    try:
+        for index in batches:
+            batch = {k: v.to(model.device) for k, v in collate([rows[i] for i in index]).items()}
+            _run(model, batch, index, out, without)
+    finally:
+        model.net.train(keep)
     return out
 
 

@@ -333,7 +333,8 @@ def _four_bits():
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute,
     )
-    return {"quantization_config": config, "device_map": {"": 0}, "dtype": compute}
+    own = torch.cuda.current_device()  # of several processes, each has one of its own
+    return {"quantization_config": config, "device_map": {"": own}, "dtype": compute}
 
 
 @contextmanager

@@ -198,3 +198,15 @@ def test_what_cannot_be_meant_is_named():
         ft.fit(tiny.encoder(), tiny.reviews()["train"], method=ft.Distill(), quiet=True)
     with pytest.raises(ft.SettingError, match="0 to 2"):
         ft.shrink(tiny.encoder(), (0, 3))
+
+
+def test_hidden_states_are_those_of_every_block_also_where_lower_ones_are_frozen():
+    data, large = tiny.reviews(16)["train"], taught()
+    found = []
+    for without in ((), "trunk_cache"):
+        method = ft.Distill(large, hidden=1.0, within=ft.Freeze(top=1))
+        run = ft.fit(tiny.encoder(), data, method=method, epochs=2, batch_size=8, quiet=True,
+                     learning_rate=1e-3, dtype="float32", without=without)
+        found.append(run.history["loss"].to_numpy())
+        assert not run.model.net.config.output_hidden_states  # a plain library model
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
