@@ -79,7 +79,7 @@ test: data
 	@rm -rf $(SMOKE) && $(PY) tests/smoke_copies.py $(SMOKE)
 	@FTKIT_PLAIN=1 FTKIT_RUNS="$$PWD/$(SMOKE)/runs" $(PY) -m pytest tests $(SMOKE) $(NBVAL)
 	@FTKIT_DTYPE=bf16 FTKIT_PLAIN=1 FTKIT_RUNS="$$PWD/$(SMOKE)/runs" \
-	  $(PY) -m pytest $(addprefix $(SMOKE)/,$(HALF)) $(NBVAL)
+	  $(PY) -m pytest $(addprefix $(SMOKE)/,$(HALF)) $(NBVAL) --nbval-cell-timeout=600
 
 # Each peer with its own packages; those of the kit stay as they are.
 .venv-%/.ready: benchmarks/requirements-%.txt .venv/.ready
