@@ -218,8 +218,7 @@ class Installation:
         """Put a whole group to its place; its mark is written last, so an abort is done again."""
         if "project.tar.gz" in files:
             self._unpack_project()
-        wheels = [p for p in self.manifest["packages"] if p["group"] == group]
-        if wheels:
+        if wheels := [p for p in self.manifest["packages"] if p["group"] == group]:
             self._install_wheels(group, wheels)
         for name in files:
             if name.startswith("archives/"):
