@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import tomllib
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from wheels import PLATFORMS, BundleError, Resolution, Target, read_versions
 
@@ -62,6 +64,15 @@ def make(options: argparse.Namespace) -> None:
     """Make the bundle's folder; it has its name only when it is whole."""
     if options.out.exists() and not (options.out / "manifest.json").is_file():
         raise BundleError(f"{options.out} is there and no bundle; choose another folder.")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    if not re.fullmatch(r"3\.\d+(\.\d+)?", options.python) or not SpecifierSet(
+            project["requires-python"]).contains(options.python):
+        raise BundleError(f"--python {options.python!r} is no Python that the project runs on; "
+                          f"expected {project['requires-python']}, as 3.12.")
+    if not re.fullmatch(r"2\.\d+", options.glibc):
+        raise BundleError(f"--glibc {options.glibc!r} is no version of glibc, as 2.28 is.")
+    if options.part_mb < 1:
+        raise BundleError(f"--part-mb {options.part_mb:g} is too small; 1 is the least.")
     target = Target(options.python, options.platform, options.glibc)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{options.out.name}-", dir=options.out.parent))

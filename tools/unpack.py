@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import site
 import subprocess
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read_manifest(path: Path) -> dict:
-    """Return the manifest, having refused names that could lead out of a folder."""
+    """Return the manifest; refuse one with names that could lead out of a folder."""
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         names = [*manifest["files"], *manifest["groups"], *(p["name"] for p in manifest["parts"])]
@@ -69,11 +70,9 @@ def read_manifest(path: Path) -> dict:
 def check(manifest: dict, folder: Path) -> int:
     """Print what each part is worth. Return 0 when all are whole, 3 when some are missing."""
     states = {part["name"]: state_of(part, folder) for part in manifest["parts"]}
-    for name, state in states.items():
-        print(f"{name}: {state}")
-    if any(state.startswith("damaged") for state in states.values()):
-        return 1
-    return WAITING if "missing" in states.values() else 0
+    print(*(f"{name}: {state}" for name, state in states.items()), sep="\n")
+    damaged = any(state.startswith("damaged") for state in states.values())
+    return 1 if damaged else WAITING if "missing" in states.values() else 0
 
 
 def state_of(part: dict, folder: Path) -> str:
@@ -100,22 +99,16 @@ def check_machine(manifest: dict) -> None:
     if here != manifest["platform"]:
         raise UnpackError(f"the bundle is for {manifest['platform']}, and this is {here}.")
     name, version = platform.libc_ver()
-    if system == "linux" and name == "glibc":
-        if tuple(map(int, version.split("."))) < tuple(map(int, manifest["glibc"].split("."))):
-            raise UnpackError(
-                f"the bundle needs glibc {manifest['glibc']}, and this machine has {version}. Make "
-                f"one with GLIBC={version}.")
+    numbers = [tuple(map(int, text.split("."))) for text in (version or "0", manifest["glibc"])]
+    if name == "glibc" and numbers[0] < numbers[1]:
+        raise UnpackError(f"the bundle needs glibc {manifest['glibc']}, and this machine has "
+                          f"{version}. Make one with GLIBC={version}.")
 
 
 def digest(path: Path) -> str:
     """Return the sha256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def canonical(name: str) -> str:
-    """Return a package's name as the index compares it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 class Installation:
@@ -139,38 +132,34 @@ class Installation:
             (self.store / "scratch").mkdir()
             damaged, missing = self._take()
             for group in self.manifest["groups"]:
-                files = self._files(group)
+                files = [name for name, file in self.manifest["files"].items()
+                         if file["group"] == group]
                 first = self.manifest["groups"][0]  # what installs the others is in it
                 ready = all(self._has(name) for name in files)
                 if ready and not self._done(group) and (group == first or self._done(first)):
                     self._install(group, files)
-        complete = all(self._done(group) for group in self.manifest["groups"])
         for name in damaged:
             print(f"unpack: {name} is damaged; bring it again.", file=sys.stderr)
-        if not complete:
-            print(f"Still missing: {', '.join(missing) or ', '.join(damaged)}. "
-                  f"Run this again when they are here.")
-        elif complete:
-            print(f"All of the bundle is installed. Begin with: . {self.into}/env.sh")
-        return 1 if damaged else 0 if complete else WAITING
+        if missing or damaged:
+            print(f"Still missing: {', '.join(missing + damaged)}. Run this again with them.")
+            return 1 if damaged else WAITING
+        print(f"All of the bundle is installed. Begin with: . {self.into}/env.sh")
+        return 0
 
     def _claim(self) -> None:
         """Make the folder this bundle's own; refuse one that holds anything else."""
         identity = hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
         mark = self.store / "bundle"
         if mark.is_file():
-            if mark.read_text() != identity:
-                raise UnpackError(f"{self.into} holds another bundle. Choose another folder for "
-                                  f"--into, or remove that one.")
-            return
+            if mark.read_text() == identity:
+                return
+            raise UnpackError(f"{self.into} holds another bundle. Choose another folder for "
+                              f"--into, or remove that one.")
         if self.into.exists() and any(p.name != "store" for p in self.into.iterdir()):
             raise UnpackError(f"{self.into} is not empty, and nothing in it is to be overwritten. "
                               f"Choose a new folder for --into.")
         self.store.mkdir(parents=True, exist_ok=True)
         write(mark, identity.encode())
-
-    def _files(self, group: str) -> list[str]:
-        return [name for name, file in self.manifest["files"].items() if file["group"] == group]
 
     def _done(self, group: str) -> bool:
         return (self.store / "done" / group).is_file()
@@ -223,15 +212,13 @@ class Installation:
         for path in paths:
             path.unlink()
         if not right:
-            raise UnpackError(f"{name} is not what the manifest says after joining; bring the "
-                              f"parts again.")
+            raise UnpackError(f"{name} is not what the manifest says; bring its parts again.")
 
     def _install(self, group: str, files: list[str]) -> None:
         """Put a whole group to its place; its mark is written last, so an abort is done again."""
         if "project.tar.gz" in files:
             self._unpack_project()
-        wheels = [p for p in self.manifest["packages"] if p["group"] == group]
-        if wheels:
+        if wheels := [p for p in self.manifest["packages"] if p["group"] == group]:
             self._install_wheels(group, wheels)
         for name in files:
             if name.startswith("archives/"):
@@ -255,19 +242,19 @@ class Installation:
         self._make_environment()
         present = self._present()
         # for all groups at once, so that a later one finds what it needs of an earlier one
-        chosen, _ = self._choose(self.manifest["groups"], present)
-        _, wanted = self._choose([group], present)
+        chosen = self._choose(self.manifest["groups"], present)[0]
+        wanted = self._choose([group], present)[1]
         install = [package for package in packages if package["name"] in chosen]
         left = [p for p in packages if p["name"] not in chosen and p["name"] in present]
         if left:
-            print(f"{group}: this machine's own: "
-                  + ", ".join(f"{p['name']} {present[p['name']]}" for p in left))
+            words = ", ".join(f"{p['name']} {present[p['name']]}" for p in left)
+            print(f"{group}: this machine's own: {words}")
         if install:
             # settings of the machine's pip (a target, an index, constraints) do not count here
             environment = {name: value for name, value in os.environ.items()
                            if not name.startswith(("PIP_", "PYTHON"))}
-            environment |= {"PYTHONPATH": str(self.store / self.manifest["tools"]["pip"]),
-                            "PIP_CONFIG_FILE": os.devnull}
+            environment["PYTHONPATH"] = str(self.store / self.manifest["tools"]["pip"])
+            environment["PIP_CONFIG_FILE"] = os.devnull
             subprocess_or_error([
                 str(self.python), "-m", "pip", "install", "--quiet", "--no-index", "--no-deps",
                 "--no-compile", "--ignore-installed", "--no-cache-dir",
@@ -319,8 +306,9 @@ class Installation:
                      for folder in site.getsitepackages()]
             write(own / "zz_machine.pth", "".join(lines).encode())
         write(self.into / "env.sh", (
-            f". '{self.into}/bin/activate'\n"
-            f"export FTKIT_HOME='{self.cache.absolute()}' FTKIT_OFFLINE=1 HF_HUB_OFFLINE=1\n"
+            f". {shlex.quote(str(self.into / 'bin' / 'activate'))}\n"
+            f"export FTKIT_HOME={shlex.quote(str(self.cache.absolute()))}\n"
+            f"export FTKIT_OFFLINE=1 HF_HUB_OFFLINE=1\n"
         ).encode())
 
     def _present(self, python: str = sys.executable) -> dict[str, str]:
@@ -329,8 +317,8 @@ class Installation:
                 "d.version] for d in m.distributions()]))")
         found: dict[str, str] = {}
         for name, version in json.loads(subprocess_or_error([python, "-c", code])):
-            if name:
-                found.setdefault(canonical(name), version)
+            if name:  # written as the manifest and the index compare names
+                found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)
         return found
 
     def _allows(self, needs: str, version: str) -> bool:

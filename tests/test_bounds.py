@@ -1,0 +1,44 @@
+"""Without these, pyproject.toml could allow versions that nobody has tried."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REQUIREMENTS = {
+    canonicalize_name(requirement.name): requirement.specifier
+    for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
+    for requirement in [Requirement(line)]
+}
+
+
+def pins(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    found = re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", text, re.MULTILINE)
+    return {canonicalize_name(package): Version(version) for package, version in found}
+
+
+@pytest.mark.parametrize("name", REQUIREMENTS)
+def test_the_oldest_that_is_tried_is_the_lower_bound(name):
+    lower = [Version(s.version) for s in REQUIREMENTS[name] if s.operator == ">="]
+    assert len(lower) == 1, f"{name}: give one lower bound, >="
+    oldest = pins("constraints-oldest.txt").get(name)
+    # >=2.11 and 2.11.0 are the same bound
+    assert oldest == lower[0], (
+        f"{name}: pyproject.toml allows {lower[0]}, constraints-oldest.txt has {oldest}")
+
+
+@pytest.mark.parametrize("name", REQUIREMENTS)
+def test_the_version_that_is_pinned_is_within_the_bounds(name):
+    assert pins("constraints.txt")[name] in REQUIREMENTS[name]
+
+
+def test_nothing_else_is_pinned_to_its_oldest():
+    """A line for a package that pyproject.toml does not bound would promise what nothing keeps."""
+    assert set(pins("constraints-oldest.txt")) == set(REQUIREMENTS)
