@@ -13,15 +13,33 @@ ARGS ?=
 # further than one of two; each takes up to 4 GB, so WORKERS=1 where memory is short.
 WORKERS ?= $(if $(filter gpu,$(PROFILE)),1,2)
 PYTEST_WORKERS ?= 2
+NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=120 -n $(PYTEST_WORKERS) --dist loadfile
 SMOKE := build/smoke
+# Lessons that are tested with trainings in bf16, too: one of all weights, one of a low-rank part.
+HALF := 03_transfer.ipynb 09_lora.ipynb
 SPINE := $(wildcard notebooks/0[1-5]_*.ipynb)
 
-.PHONY: help setup data run course test bench gpu lab clean
+# The bundle for a machine without a network (docs/air-gapped.md). PYTHON, PLATFORM and GLIBC are
+# that machine's; the lists are names with spaces between them.
+BUNDLE ?= build/bundle
+PYTHON ?=
+PLATFORM ?= linux-x86_64
+GLIBC ?=
+PART_MB ?= 55
+HAVE ?=
+WITHOUT ?=
+NEWER ?=
+ALSO ?=
+BUILD ?=
+CATALOG ?=
+
+.PHONY: help setup data run course test bench gpu bundle lab clean
 help:
 	@echo "make run    set-up, then lessons 1 to 5 on the cpu profile; results in $(OUT)/"
 	@echo "make course set-up, then every lesson, two at a time; results in $(OUT)/course/"
 	@echo "make test   set-up, then every test"
-	@echo "make bench  ftkit and its peers on the same work (WORK=NAME for one), within an hour"
+	@echo "make bench  ftkit and its peers on the same work (WORK=NAME for one), about an hour"
+	@echo "make bundle everything for a machine without a network, in parts: docs/air-gapped.md"
 	@echo "make gpu    on a machine with a CUDA card: its tests, the benchmark, the lessons; MINUTES=8"
 	@echo "make lab    JupyterLab on notebooks/"
 	@echo "make clean  remove what the above made (the cache of models and data stays)"
@@ -55,9 +73,9 @@ course: data
 # The lessons are tested as copies on the smoke profile; their committed outputs stay as they are.
 test: data
 	@rm -rf $(SMOKE) && $(PY) tests/smoke_copies.py $(SMOKE)
-	@FTKIT_PLAIN=1 FTKIT_RUNS="$$PWD/$(SMOKE)/runs" $(PY) -m pytest tests $(SMOKE) \
-	  --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
-	  -n $(PYTEST_WORKERS) --dist loadfile
+	@FTKIT_PLAIN=1 FTKIT_RUNS="$$PWD/$(SMOKE)/runs" $(PY) -m pytest tests $(SMOKE) $(NBVAL)
+	@FTKIT_DTYPE=bf16 FTKIT_PLAIN=1 FTKIT_RUNS="$$PWD/$(SMOKE)/runs" \
+	  $(PY) -m pytest $(addprefix $(SMOKE)/,$(HALF)) $(NBVAL)
 
 # Each peer with its own packages; those of the kit stay as they are.
 .venv-%/.ready: benchmarks/requirements-%.txt .venv/.ready
@@ -71,6 +89,16 @@ CONSTRAIN_peers := -c constraints.txt
 
 bench: data .venv-peers/.ready .venv-litgpt/.ready
 	@$(PY) benchmarks $(WORK) $(ARGS)
+
+quoted = $(foreach word,$(1),'$(word)')
+bundle: .venv/.ready
+	@$(PY) tools/bundle.py --out $(BUNDLE) --platform $(PLATFORM) --part-mb $(PART_MB) \
+	  $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') \
+	  $(if $(PYTHON),--python $(PYTHON)) $(if $(GLIBC),--glibc $(GLIBC)) \
+	  $(if $(HAVE),--have $(HAVE)) $(if $(WITHOUT),--without $(call quoted,$(WITHOUT))) \
+	  $(if $(NEWER),--newer $(call quoted,$(NEWER))) $(if $(ALSO),--also $(call quoted,$(ALSO))) \
+	  $(if $(BUILD),--build $(call quoted,$(BUILD))) \
+	  $(if $(CATALOG),--catalog $(call quoted,$(CATALOG)))
 
 # Most important first, within MINUTES. With a Python of its own that has torch for CUDA and the
 # packages of the kit, as on a cluster's node, nothing is set up: make gpu PY=python3 MINUTES=8

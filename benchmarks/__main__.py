@@ -1,8 +1,9 @@
 """Time the kit and its peers on the same work: python benchmarks [WORK ...], or make bench.
 
-Every work is done by all its contenders in turn, at least three times, each time with another seed;
-what is compared are the medians of one run of this program. It writes results.json, and the tables
-in the README and in docs/speed.md.
+Every work is done by all its contenders in turn, at least three times, each time with another seed
+and in a process of its own, so that one contender at a time is in memory. What is compared are the
+medians of one run of this program on one machine. It writes results.json, and the tables in the
+README and in docs/speed.md.
 """
 
 import argparse
@@ -15,8 +16,11 @@ from pathlib import Path
 from statistics import median
 
 import growth
-from prepare import WORKS, prepare
+from prepare import WORKS
 from worker import PREFIX
+
+from ftkit import atomic
+from ftkit.hardware import usable_cores
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -82,67 +86,57 @@ def title(name):
     return TABLE[name][0].format(**WORKS[name])
 
 
-class Contender:
-    """A worker process that does one contender's share of a work when it is asked."""
+def command(module, folder, threads, script, *arguments):
+    """How a script is started with the packages of a module: arguments for subprocess."""
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads), "FTKIT_KEPT_GB": "0", "FTKIT_PLAIN": "1",
+        "FTKIT_RUNS": str(folder / "runs"), "CUDA_VISIBLE_DEVICES": ""}
+    return {"args": [str(PYTHON[module]), str(HERE / script), *arguments], "env": environment}
 
-    def __init__(self, name, folder, threads):
-        module, _, function = name.partition(".")
-        function, *option = function.split(":")
-        self.log = open(folder / f"{name}.log", "w")
-        worker = self.command(module, folder, threads, HERE / "worker.py", module, function,
-                              str(folder), *option)
-        self.process = subprocess.Popen(**worker, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=self.log, text=True)
 
-    @staticmethod
-    def command(module, folder, threads, script, *arguments):
-        """How a script is started with the packages of a module: arguments and environment."""
-        environment = os.environ | {
-            "OMP_NUM_THREADS": str(threads), "FTKIT_KEPT_GB": "0", "FTKIT_PLAIN": "1",
-            "FTKIT_RUNS": str(folder / "runs"), "CUDA_VISIBLE_DEVICES": ""}
-        return {"args": [str(PYTHON[module]), str(script), *arguments], "env": environment}
-
-    def run(self, seed):
-        """Returns the result of one run, a dict; it has the key "error" when that failed."""
-        try:
-            print(seed, file=self.process.stdin, flush=True)
-            for line in self.process.stdout:
-                if line.startswith(PREFIX):
-                    return json.loads(line.removeprefix(PREFIX))
-        except BrokenPipeError:
-            pass
-        return {"error": f"the process ended; see {self.log.name}"}
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait(60)
-        self.log.close()
+def run_once(name, seed, threads, folder):
+    """One contender's share of a work. Returns its result, with the key "error" when it failed."""
+    module, _, function = name.partition(".")
+    function, *option = function.split(":")
+    worker = command(module, folder, threads, "worker.py", module, function, str(folder),
+                     str(seed), *option)
+    log = folder / f"{name}.{seed}.log"
+    with open(log, "w") as errors:
+        done = subprocess.run(**worker, stdout=subprocess.PIPE, stderr=errors, text=True)
+    found = [line for line in done.stdout.splitlines() if line.startswith(PREFIX)]
+    if not found:
+        return {"error": f"the process ended with code {done.returncode}; see {log}"}
+    return json.loads(found[-1].removeprefix(PREFIX))
 
 
 def run_work(name, rounds, threads, folder):
-    """All contenders of a work in turn, `rounds` times. Returns {contender: list of results}."""
+    """All contenders of a work in turn, `rounds` times.
+
+    Returns {contender: list of results}, and the loss of a constant answer (None for questions).
+    """
     names = TABLE[name][1]
     print(f"\n{name}: {title(name)}", flush=True)
-    prepare(name, folder)
-    contenders = {each: Contender(each, folder, threads) for each in names}
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(**command("kit", folder, threads, "prepare.py", name, str(folder)), check=True)
+    constant = json.loads((folder / "work.json").read_text()).get("constant")
     found = {each: [] for each in names}
-    try:
-        for seed in range(rounds):
-            order = list(names)[seed % len(names):] + list(names)[: seed % len(names)]
-            for each in order:
-                result = contenders[each].run(seed)
-                found[each].append(result)
-                said = result.get("error") or f"{result['seconds']:.1f} s" + (
-                    f", loss {result['loss']:.3f}" if result["loss"] is not None else "")
-                print(f"  round {seed + 1}: {names[each]}: {said}", flush=True)
-    finally:
-        for contender in contenders.values():
-            contender.close()
-    return found
+    for seed in range(rounds):
+        order = list(names)[seed % len(names):] + list(names)[: seed % len(names)]
+        for each in order:
+            result = run_once(each, seed, threads, folder)
+            found[each].append(result)
+            said = result.get("error") or f"{result['seconds']:.1f} s, {result['precision']}" + (
+                f", loss {result['loss']:.3f}" if result["loss"] is not None else "")
+            print(f"  round {seed + 1}: {names[each]}: {said}", flush=True)
+    return found, constant
 
 
-def judge(name, found):
-    """Medians, ranges, ratios to the kit, agreement of losses, and each goal of one work."""
+def judge(name, found, constant=None):
+    """Medians, ranges, ratios to the kit, agreement of losses, and each goal of one work.
+
+    constant: the held-out loss of a constant answer; who is not below it has learned nothing.
+    Only rows of one machine share a ratio.
+    """
     _, names, goals = TABLE[name]
     rows = {}
     for each, results in found.items():
@@ -153,23 +147,27 @@ def judge(name, found):
             losses = [r["loss"] for r in done if r["loss"] is not None]
             row |= {"median": median(seconds), "least": min(seconds), "most": max(seconds),
                     "peak_memory": max(r["peak_memory"] for r in done), "losses": losses}
+            for key in ("precision", "machine"):
+                row[key] = " or ".join(sorted({r[key] for r in done}))
             for key in ("tokens_per_second", "accuracy", "share_of_peak", "peak"):
                 if key in done[0]:
                     row[key] = median(r[key] for r in done)
+            if losses and constant is not None:
+                row["learned"] = median(losses) < constant
         rows[each] = row
     kit = next(iter(rows.values()))
-    peers = {k: r for k, r in rows.items() if not k.startswith("kit.") and "median" in r}
     for row in rows.values():
-        if "median" in row and "median" in kit:
+        if "median" in row and "median" in kit and row["machine"] == kit["machine"]:
             row["ratio"] = row["median"] / kit["median"]
             row["agrees"] = _agrees(kit, row)
+    peers = {k: r for k, r in rows.items() if not k.startswith("kit.") and "ratio" in r}
     judged = []
     for against, least in goals.items():
         known = peers if against == "fastest" else {k: peers[k] for k in [against] if k in peers}
         reached = min((row["ratio"] for row in known.values()), default=None)
         judged.append({"against": names.get(against, "the fastest peer"), "goal": least,
                        "reached": reached, "met": reached is not None and reached >= least})
-    return {"title": title(name), "contenders": rows, "goals": judged}
+    return {"title": title(name), "constant": constant, "contenders": rows, "goals": judged}
 
 
 def _agrees(kit, peer):
@@ -184,8 +182,8 @@ def run_growth(rounds, threads, folder):
     """How the kit's time grows, measured in a process of its own. Returns what growth.py says."""
     print("\ngrowth: length of texts, amount of data, processes", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    worker = Contender.command("kit", folder, threads, HERE / "growth.py", str(rounds))
-    done = subprocess.run(**worker, capture_output=True, text=True)
+    done = subprocess.run(**command("kit", folder, threads, "growth.py", str(rounds)),
+                          capture_output=True, text=True)
     for line in done.stdout.splitlines():
         if line.startswith(PREFIX):
             return json.loads(line.removeprefix(PREFIX))
@@ -204,19 +202,25 @@ def versions():
 
 def _rows(works):
     """Markdown table rows of some works: a line for each contender."""
-    lines = ["| work | contender | seconds (least, most) | time / ftkit | memory | held-out loss |",
-             "| --- | --- | --- | --- | --- | --- |"]
+    lines = ["| work | contender | seconds (least, most) | time / ftkit | precision | memory "
+             "| held-out loss | machine |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for work in works:
         title = work["title"]
+        if work["constant"] is not None:
+            title += f" (a constant answer: {work['constant']:.3f})"
         for row in work["contenders"].values():
-            cells = [row["contender"], "failed", "", "", ""]
+            cells = [row["contender"], "failed", *[""] * 5]
             if "median" in row:
                 loss = f"{row.get('accuracy', 0):.2f} right"
                 if row["losses"]:
                     loss = f"{median(row['losses']):.3f}"
-                loss += " (differs)" if row["agrees"] is False else ""
-                cells[1:] = [f"{row['median']:.1f} ({row['least']:.1f}, {row['most']:.1f})",
-                             f"{row['ratio']:.2f}", f"{row['peak_memory'] / 1e9:.1f} GB", loss]
+                loss += " (differs)" if row.get("agrees") is False else ""
+                loss += " (has learned nothing)" if row.get("learned") is False else ""
+                ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
+                cells[1:] = [f"{row['median']:.1f} ({row['least']:.1f}, {row['most']:.1f})", ratio,
+                             row["precision"], f"{row['peak_memory'] / 1e9:.1f} GB", loss,
+                             row["machine"]]
             lines.append(f"| {title} | " + " | ".join(cells) + " |")
             title = ""
     return lines
@@ -224,20 +228,34 @@ def _rows(works):
 
 def _goals(works):
     """Markdown table rows of the goals; one that was reached is bold."""
-    lines = ["| work | against | goal | ratio |", "| --- | --- | --- | --- |"]
-    for work in works.values():
+    lines = ["| work | against | goal | ratio | precision of ftkit |",
+             "| --- | --- | --- | --- | --- |"]
+    for work in works:
+        kit = next(iter(work["contenders"].values()))
         for goal in work["goals"]:
             bold = "**" * goal["met"]
             ratio = "–" if goal["reached"] is None else f"{bold}{goal['reached']:.2f}{bold}"
-            lines.append(f"| {work['title']} | {goal['against']} | {goal['goal']:g} | {ratio} |")
+            lines.append(f"| {work['title']} | {goal['against']} | {goal['goal']:g} | {ratio} | "
+                         f"{kit.get('precision', '')} |")
     return lines
 
 
-def _head(results):
-    machine, found = results["machine"], results["versions"]["lit"] | results["versions"]["peers"]
+def _head(works):
+    """What a reader must know of works that were measured alike."""
+    first, dates = works[0], sorted({work["date"] for work in works})
+    found = first["versions"]["lit"] | first["versions"]["peers"]
     packages = ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
-    return [f"{machine['cores']} threads of {machine['name']}, float32, medians of "
-            f"{results['rounds']} rounds in turn, {results['date']}; {packages}.", ""]
+    return [f"{first['machine']}, medians of {first['rounds']} rounds in turn, "
+            f"{' to '.join(dict.fromkeys([dates[0], dates[-1]]))}; {packages}.", ""]
+
+
+def _alike(works):
+    """The works in groups that were measured on one machine with the same packages."""
+    groups = {}
+    for work in works:
+        alike = json.dumps([work["machine"], work["rounds"], work["versions"]], sort_keys=True)
+        groups.setdefault(alike, []).append(work)
+    return groups.values()
 
 
 def tables(results):
@@ -245,19 +263,22 @@ def tables(results):
     works = results["works"]
     peers = [work for name, work in works.items() if not name.startswith("tricks")]
     tricks = [work for name, work in works.items() if name.startswith("tricks")]
-    short = [*_head(results), *_goals(works)]
-    full = [*short, "", *_rows(peers)]
+    short, full = [], []
+    for group in _alike(peers):
+        short += [*_head(group), *_goals(group), ""]
+        full += [*_head(group), *_goals(group), "", *_rows(group), ""]
     for work in peers:
         for row in work["contenders"].values():
             if "share_of_peak" in row:
-                full += ["", f"{work['title']}: {row['contender']} did the products of the texts' "
-                         f"own tokens at {row['share_of_peak']:.0%} of the {row['peak'] / 1e9:.0f} "
+                full += [f"{work['title']}: {row['contender']} did the products of the texts' own "
+                         f"tokens at {row['share_of_peak']:.0%} of the {row['peak'] / 1e9:.0f} "
                          "billion operations a second that large matrices reached in the "
-                         "same process."]
-    full += ["", "Each part left off by itself:", "", *_rows(tricks)] if tricks else []
+                         f"same process ({row['precision']}, {row['machine']}).", ""]
+    for group in _alike(tricks):
+        full += ["Each part left off by itself:", "", *_head(group), *_rows(group), ""]
     if "growth" in results:
-        full += ["", growth.sentences(results["growth"]), "", "![Growth](growth.png)"]
-    return {"README.md": "\n".join(short), "docs/speed.md": "\n".join(full)}
+        full += [growth.sentences(results["growth"]), "", "![Growth](growth.png)"]
+    return {"README.md": "\n".join(short).strip(), "docs/speed.md": "\n".join(full).strip()}
 
 
 def rewritten(text, table):
@@ -269,13 +290,13 @@ def rewritten(text, table):
 def write(results, out):
     """Write results.json; with the benchmark's own folder, also the documents that show it."""
     text = json.dumps(results, indent=1) + "\n"
-    (out / "results.json").write_text(text)
+    atomic.write(out / "results.json", text)
     if out == HERE:
         if "growth" in results:
             growth.plot(results["growth"], ROOT / "docs" / "growth.png")
         for name, table in tables(results).items():
             document = ROOT / name
-            document.write_text(rewritten(document.read_text(), table))
+            atomic.write(document, rewritten(document.read_text(encoding="utf-8"), table))
 
 
 def main():
@@ -283,36 +304,32 @@ def main():
     parser.add_argument("works", nargs="*", metavar="WORK",
                         help=f"of {', '.join([*TABLE, 'growth'])}; all by default")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args()
     if wrong := [name for name in options.works if name not in [*WORKS, "growth"]]:
         parser.error(f"{wrong[0]!r} is no work; choose of {', '.join([*TABLE, 'growth'])}")
     if missing := [path for path in PYTHON.values() if not path.exists()]:
         parser.error(f"{missing[0]} is missing; `make bench` makes the peers' environments")
-    from ftkit.hardware import this_machine
-
-    machine = this_machine()
-    results = {"date": time.strftime("%Y-%m-%d"), "rounds": options.rounds,
-               "machine": {"name": machine.name, "cores": options.threads,
-                           "memory": machine.memory}, "versions": versions(), "works": {}}
+    about = {"date": time.strftime("%Y-%m-%d"), "rounds": options.rounds, "versions": versions()}
+    results, failed = {"works": {}}, []
     file = options.out / "results.json"
     if options.works and file.exists():  # the others stay as they were measured
-        earlier = json.loads(file.read_text())
-        results |= {name: earlier[name] for name in ("works", "growth") if name in earlier}
+        results |= json.loads(file.read_text())
     for name in options.works or [*TABLE, "growth"]:
         folder = ROOT / "build" / "bench" / name
         if name == "growth":
-            results["growth"] = run_growth(options.rounds, options.threads, folder)
-            write(results, options.out)
-            continue
-        results["works"][name] = judge(name, run_work(name, options.rounds, options.threads,
-                                                      folder))
-        results["works"] = {k: results["works"][k] for k in TABLE if k in results["works"]}
+            grown = run_growth(options.rounds, options.threads, folder)
+            results["growth"] = grown | {"date": about["date"]}
+        else:
+            judged = judge(name, *run_work(name, options.rounds, options.threads, folder))
+            rows = judged["contenders"].values()
+            machine = next((row["machine"] for row in rows if "machine" in row), "no machine")
+            results["works"][name] = {"machine": machine, **about, **judged}
+            results["works"] = {k: results["works"][k] for k in TABLE if k in results["works"]}
+            failed += [f"{name}: {row['contender']}" for row in rows if "median" not in row]
         write(results, options.out)
     print("\n" + tables(results)["docs/speed.md"])
-    failed = [f"{name}: {row['contender']}" for name, work in results["works"].items()
-              for row in work["contenders"].values() if "median" not in row]
     if failed:
         sys.exit("failed: " + "; ".join(failed))
 

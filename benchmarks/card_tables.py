@@ -8,7 +8,8 @@ from card_works import TITLES, WORKS
 START, END = "<!-- card:start -->", "<!-- card:end -->"
 NOTHING = "Not measured on a card yet."
 NAMES = {
-    "kit": "ftkit", "trainer": "Trainer as it comes", "trainer_best": "Trainer, by length",
+    "kit": "ftkit", "kit_default": "ftkit, nothing compiled",
+    "trainer": "Trainer as it comes", "trainer_best": "Trainer, by length",
     "trainer_liger": "the same, Liger kernels", "trainer_compiled": "the same, compiled",
     "sft": "trl SFTTrainer, by length", "sft_liger": "the same, Liger kernels",
     "loop": "a loop by hand, compiled blocks", "loop_plain": "the same, not compiled",
@@ -89,7 +90,7 @@ def goals(found):
         kit = made.get("kit", {})
         if "steady" not in kit:
             continue
-        peers = {n: row for n, row in made.items() if n != "kit" and "steady" in row}
+        peers = {n: row for n, row in made.items() if not n.startswith("kit") and "steady" in row}
         best = min(peers.values(), key=lambda row: row["steady"], default=None)
 
         def judge(words, goal, reached, most=False, card=card, work=work):

@@ -26,7 +26,7 @@ def main(contender):
     import card_common
     import torch
 
-    modules = {"kit": "card_kit", "prepare": "card_works"}
+    modules = {"kit": "card_kit", "kit_default": "card_kit", "prepare": "card_works"}
     module = importlib.import_module(modules.get(contender, "card_peers"))
     print("READY", file=answers, flush=True)
     for line in sys.stdin:

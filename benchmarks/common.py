@@ -1,7 +1,9 @@
 """What all contenders share, with torch and transformers alone: the data, the judge, the peak."""
 
 import json
+import math
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -81,8 +83,11 @@ def held_out_loss(logits_of, rows, pad_token_id):
     return total / count
 
 
-def result(work, timed, net=None, *, epochs=None, logits_of=None, **more):
-    """What a training is reported as: seconds, memory, useful tokens a second, held-out loss."""
+def result(work, timed, net=None, *, precision, epochs=None, logits_of=None, **more):
+    """What a training is reported as: seconds, memory, useful tokens a second, held-out loss.
+
+    precision: the numbers that it computed in, "float32" or "bf16". The loss is in float32.
+    """
     epochs = epochs or work["epochs"]
     tokens = epochs * sum(len(row["input_ids"]) for row in work["train"])
     if net is not None:
@@ -93,14 +98,31 @@ def result(work, timed, net=None, *, epochs=None, logits_of=None, **more):
 
     loss = held_out_loss(logits_of, work["test"], work["pad"])
     return {"seconds": timed.seconds, "peak_memory": timed.peak_memory, "loss": loss,
-            "tokens_per_second": tokens / timed.seconds, **more}
+            "tokens_per_second": tokens / timed.seconds, "precision": precision, **more}
 
 
-def matrix_peak(size=2048, repeats=6):
-    """The best rate of a square float32 product in this process, in operations a second."""
-    a, best = torch.randn(size, size), float("inf")
+def matrix_peak(precision="float32", size=2048, repeats=6):
+    """The best rate of a square product in this process, in operations a second."""
+    dtype = {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
+    a, best = torch.randn(size, size, dtype=dtype), float("inf")
     for _ in range(repeats):
         start = time.perf_counter()
         a @ a
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
+
+
+def constant_loss(train, test):
+    """The held-out loss of always answering with the training answers' frequencies, in nats.
+
+    train, test: encoded rows. An answer is a class, or each labelled token of a text; one that was
+    never seen counts as seen once.
+    """
+    def answers(rows):
+        for row in rows:
+            yield from row["labels"][1:] if isinstance(row["labels"], list) else [row["labels"]]
+
+    seen = Counter(label for label in answers(train) if label != IGNORED)
+    asked = [label for label in answers(test) if label != IGNORED]
+    total = sum(seen.values()) + len(set(asked) - seen.keys())
+    return sum(-math.log(max(seen[label], 1) / total) for label in asked) / len(asked)

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from worker import PREFIX
+from worker import PREFIX, machine_name
 
 LENGTHS, TOKENS, BLOCKS = (64, 128, 256, 512, 1024), 2048, 10
 REVIEWS, BATCH = (40, 80, 160, 320), 8
@@ -100,11 +100,12 @@ def share(rounds):
 def sentences(found):
     """What was found, in words."""
     lengths, amounts, shared = (list(found[k].values()) for k in ("lengths", "amounts", "shared"))
-    return (f"A token in texts of {LENGTHS[-1]:,} takes {lengths[-1] / lengths[0]:.2f} times as "
-            f"long as in texts of {LENGTHS[0]} ({BLOCKS} of SmolLM2's blocks, all weights, "
-            f"{TOKENS:,} tokens an update); {REVIEWS[-1] // REVIEWS[0]} times the reviews take "
-            f"{amounts[-1] / amounts[0]:.2f} times as long (MiniLM, all weights); two processes "
-            f"of one thread each are {shared[0] / shared[1]:.2f} times as fast as one.")
+    return (f"On {found['machine']}, {found['date']}: a token in texts of {LENGTHS[-1]:,} takes "
+            f"{lengths[-1] / lengths[0]:.2f} times as long as in texts of {LENGTHS[0]} ({BLOCKS} "
+            f"of SmolLM2's blocks, all weights, {TOKENS:,} tokens an update); "
+            f"{REVIEWS[-1] // REVIEWS[0]} times the reviews take {amounts[-1] / amounts[0]:.2f} "
+            "times as long (MiniLM, all weights); two processes of one thread each are "
+            f"{shared[0] / shared[1]:.2f} times as fast as one.")
 
 
 def plot(found, path):
@@ -141,4 +142,5 @@ if __name__ == "__main__":
         share(asked)
     else:
         print(PREFIX + json.dumps({"lengths": lengths(asked), "amounts": amounts(asked),
-                                   "shared": processes(asked)}), flush=True)
+                                   "shared": processes(asked), "machine": machine_name()}),
+              flush=True)

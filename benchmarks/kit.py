@@ -7,8 +7,9 @@ from datasets import Dataset
 from worker import timed
 
 import ftkit as ft
-from ftkit import attention, batching, cache, losses
+from ftkit import attention, batching, cache
 from ftkit.dropout import quick_dropout
+from ftkit.label_logits import LabelLogits
 from ftkit.pages import kept_pages
 
 
@@ -26,11 +27,12 @@ def _fit(folder, seed, without=(), *, method=None, share=False):
         run = ft.fit(model, data, method=method and method(work), epochs=work["epochs"],
                      learning_rate=work["rate"], batch_size=work["batch"], warmup=0, seed=seed,
                      without=without, quiet=True)
-    more = _share_of_peak(work, run.model.net, found) if share else {}
-    return result(work, found, run.model.net, **more)
+    precision = run.plan.dtype
+    more = _share_of_peak(work, run.model.net, found, precision) if share else {}
+    return result(work, found, run.model.net, precision=precision, **more)
 
 
-def _share_of_peak(work, net, found):
+def _share_of_peak(work, net, found, precision):
     """The products that a training step of these texts must do, over the measured peak.
 
     Three products a weight and token (forward, and two backward); the head at labelled positions.
@@ -39,7 +41,7 @@ def _share_of_peak(work, net, found):
     tokens = sum(len(row["input_ids"]) for row in work["train"])
     labelled = sum(sum(i >= 0 for i in row["labels"][1:]) for row in work["train"])
     operations = 6 * work["epochs"] * (body * tokens + net.lm_head.weight.numel() * labelled)
-    peak = matrix_peak()
+    peak = matrix_peak(precision)
     return {"share_of_peak": operations / found.seconds / peak, "peak": peak}
 
 
@@ -68,7 +70,7 @@ def loop(folder, seed):
         net = model.copy().net
         net.set_attn_implementation(attention.best(net.config, "eager"))
         rows = batching.encode(data, model)
-        collate, size = batching.Collator(model, seed), work["batch"]
+        collate, size = LabelLogits(batching.Collator(model, seed), net), work["batch"]
         sampler = batching.SimilarLength(rows.lengths, size, seed)
 
         def batches():
@@ -76,9 +78,9 @@ def loop(folder, seed):
             for start in range(0, len(order), size):
                 yield collate([rows[i] for i in order[start : start + size]])
 
-        with losses.label_only_head(net), quick_dropout(True), kept_pages():
+        with quick_dropout(True), kept_pages():
             train_by_hand(net, work, batches)
-    return result(work, found, net)
+    return result(work, found, net, precision="float32")
 
 
 def score(folder, seed, apart=False):
@@ -91,17 +93,19 @@ def score(folder, seed, apart=False):
         scores = np.concatenate([ft.score(model, call, work["answers"]) for call in calls])
     right = float((scores.argmax(1) == np.array(work["right"])).mean())
     return {"seconds": found.seconds, "peak_memory": found.peak_memory, "loss": None,
-            "accuracy": right, "scores": scores[:20].tolist()}
+            "accuracy": right, "scores": scores[:20].tolist(), "precision": "float32"}
 
 
 def sweep(folder, seed):
     work, model, data = _begin(folder, seed)
     test = Dataset.from_list(work["texts"]["test"])
-    found_losses = []
+    found_losses, precisions = [], set()
     with timed() as found:
         for trial in work["trials"]:
             run = ft.fit(model, data, method=ft.Freeze(top=trial["depth"]), epochs=work["epochs"],
                          learning_rate=trial["rate"], batch_size=work["batch"], warmup=0, seed=seed,
                          quiet=True)
             found_losses.append(ft.evaluate(run.model, test)["loss"].value)
-    return {"seconds": found.seconds, "peak_memory": found.peak_memory, "loss": min(found_losses)}
+            precisions.add(run.plan.dtype)
+    return {"seconds": found.seconds, "peak_memory": found.peak_memory, "loss": min(found_losses),
+            "precision": " and ".join(sorted(precisions))}

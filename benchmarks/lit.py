@@ -103,4 +103,5 @@ def _judged(work, found, model):
     model.eval()
     model.max_seq_length = max(len(row["input_ids"]) for row in work["test"])
     with torch.no_grad():
-        return result(work, found, logits_of=lambda batch: model(batch["input_ids"]))
+        return result(work, found, precision="float32",
+                      logits_of=lambda batch: model(batch["input_ids"]))

@@ -39,12 +39,22 @@ def _train(folder, seed, prepared=lambda net, work: net, options=None, **more):
     net = prepared(network(work, **options or {}), work)
     with tempfile.TemporaryDirectory() as scratch:
         with timed() as found:  # from the loaded network on, as the kit's
-            transformers.Trainer(
+            trainer = transformers.Trainer(
                 net, transformers.TrainingArguments(**_settings(work, seed, scratch, **more)),
                 train_dataset=Rows(work["train"]),
                 data_collator=lambda rows: padded(rows, work["pad"]),
-            ).train()
-    return result(work, found, net)
+            )
+            trainer.train()
+    return _after(trainer, work, found)
+
+
+def _after(trainer, work, found):
+    """The result of a training, judged in float32 like everybody's.
+
+    What accelerate wraps a network with in bf16 would compute the held-out loss in bf16 as well.
+    """
+    net = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    return result(work, found, net, precision="bf16" if trainer.args.bf16 else "float32")
 
 
 def _fast_bf16():
@@ -102,7 +112,7 @@ def loop(folder, seed):
             Rows(work["train"]), batch_size=work["batch"], shuffle=True,
             collate_fn=lambda rows: padded(rows, work["pad"]))
         train_by_hand(net, work, lambda: loader)
-    return result(work, found, net)
+    return result(work, found, net, precision="float32")
 
 
 def _sft(folder, seed, peft_config=None, options=None, **more):
@@ -120,7 +130,7 @@ def _sft(folder, seed, peft_config=None, options=None, **more):
             trainer = trl.SFTTrainer(net, trl.SFTConfig(**settings), train_dataset=data,
                                      processing_class=words, peft_config=peft_config)
             trainer.train()
-    return result(work, found, trainer.model)
+    return _after(trainer, work, found)
 
 
 def sft(folder, seed):
@@ -185,7 +195,7 @@ def generate(folder, seed):
 def _judged(work, found, said, **more):
     right = sum(a == b for a, b in zip(said, work["right"], strict=True)) / len(said)
     return {"seconds": found.seconds, "peak_memory": found.peak_memory, "loss": None,
-            "accuracy": right, **more}
+            "accuracy": right, "precision": "float32", **more}
 
 
 def sweep(folder, seed):
@@ -215,4 +225,5 @@ def sweep(folder, seed):
         study.enqueue_trial(trial)
     with timed() as found:
         study.optimize(objective, n_trials=len(work["trials"]))
-    return {"seconds": found.seconds, "peak_memory": found.peak_memory, "loss": study.best_value}
+    return {"seconds": found.seconds, "peak_memory": found.peak_memory, "loss": study.best_value,
+            "precision": "bf16" if _fast_bf16() else "float32"}

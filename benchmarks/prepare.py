@@ -1,16 +1,21 @@
-"""Write what a work needs into a folder, so that all contenders read the same tokens."""
+"""Write what a work needs into a folder, so that all contenders read the same tokens.
+
+    python benchmarks/prepare.py WORK FOLDER
+"""
 
 import json
 import random
+import sys
 from pathlib import Path
 
+from worker import WARM
+
 import ftkit as ft
-from ftkit import catalog, fetch
-from ftkit.batching import encode
 
 DECODER, ENCODER = "smollm2-135m-instruct", "minilm-l6"
 # The sizes are such that all works take less than an hour on 2 cores without bf16. Batches count
-# examples; the rate is the same for everyone, and falls linearly.
+# examples; the rate is the same for everyone, and falls linearly. Rates and epochs of the works
+# that classify were chosen by the loss on validation rows (tune.py).
 PAIRS = {"data": "phenotype-definitions", "options": {"form": "choice"}, "model": DECODER,
          "kind": "causal", "train": 32, "test": 24, "batch": 8, "epochs": 1}
 REVIEWS = {"data": "rotten-tomatoes", "options": {}, "model": ENCODER, "kind": "classes",
@@ -21,12 +26,12 @@ WORKS = {
     "full": PAIRS | {"rate": 1e-4},
     "lora": PAIRS | {"rate": 1e-3, "rank": 8, "alpha": 16, "targets": ["q_proj", "v_proj"]},
     "classify": REVIEWS | {"train": 320, "epochs": 3, "rate": 1e-4},
-    "top": REVIEWS | {"train": 320, "epochs": 5, "rate": 3e-4, "depth": 1},
-    "head": REVIEWS | {"train": 320, "epochs": 10, "rate": 3e-3, "depth": 0},
+    "top": REVIEWS | {"train": 320, "epochs": 5, "rate": 2e-4, "depth": 1},
+    "head": REVIEWS | {"train": 320, "epochs": 10, "rate": 3e-4, "depth": 0},
     "sweep": REVIEWS | {"train": 128, "test": 128, "epochs": 2, "trials": 20},
     "tricks-decoder": PAIRS | {"rate": 1e-4},
-    "tricks-encoder": REVIEWS | {"train": 160, "epochs": 1, "rate": 1e-4},
-    "tricks-frozen": REVIEWS | {"train": 160, "epochs": 6, "rate": 3e-3, "depth": 0},
+    "tricks-encoder": REVIEWS | {"train": 320, "epochs": 2, "rate": 2e-4},
+    "tricks-frozen": REVIEWS | {"train": 160, "epochs": 6, "rate": 1e-3, "depth": 0},
     "tricks-score": SCORE | {"questions": 40},
     "score": SCORE,
 }
@@ -34,6 +39,11 @@ WORKS = {
 
 def prepare(name, folder):
     """Write work.json for one of WORKS into a folder. Returns what it says."""
+    from common import constant_loss
+
+    from ftkit import catalog, fetch
+    from ftkit.batching import encode
+
     work = dict(WORKS[name])
     work["name"] = work["model"]
     work["model"] = str(fetch.model_folder(catalog.find(work["name"])))
@@ -52,14 +62,24 @@ def prepare(name, folder):
         for part in ("train", "test"):
             rows = encode(data[part], model)
             work[part] = [{k: row[k] for k in ("input_ids", "labels")} for row in rows.rows]
+        work["constant"] = constant_loss(work["train"], work["test"])
     if name == "sweep":
         draw = random.Random(0)
         work["trials"] = [{"depth": draw.randint(0, 1), "rate": 10 ** draw.uniform(-4, -2)}
                           for _ in range(work["trials"])]
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "work.json").write_text(json.dumps(work))
+    for target, content in ((Path(folder), work), (Path(folder) / WARM, a_little_of(work))):
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "work.json").write_text(json.dumps(content))
     return work
+
+
+def a_little_of(work):
+    """The same work with a batch of rows, one epoch, two questions and one trial."""
+    few = {"train": 2 * work.get("batch", 0), "test": 8, "prompts": 2, "right": 2, "trials": 1}
+    little = {key: value[: few[key]] if key in few else value for key, value in work.items()}
+    if "texts" in work:
+        little["texts"] = {part: rows[: few[part]] for part, rows in work["texts"].items()}
+    return little | ({"epochs": 1} if "epochs" in work else {})
 
 
 def pair(row):
@@ -74,3 +94,7 @@ def questions(work):
     shown = [(row["text"], names[row["label"]].strip()) for row in data["train"]]
     return {"prompts": [ft.few_shot(shown, row["text"]) for row in data["test"]],
             "right": [work["answers"].index(names[row["label"]]) for row in data["test"]]}
+
+
+if __name__ == "__main__":
+    prepare(*sys.argv[1:])

@@ -1,20 +1,24 @@
-"""One contender in a process of its own: for each seed that is asked for, it answers with a result.
+"""One contender, once, in a process of its own that ends with its result.
 
-    python benchmarks/worker.py MODULE FUNCTION FOLDER [OPTION]
+    python benchmarks/worker.py MODULE FUNCTION FOLDER SEED [OPTION]
 
-reads seeds from its input, one a line, and answers each with a line "RESULT {json}".
+first does a few rows of the same work, which are not timed: whatever is loaded on first use is
+there then. It prints a line "RESULT {json}".
 """
 
+import gc
 import importlib
 import json
 import os
+import platform
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
 PREFIX = "RESULT "
+WARM = "warm"  # the folder with a few rows of a work, beside the whole of it
 
 
 @contextmanager
@@ -39,23 +43,36 @@ def timed():
         watcher.join()
 
 
-def main(module, function, folder, *option):
-    """Answer seeds until the input ends. A failure is a result, too: it says what went wrong."""
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print as they like
+def machine_name():
+    """The processor and the number of threads, in words: what a row was measured on."""
     import torch
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())))
-    contend = getattr(importlib.import_module(module), function)
-    for line in sys.stdin:
-        try:
-            result = contend(folder, int(line), *option)
-        except Exception as error:
-            import traceback
+    name = platform.processor() or platform.machine()
+    with suppress(OSError), open("/proc/cpuinfo") as cpuinfo:
+        name = next((line.partition(":")[2].strip() for line in cpuinfo
+                     if line.startswith("model name")), name)
+    threads = torch.get_num_threads()
+    return f"{threads} thread{'s' if threads > 1 else ''} of {name}"
 
-            traceback.print_exc()
-            result = {"error": f"{type(error).__name__}: {error}"[:300]}
-        print(PREFIX + json.dumps(result), file=answers, flush=True)
+
+def main(module, function, folder, seed, *option):
+    """Print the result of one run. A failure is a result, too: it says what went wrong."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print as they like
+    try:
+        import torch
+
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())))
+        contend = getattr(importlib.import_module(module), function)
+        contend(f"{folder}/{WARM}", int(seed), *option)
+        gc.collect()
+        result = contend(folder, int(seed), *option) | {"machine": machine_name()}
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        result = {"error": f"{type(error).__name__}: {error}"[:300]}
+    print(PREFIX + json.dumps(result), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,14 @@ __version__ = "0.1.0"
 
 # Public names and where each lives. They load on first use, so that `import ftkit` stays quick.
 _WHERE = {
-    "errors": ["FtkitError", "FetchError", "DataError", "SettingError", "ClaimNotHeld"],
+    "errors": [
+        "FtkitError",
+        "FetchError",
+        "DataError",
+        "DataWarning",
+        "SettingError",
+        "ClaimNotHeld",
+    ],
     "hardware": ["profile", "this_machine", "plan"],
     "shelf": ["activate", "attach"],
     "models": ["load_model", "Model", "trainable_summary"],
@@ -38,6 +45,8 @@ _WHERE = {
     "prompting": ["few_shot", "apply_template"],
     "answering": ["score", "calibrate", "generate", "chat"],
     "training": ["fit", "Run"],
+    "predicting": ["predict"],
+    "looking": ["look"],
     "evaluation": [
         "evaluate",
         "from_predictions",
@@ -50,7 +59,10 @@ _WHERE = {
     "metrics": ["rouge_l"],
     "files": ["read_conll", "read_pairs"],
     "tagging": ["align_tags", "entities"],
-    "evidence": ["bootstrap", "compare", "claim", "conclude", "Estimate"],
+    "resampling": ["bootstrap", "Estimate"],
+    "power_analysis": ["power"],
+    "comparing": ["compare"],
+    "evidence": ["claim", "conclude"],
     "records": ["runs"],
     "exercises": ["check", "cases"],
     "diagnosis": ["diagnose", "verdict"],

@@ -4,16 +4,18 @@ What many prompts begin with is read once, as keys and values that all of them s
 """
 
 import copy
+import inspect
 
 import numpy as np
 import torch
 
-from ftkit import branches, cache, switches
+from ftkit import abilities, attention, branches, cache, precision, switches
 from ftkit.batching import pad
+from ftkit.conversations import begun, turn_marks
 from ftkit.errors import SettingError
 from ftkit.growing import give_room
-from ftkit.losses import backbone, head, inner
-from ftkit.methods.prompt import learned_tokens, prompt_cache
+from ftkit.label_logits import text_logits
+from ftkit.losses import inner, learned_tokens, prompt_cache
 from ftkit.prompting import apply_template
 
 SHORTEST_PREFIX = 8  # tokens; sharing less than this saves nothing
@@ -25,7 +27,17 @@ LOAD = {"cpu": 320, "gpu": 16_384}
 POSITIONS = 512  # whose logits over the vocabulary are held at a time
 
 
-def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=False, without=()):
+def score(
+    model,
+    prompts,
+    candidates,
+    *,
+    prefix="",
+    batch_size=ROWS,
+    normalize=False,
+    dtype=None,
+    without=(),
+):
     """The log-likelihood of each candidate answer after each prompt.
 
     model: a decoder, also with a learned prompt (PromptTuning, PrefixTuning), which then stands
@@ -33,9 +45,10 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
     prompts, or a list of lists, one for each; a candidate usually begins with a space. What all
     prompts begin with is run through the model once (key-value cache), each prompt once for all its
     candidates, and frozen lower blocks once for each text, also over several calls (cache.py).
-    normalize=True divides by the number of tokens. without: what to leave off of that, names of
-    switches.TRICKS: "shared_prompts" (each prompt is read whole for each of its candidates),
-    "trunk_cache".
+    normalize=True divides by the number of tokens. dtype: as in evaluate. without: what to leave
+    off of that, names of switches.TRICKS: "shared_prompts" (each prompt is read whole for each of
+    its candidates), "trunk_cache", "label_logits" (the head is applied where an answer's tokens
+    are), "plain_attention".
     Returns an array of shape (prompts, candidates), in nats; -inf where a prompt has fewer.
     Raises SettingError when the model is no decoder or a candidate is empty.
     """
@@ -49,24 +62,29 @@ def score(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=F
             "give one list for all, or one for each."
         )
     first = _tokens(model, [prefix + prompt for prompt in prompts])
-    known = {c: t for c in {c for cs in lists for c in cs} for t in _tokens(model, [c])}
+    distinct = sorted({c for cs in lists for c in cs})
+    options = {"add_special_tokens": False}
+    ids = model.tokenizer(distinct, **options)["input_ids"] if distinct else []
+    known = dict(zip(distinct, ids, strict=True))
     if empty := [c for c, ids in known.items() if not ids]:
         raise SettingError(f"candidate {empty[0]!r} has no tokens; a candidate must not be empty.")
     sharing = "shared_prompts" not in without
-    shared = _common_prefix(first) if sharing else []
+    shared = _common_prefix(first) if sharing and abilities.continues(model.net) else []
     out = np.full((len(prompts), max(map(len, lists), default=0)), -np.inf)
     longest = max(map(len, first), default=0) + max(map(len, known.values()), default=0)
     apart = not sharing or not branches.suits(model.net, longest)
     load = LOAD["cpu" if model.device.type == "cpu" else "gpu"]
     wanted = "trunk_cache" not in without
-    with torch.inference_mode(), cache.trunk(model.net, wanted=wanted):
+    kernel = attention.chosen(inner(model.net), longest, without)
+    computing, trunk = precision.computing(model, dtype), cache.trunk(model.net, wanted=wanted)
+    with torch.inference_mode(), computing, kernel, trunk:
         past, skip = _beginning(model, shared)
         own = [row[len(shared) :] for row in first]
         answers = [[known[c] for c in each] for each in lists]
         for batch in _batches(own, answers, batch_size, load, apart):
             rows = [own[row] for row, _ in batch]
             wanted = [[answers[row][j] for j in columns] for row, columns in batch]
-            found = _score_batch(model, rows, wanted, past, skip)
+            found = _score_batch(model, rows, wanted, past, skip, "label_logits" not in without)
             for (row, columns), ids, values in zip(batch, wanted, found, strict=True):
                 counts = [len(i) if normalize else 1 for i in ids]
                 out[row, columns] = np.array(values) / counts
@@ -96,46 +114,39 @@ def _batches(prompts, answers, most, load, apart):
         yield batch
 
 
-def _score_batch(model, rows, answers, past, skip):
+def _score_batch(model, rows, answers, past, skip, labels_only):
     """The log-likelihood of each answer after its prompt: a list of floats for each prompt.
 
     rows: token ids of the prompts from position `skip` on, where the cache `past` ends. answers:
     lists of token ids, one list for each prompt. Each prompt is read once, with all its answers
     behind it: branches of one tree, none of which sees another.
     """
-    ids, sources, wanted = [], {}, []
+    ids, sources, wanted = [], set(), []
     for i, (row, own) in enumerate(zip(rows, answers, strict=True)):
         ids.append(list(row))
         for j, answer in enumerate(own):
             # What an answer's first token follows is the prompt's last, for all of them.
             places = [len(row) - 1, *range(len(ids[i]), len(ids[i]) + len(answer) - 1)]
             ids[i] += answer[:-1]
-            for place, token in zip(places, answer, strict=True):
-                wanted.append((i, j, sources.setdefault((i, place), len(sources)), token))
-    hidden = backbone(model.net)(
-        input_ids=pad(ids, model.tokenizer.pad_token_id).to(model.device),
-        past_key_values=_expand(past, len(rows)),
-        use_cache=bool(skip),
-        **branches.seen_by(model.net, rows, answers, ids, skip),
-    )[0]
-    hidden = hidden[tuple(torch.tensor(list(sources), device=model.device).T)]
+            sources |= {(i, place) for place in places}
+            wanted += [(i, place, j, token) for place, token in zip(places, answer, strict=True)]
+    batch = pad(ids, model.tokenizer.pad_token_id).to(model.device)
+    keep = torch.zeros(batch.shape, dtype=torch.bool, device=batch.device)
+    keep[tuple(torch.tensor(sorted(sources), device=batch.device).T)] = True
+    given = {"input_ids": batch, **branches.seen_by(model.net, rows, answers, ids, skip)}
+    if skip:
+        given |= {"past_key_values": _expand(past, len(rows)), "use_cache": True}
+    logits = text_logits(model.net, keep, wanted=labels_only, **given)
+    number = {source: n for n, source in enumerate(sorted(sources))}  # logits come row by row
+    wanted = [(number[i, place], i, j, token) for i, place, j, token in wanted]
     found = [[0.0] * len(own) for own in answers]
     for start in range(0, len(sources), POSITIONS):
-        logs = _logits(model.net, hidden[start : start + POSITIONS]).log_softmax(-1)
-        here = [w for w in wanted if start <= w[2] < start + POSITIONS]
-        values = logs[[w[2] - start for w in here], [w[3] for w in here]].tolist()
-        for (i, j, _, _), value in zip(here, values, strict=True):
+        logs = logits[start : start + POSITIONS].float().log_softmax(-1)
+        here = [w for w in wanted if start <= w[0] < start + POSITIONS]
+        values = logs[[w[0] - start for w in here], [w[3] for w in here]].tolist()
+        for (_, i, j, _), value in zip(here, values, strict=True):
             found[i][j] += value
     return found
-
-
-def _logits(net, hidden):
-    """Logits (rows, vocabulary) of hidden states, as the network's own forward gives them."""
-    logits, config = head(net)(hidden).float(), inner(net).config
-    logits = logits * (getattr(config, "logit_scale", None) or 1)  # Cohere
-    logits = logits / (getattr(config, "logits_scaling", None) or 1)  # Granite
-    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
-    return cap * torch.tanh(logits / cap) if cap else logits
 
 
 def calibrate(scores, null_scores):
@@ -151,13 +162,22 @@ def calibrate(scores, null_scores):
 
 
 def generate(
-    model, prompts, *, max_new_tokens=32, stop=None, prefix="", batch_size=ROWS, without=()
+    model,
+    prompts,
+    *,
+    max_new_tokens=32,
+    stop=None,
+    prefix="",
+    batch_size=ROWS,
+    dtype=None,
+    without=(),
 ):
     """Continue prompts greedily, many side by side.
 
     prompts: one string or a list, each read after `prefix`, whose key-value cache is computed once.
-    stop: a string (such as "\\n") or a list of them; the text ends before it. without:
-    "shared_prompts" reads what all prompts begin with once for each.
+    stop: a string (such as "\\n") or a list of them; the text ends before it. dtype: as in
+    evaluate. without: "shared_prompts" reads what all prompts begin with once for each;
+    "plain_attention".
     Returns the new text alone, a string or a list of strings.
     """
     single = isinstance(prompts, str)
@@ -168,10 +188,11 @@ def generate(
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
         some = [texts[i] for i in part]
-        if model.net.config.is_encoder_decoder:
-            said = _by_library(model, some, max_new_tokens, stops)
-        else:
-            said = _greedy(model, some, max_new_tokens, stops, "shared_prompts" not in without)
+        with precision.computing(model, dtype):
+            if model.net.config.is_encoder_decoder or not abilities.continues(model.net):
+                said = _by_library(model, some, max_new_tokens, stops)
+            else:
+                said = _greedy(model, some, max_new_tokens, stops, without)
         for i, text in zip(part, said, strict=True):
             out[i] = text
     return out[0] if single else out
@@ -183,20 +204,27 @@ def chat(model, message, *, system=None, max_new_tokens=64):
     return generate(model, prompt, max_new_tokens=max_new_tokens).strip()
 
 
-@torch.inference_mode()
-def _greedy(model, texts, limit, stops, sharing=True):
+def _greedy(model, texts, limit, stops, without):
     tokens = _tokens(model, texts)
+    longest = learned_tokens(model.net) + max(map(len, tokens)) + limit
+    sharing = "shared_prompts" not in without and branches.sees_all(model.net, longest)
+    with attention.chosen(inner(model.net), longest, without):
+        return _written(model, tokens, limit, stops, sharing)
+
+
+@torch.inference_mode()
+def _written(model, tokens, limit, stops, sharing):
     shared = _common_prefix(tokens) if sharing else []
     past, skip = _beginning(model, shared)
-    past = _expand(past, len(texts))
+    past = _expand(past, len(tokens))
     pad_id, ends = model.tokenizer.pad_token_id, _end_ids(model)
     rows = [t[len(shared) :] for t in tokens]
     ids = pad(rows, pad_id, left=True).to(model.device)
     own = pad([[1] * len(r) for r in rows], 0, left=True).to(model.device)
     mask = torch.cat([own.new_ones(len(rows), skip), own], dim=1)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, skip:]
-    new, done, alive = [[] for _ in texts], ["" for _ in texts], list(range(len(texts)))
-    ended = set()
+    new, done, alive = [[] for _ in tokens], ["" for _ in tokens], list(range(len(tokens)))
+    ended, last = set(), _last_only(model.net)
     for _ in range(limit):
         step = inner(model.net)(
             input_ids=ids,
@@ -204,7 +232,7 @@ def _greedy(model, texts, limit, stops, sharing=True):
             position_ids=positions,
             past_key_values=past,
             use_cache=True,
-            logits_to_keep=1,
+            **last,
         )
         past, chosen = give_room(step.past_key_values), step.logits[:, -1].argmax(-1)
         keep = []
@@ -231,20 +259,33 @@ def _greedy(model, texts, limit, stops, sharing=True):
 
 
 def _by_library(model, texts, limit, stops):
-    """The same through transformers' generate, for encoder-decoders."""
-    # On the right: a learned prompt stands directly before the text, padding or not.
-    batch = model.tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
+    """The same through transformers' generate, for encoder-decoders and for unusual decoders."""
+    decoder = not model.net.config.is_encoder_decoder
+    # On the right: a learned prompt stands directly before an encoder's text, padding or not.
+    options = {"padding_side": "left" if decoder else "right", "add_special_tokens": not decoder}
+    batch = model.tokenizer(texts, return_tensors="pt", padding=True, **options)
     batch = {k: v.to(model.device) for k, v in batch.items() if k != "token_type_ids"}
     ids = model.net.generate(
         **batch, max_new_tokens=limit, do_sample=False, pad_token_id=model.tokenizer.pad_token_id
     )
+    if decoder:
+        ids = ids[:, batch["input_ids"].shape[1] :]
     return [_cut(t, stops) for t in model.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
+def _last_only(net):
+    """Arguments that make a forward give the logits of the last position alone, where it can."""
+    model = inner(net)
+    takes = "logits_to_keep" in inspect.signature(model.forward).parameters
+    return ({"logits_to_keep": 1} if takes else {}) | abilities.without_routing(model)
+
+
 def _end_ids(model):
+    """The tokens that end an answer: the library's, eos, and what ends a turn of the template."""
     ids = getattr(model.net.generation_config, "eos_token_id", None)
     ids = ids if isinstance(ids, list) else [ids]
-    return {i for i in [*ids, model.tokenizer.eos_token_id] if i is not None}
+    ids = [*ids, model.tokenizer.eos_token_id, turn_marks(model.tokenizer)[1]]
+    return {i for i in ids if i is not None}
 
 
 def _cut(text, stops):
@@ -252,7 +293,16 @@ def _cut(text, stops):
 
 
 def _tokens(model, texts):
-    return model.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    """Token ids of prompts, begun as texts are in training; none of them may be empty."""
+    if not texts:
+        return []
+    rows = begun(model.tokenizer(texts, add_special_tokens=False)["input_ids"], model.tokenizer)
+    if empty := [i for i, row in enumerate(rows) if not row]:
+        raise SettingError(
+            f"prompt {empty[0]} is {texts[empty[0]]!r}, and the tokenizer puts no BOS before a "
+            "text, so there is nothing that an answer could follow. Give at least a word."
+        )
+    return rows
 
 
 def _common_prefix(rows):
@@ -270,13 +320,13 @@ def _beginning(model, shared):
 
     That is the learned prompt, where the model has one, and then the tokens that all texts share.
     """
-    learned = learned_tokens(model.net)
+    learned = learned_tokens(model.net) if abilities.continues(model.net) else 0
     with torch.inference_mode():
         past = prompt_cache(model.net) if learned else None
         if shared:
             ids = torch.tensor([shared], device=model.device)
             past = inner(model.net)(
-                input_ids=ids, past_key_values=past, use_cache=True, logits_to_keep=1
+                input_ids=ids, past_key_values=past, use_cache=True, **_last_only(model.net)
             ).past_key_values
     return past, learned + len(shared)
 

@@ -5,9 +5,13 @@ library repeats keys and values for every query head first; here the query heads
 stacked as if they were further positions, which gives the same products without any copy.
 """
 
+from contextlib import contextmanager
+
 import torch
 import transformers
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
+
+from ftkit.hardware import choose_attention, this_machine
 
 NAME = "grouped"
 MODELS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # plain attention and nothing else
@@ -21,6 +25,33 @@ def best(config, kernel):
     if kernel != "eager" or config.model_type not in MODELS:
         return kernel
     return NAME if config.num_key_value_heads < config.num_attention_heads else kernel
+
+
+def chosen(net, length, without=()):
+    """While open, a network attends with the kernel that suits texts of `length` tokens here.
+
+    without: names of switches.TRICKS; "plain_attention" leaves the network as it is.
+    """
+    plain = "plain_attention" not in without
+    return kernel(net, choose_attention(this_machine(), length).value if plain else "sdpa")
+
+
+@contextmanager
+def kernel(net, name):
+    """While open, a network attends with the kernel `name` ("eager", "flash_attention_2").
+
+    net: a transformers model. "sdpa" is what the library chooses by itself, for a family that has
+    it, and changes nothing. Yields nothing; what was set before is set again.
+    """
+    if name == "sdpa" or not hasattr(net, "set_attn_implementation"):
+        yield
+        return
+    before = net.config._attn_implementation
+    net.set_attn_implementation(best(net.config, name))
+    try:
+        yield
+    finally:
+        net.set_attn_implementation(before)
 
 
 def grouped_attention(

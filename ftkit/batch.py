@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import ftkit
 from ftkit import notebook as nb
-from ftkit.errors import FtkitError, SettingError
-from ftkit.supervise import Running
+from ftkit.errors import DataError, FtkitError, SettingError
+from ftkit.supervise import WORK, Running
 
+LOCK = ".ftkit-batch.lock"
+RESULTS = ("results.png", "results.md", "results.json")  # the last one says whose they are
 POLL = 0.2  # seconds between two looks at the running lessons
 # Modules that no lesson uses: a change in them does not make a result old.
 _OUTSIDE = {"batch.py", "batch_worker.py", "cli.py", "doctor.py", "notebook.py", "report.py",
@@ -42,15 +45,19 @@ def run_batch(notebooks, *, profile=None, parameters=None, out="artifacts", work
     cell_timeout: seconds. memory: bytes a lesson and its processes may hold together (default:
     90% of this machine's). resume: a lesson that succeeded with the same source, parameters and
     packages is not run again. commit_to: a folder whose notebooks of the same name get the outputs.
+    out may be any folder: nothing in it is changed or removed that no batch has written.
     report is called with each line of progress, live with the states of the lessons that run.
     A record has name, status ("ok" or what went wrong), message, seconds, peak_memory (bytes),
     claims, failure, output and log (relative to `out`). Failures do not raise; one lesson's does
     not stop another.
     Raises SettingError or DataError before anything runs when a request makes no sense.
     """
-    if workers < 1 or timeout <= 0 or cell_timeout <= 0:
-        raise SettingError(f"workers={workers}, timeout={timeout}, cell_timeout={cell_timeout}: "
-                           "each must be greater than 0.")
+    memory = _most_memory() if memory is None else memory
+    numbers = {"workers": workers, "timeout": timeout, "cell_timeout": cell_timeout,
+               "memory": memory}
+    for name, value in numbers.items():
+        if not (math.isfinite(value) and value > 0):
+            raise SettingError(f"{name}={value!r}: a number greater than 0 is expected.")
     values = dict(parameters or {}, **({"profile": profile} if profile else {}))
     lessons = [_Lesson(path, values, Path(out).resolve()) for path in find_notebooks(notebooks)]
     names = [lesson.name for lesson in lessons]
@@ -59,7 +66,8 @@ def run_batch(notebooks, *, profile=None, parameters=None, out="artifacts", work
     if commit_to and any(lesson.injected for lesson in lessons):
         raise SettingError("outputs are committed from default parameters only; leave out -p and "
                            "a --profile that is not the notebook's own.")
-    limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory or _most_memory()}
+    _check_out(Path(out).resolve(), lessons)
+    limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory}
     with _only_batch_in(Path(out).resolve()), _stop_on_signal():
         records = _run_all(lessons, limits, workers, resume, report, live)
     for lesson, record in zip(lessons, records, strict=True):
@@ -71,6 +79,44 @@ def run_batch(notebooks, *, profile=None, parameters=None, out="artifacts", work
             except FtkitError as error:
                 record.update(status="not committed", message=str(error))
     return records
+
+
+def _check_out(out, lessons):
+    """Raise SettingError where a result would take the place of a file that no batch wrote."""
+    sources = {lesson.path for lesson in lessons}
+    foreign = []
+    for lesson in lessons:
+        for target in (lesson.output, lesson.failed):
+            if target in sources:
+                raise SettingError(f"the outputs would be written over {target}, the source of a "
+                                   "lesson; choose another --out.")
+            if not _is_record(lesson.status) and not _is_output(target):
+                foreign.append(target)
+        foreign += [] if _is_record(lesson.status) else [lesson.status]
+        foreign += [] if lesson.status.parent.is_dir() else [lesson.log]
+    if not _is_json_with(out / "results.json", "lessons", "all_held"):
+        foreign += [out / name for name in RESULTS]
+    if found := next((path for path in foreign if path.exists()), None):
+        raise SettingError(f"{found} was not written by a batch, and a result would take its "
+                           "place; choose another --out, or move it.")
+
+
+def _is_record(path):
+    return _is_json_with(path, "name", "status", "key")
+
+
+def _is_output(path):
+    try:
+        return "parameters" in nb.read(path)["metadata"].get("ftkit", {})
+    except DataError:
+        return False
+
+
+def _is_json_with(path, *keys):
+    try:
+        return set(keys) <= json.loads(path.read_text(encoding="utf-8")).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _run_all(lessons, limits, workers, resume, report, live):
@@ -91,8 +137,8 @@ def _run_all(lessons, limits, workers, resume, report, live):
                     running.append(Running(lesson, limits, workers))
                 except OSError as error:
                     records[lesson.name] = lesson.record(
-                        "disk", f"could not start in {lesson.out}: {error.strerror}. Free some "
-                        "space there, or choose another --out")
+                        "disk", f"could not start in {lesson.out}: {error.strerror}. "
+                        f"{nb.remedy(error)}, or choose another --out")
                     report(_line(records[lesson.name]))
             time.sleep(POLL)
             if live:
@@ -115,10 +161,11 @@ class _Lesson:
         self.path, self.out, self.name = path, out, path.stem
         self.notebook = nb.read(path)
         defaults = nb.parameters(self.notebook, path.name)
-        for name in values:
+        for name, value in values.items():
             if name not in defaults:
                 raise SettingError(f"{path.name} has no parameter {name!r}; its parameters are: "
                                    f"{', '.join(defaults) or 'none'}.")
+            values = values | {name: _fitting(name, value, defaults[name], path.name)}
         # A value equal to the default is not injected: the run then is one of the source itself.
         self.injected = {k: v for k, v in values.items()
                          if (type(v), v) != (type(defaults[k]), defaults[k])}
@@ -149,12 +196,28 @@ class _Lesson:
                 "log": str(self.log.relative_to(self.out)), **blank, **more}
 
 
+def _fitting(name, value, default, notebook):
+    """Return a value for a parameter as its default's type. Raises SettingError for another."""
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if isinstance(default, list | tuple) and isinstance(value, list | tuple):
+        return type(default)(value)
+    if default is None or value is None or type(value) is type(default):
+        return value
+    kinds = {bool: "True or False", int: "a whole number", float: "a number", str: "text",
+             list: "a list", tuple: "a list", dict: "a dict"}
+    kind = kinds.get(type(default), type(default).__name__)
+    quote = f"; write it in quotes, \"'{value}'\"" if isinstance(default, str) else ""
+    raise SettingError(f"{notebook}: the parameter {name} is {kind} (here {default!r}), and "
+                       f"{value!r} is not{quote}.")
+
+
 @contextmanager
 def _only_batch_in(out):
     """Hold an output folder for one batch, and remove what a killed one left in it."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(out / ".lock", timeout=0)
+    lock = FileLock(out / LOCK, timeout=0)
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -165,9 +228,11 @@ def _only_batch_in(out):
         raise FtkitError(f"the output folder {out} cannot be used: {error.strerror}. Choose "
                          "another --out or make it writable.") from error
     with lock:
-        for leftover in out.glob(".*-*"):
-            if leftover.is_dir():
+        for leftover in out.glob(f"{WORK}*"):
+            if leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover, ignore_errors=True)
+        for name in RESULTS:  # they are of an earlier batch, and this one may be stopped
+            (out / name).unlink(missing_ok=True)
         yield
 
 
@@ -200,7 +265,8 @@ def _most_memory():
 def _environment():
     """Return the hash of what a result depends on besides the notebook: ftkit and the packages."""
     digest = hashlib.sha256(f"{platform.python_version()} {platform.machine()}".encode())
-    digest.update(os.environ.get("FTKIT_WITHOUT", "").encode())  # rounding, and seconds above all
+    for name in ("FTKIT_WITHOUT", "FTKIT_DTYPE"):  # rounding, and seconds above all
+        digest.update(f"{name}={os.environ.get(name, '')} ".encode())
     root = Path(ftkit.__file__).parent
     for path in sorted([*root.rglob("*.py"), *(root.parent / "data").glob("*.*")]):
         if path.name not in _OUTSIDE:
@@ -222,5 +288,7 @@ def _line(record):
         return f"{record['name']}: {record['status'].upper()}: {record['message']}"
     held = sum(claim["held"] for claim in record["claims"] if claim.get("judged"))
     claims = f", {held} claims held" if held else ""
+    if unanswered := [c for c in record["claims"] if c.get("judged") and not c["held"]]:
+        claims += f", {len(unanswered)} open did not hold"
     return (f"{record['name']}: ok in {record['seconds']:.0f} s, "
             f"{record['peak_memory'] / 1e9:.1f} GB at most{claims}")

@@ -1,5 +1,6 @@
 """Runs one notebook with papermill in a process of its own; started by ftkit.batch, not by hand."""
 
+import ctypes
 import json
 import os
 import sys
@@ -11,7 +12,15 @@ from pathlib import Path
 def main(job_file):
     """Run the job in a JSON file. Returns 0 when papermill did, and writes a verdict beside it."""
     job = json.loads(Path(job_file).read_text())
+    _adopt_orphans()
     threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
+    try:
+        return _execute(job)
+    finally:
+        _end_children()
+
+
+def _execute(job):
     # jsonschema takes 2 s to build a grammar of web addresses that no notebook needs.
     sys.modules["rfc3987_syntax"] = None
     from papermill.engines import NBClientEngine, papermill_engines
@@ -50,14 +59,45 @@ def _path(path):
     return path.replace("{", "{{").replace("}", "}}")  # papermill fills braces in file names
 
 
-def _leave_with_parent(parent):
-    """End this process and its kernel when the batch that started it is gone."""
+def _adopt_orphans():
+    """Make whatever the lesson leaves behind a child of this process, and not of the system.
+
+    Linux does that for a process that asks (PR_SET_CHILD_SUBREAPER); without it the batch finds
+    them by their environment.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+
+
+def _end_children():
+    """End all descendants, those that a child starts while it is being ended included."""
     import psutil
 
+    end = time.monotonic() + 5
+    while (children := _alive(psutil)) and time.monotonic() < end:
+        for child in children:
+            try:
+                child.kill()
+            except psutil.Error:
+                continue
+        psutil.wait_procs(children, timeout=1)
+
+
+def _alive(psutil):
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        try:
+            found += [child] if child.status() != psutil.STATUS_ZOMBIE else []
+        except psutil.Error:
+            continue
+    return found
+
+
+def _leave_with_parent(parent):
+    """End this process and its kernel when the batch that started it is gone."""
     while os.getppid() == parent:
         time.sleep(1)
-    for child in psutil.Process().children(recursive=True):
-        child.kill()
+    _end_children()
     os._exit(1)
 
 

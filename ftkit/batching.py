@@ -1,64 +1,101 @@
 """From records to batches: tokens and labels for each task, batches of similar length, padding."""
 
 import json
-import math
+from dataclasses import dataclass
 
 import numpy as np
-import tokenizers
 import torch
 import xxhash
 
 from ftkit import kept
-from ftkit.errors import DataError, SettingError
-from ftkit.methods.prompt import learned_tokens
-from ftkit.prompting import as_prompt_and_response
-from ftkit.tagging import IGNORED, align_tags, check_tagged
+from ftkit.encoding import ENCODERS as _ENCODERS
+from ftkit.encoding import columns_of, supervised
+from ftkit.errors import SettingError
+from ftkit.losses import learned_tokens
+from ftkit.tagging import IGNORED
 
 MAX_LENGTH = 512
 MANY = 2_000  # examples; fewer are tokenized at once
 LOSS_ON = ("response", "all")
 
 
+@dataclass(frozen=True)
+class Cut:
+    """What the limit of tokens took from a data set, row by row.
+
+    limit: tokens of a text, as it was applied. whole: tokens of each row before it was cut, shape
+    (rows,). wanted, left: tokens (of tags: words) of each row that carried loss before the cut and
+    that do now; both None where the task has one label a row. records: whether rows are a prompt
+    and an answer, whose end is what is cut.
+    """
+
+    limit: int
+    whole: np.ndarray
+    wanted: np.ndarray | None
+    left: np.ndarray | None
+    records: bool
+
+    @property
+    def rows(self):
+        """The numbers of the rows that are longer than the limit."""
+        return np.flatnonzero(self.whole > self.limit)
+
+    @property
+    def answers(self):
+        """The numbers of the rows that lost tokens with loss."""
+        return np.flatnonzero(self.left < self.wanted) if self.left is not None else self.rows[:0]
+
+    @property
+    def lost(self):
+        """The numbers of the rows that lost all of them: nothing can be learned from these."""
+        gone = self.answers
+        return gone[self.left[gone] == 0] if len(gone) else gone
+
+    @property
+    def supervised(self):
+        """How many tokens, or labels, carry loss in all rows together."""
+        return int(self.left.sum()) if self.left is not None else len(self.whole)
+
+    def __str__(self):
+        """What was cut, in a sentence and with the remedy; "" where nothing was."""
+        if not len(self.rows):
+            return ""
+        n, longest = len(self.whole), int(self.whole.max())
+        said = f"longest {longest:,} of {self.limit:,} tokens"
+        if self.records:
+            return (
+                f"{len(self.answers):,} of {n:,} answers were cut, {len(self.lost):,} lost whole; "
+                f"{said}. Raise max_length, or cut prompts from the left: "
+                'model.tokenizer.truncation_side = "left".'
+            )
+        return f"{len(self.rows):,} of {n:,} texts were cut; {said}. Raise max_length to keep more."
+
+
 class Encoded(torch.utils.data.Dataset):
     """Token ids of a data set, one dict of lists an example, and each one's length.
 
     families: a number an example, the same where the choices are the same; None for other tasks.
+    cut: what the limit of tokens took away, a Cut.
     """
 
-    def __init__(self, rows, lengths, families=None):
+    def __init__(self, rows, lengths, families=None, cut=None):
         self.rows, self.lengths, self.families = rows, np.asarray(lengths), families
+        self.cut = cut
+        self.epoch = 0
 
     def __len__(self):
         return len(self.rows)
 
     def __getitem__(self, index):
-        return self.rows[index]
+        # A collator that draws can draw by it: another time for each epoch, the same for each run.
+        return {**self.rows[index], "place": (int(self.epoch), int(index))}
 
-
-def columns_of(dataset):
-    """The column names of a datasets.Dataset; raises DataError for anything else."""
-    names = getattr(dataset, "column_names", None)
-    if not isinstance(names, list):
-        raise DataError(
-            f"one split was expected (a datasets.Dataset), got {type(dataset).__name__}; "
-            'for example data["test"].'
-        )
-    return names
-
-
-def need(dataset, *wanted):
-    """Raise DataError unless the data set has the wanted columns and at least one row."""
-    names = columns_of(dataset)
-    missing = [name for name in wanted if name not in names]
-    if missing:
-        raise DataError(
-            f"column {missing[0]!r} is missing; the data has {', '.join(names)}. "
-            "Rename a column, or say which it is when loading (text=, label=)."
-        )
-    if not len(dataset):
-        raise DataError(
-            "the data set has no rows; load some, or ask for a larger n_train or n_test."
-        )
+    def begin_epoch(self, epoch):
+        """Say which pass over the data begins; without it, every pass is the first one."""
+        if isinstance(self.epoch, int):
+            # Shared with the processes that load batches: they may live longer than an epoch.
+            self.epoch = torch.zeros((), dtype=torch.long).share_memory_()
+        self.epoch.fill_(epoch)
 
 
 def encode(dataset, model, *, max_length=None, loss_on="response"):
@@ -73,23 +110,34 @@ def encode(dataset, model, *, max_length=None, loss_on="response"):
             f"loss_on={loss_on!r} does not exist; choose one of {', '.join(LOSS_ON)}."
         )
     limit = min(max_length or MAX_LENGTH, _longest(model))
-    rows = _rows(dataset, model, limit, loss_on)
+    rows, whole, wanted = _rows(dataset, model, limit, loss_on)
     lengths = [len(r["input_ids"]) if "input_ids" in r else len(r["question"]) for r in rows]
-    return Encoded(rows, lengths, _families(rows) if model.task == "choice" else None)
+    families = _families(rows) if model.task == "choice" else None
+    return Encoded(rows, lengths, families, _cut(rows, whole, wanted, limit, model.task))
+
+
+def _cut(rows, whole, wanted, limit, task):
+    left = None
+    if wanted is not None:
+        left = np.array([supervised(row["labels"]) for row in rows])
+    records = wanted is not None and task in ("causal-lm", "seq2seq-lm")
+    records &= wanted is not None and any(w < n for w, n in zip(wanted, whole, strict=True))
+    return Cut(limit, np.array(whole), None if wanted is None else np.array(wanted), left, records)
 
 
 def _rows(dataset, model, limit, loss_on):
-    """The encoded rows; those of large data sets are kept in files for other runs."""
+    """The encoded rows, their lengths before they were cut and how many tokens then carried loss.
+
+    Those of large data sets are kept in files for other runs.
+    """
 
     def compute():
         return _ENCODERS[model.task](dataset, model, limit, loss_on)
 
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     if len(columns_of(dataset)) and len(dataset) >= MANY and backend is not None:
-        # How it was called last is in the tokenizer's state, too; that changes nothing here.
-        words = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
-        asked = [tokenizers.__version__, model.task, limit, loss_on, model.labels, words]
-        asked.append(model.tokenizer.chat_template)
+        words = kept.tokenizer_text(model.tokenizer)
+        asked = [model.task, limit, loss_on, model.labels, words]
         digest = xxhash.xxh3_128(json.dumps(asked).encode())
         for part in dataset.with_format("arrow").iter(MANY):
             digest.update(json.dumps(part.to_pydict(), default=str).encode())
@@ -109,133 +157,12 @@ def _longest(model):
     return room - learned_tokens(model.net)
 
 
-def _texts(dataset, model, limit):
-    need(dataset, "text")
-    pairs = dataset["text_pair"][:] if "text_pair" in columns_of(dataset) else None
-    return model.tokenizer(dataset["text"][:], pairs, truncation=True, max_length=limit)
+def pad(rows, value, left=False, multiple=1):
+    """Pad lists of numbers to the longest. Returns a long tensor of shape (rows, longest).
 
-
-def _classification(dataset, model, limit, _):
-    tokens, rows = _texts(dataset, model, limit), []
-    labelled = "label" in columns_of(dataset)
-    labels = dataset["label"][:] if labelled else [None] * len(dataset)
-    for i, label in enumerate(labels):
-        row = {k: tokens[k][i] for k in ("input_ids", "token_type_ids") if k in tokens}
-        if labelled:
-            known = range(len(model.labels or ()))
-            if model.task == "classification" and label not in known:
-                raise DataError(
-                    f"row {i} has label {label!r}; the model knows 0 to "
-                    f"{len(model.labels) - 1} ({', '.join(map(str, model.labels))})."
-                )
-            if model.task == "regression" and not _is_number(label):
-                raise DataError(
-                    f"row {i} has label {label!r}; regression needs a finite number in every row."
-                )
-            row["labels"] = label
-        rows.append(row)
-    return rows
-
-
-def _is_number(label):
-    return isinstance(label, int | float) and math.isfinite(label)
-
-
-def _tagging(dataset, model, limit, _):
-    need(dataset, "tokens", "tags")
-    sentences, tags = dataset["tokens"][:], dataset["tags"][:]
-    for i, (words, own) in enumerate(zip(sentences, tags, strict=True)):
-        check_tagged(words, own, f"row {i}")
-    tokens = model.tokenizer(sentences, is_split_into_words=True, truncation=True, max_length=limit)
-    rows = []
-    for i, own in enumerate(tags):
-        words = tokens.word_ids(i)
-        labels = align_tags(own, words, model.labels, where=f"row {i}")
-        # Which word each label belongs to: evaluation is by words.
-        places = [(j, words[j]) for j, label in enumerate(labels) if label != IGNORED]
-        rows.append({"input_ids": tokens["input_ids"][i], "labels": labels, "words": places})
-    return rows
-
-
-def _causal(dataset, model, limit, loss_on):
-    names = columns_of(dataset)
-    if "text" in names and "response" not in names:
-        need(dataset, "text")
-        ids = model.tokenizer(dataset["text"][:], truncation=True, max_length=limit)["input_ids"]
-        return [{"input_ids": i, "labels": list(i)} for i in ids]
-    prompts, responses = as_prompt_and_response(dataset, model.tokenizer)
-    options = {"add_special_tokens": False}
-    first = model.tokenizer(prompts, **options)["input_ids"]
-    second = model.tokenizer(responses, **options)["input_ids"]
-    rows = []
-    for prompt, response in zip(first, second, strict=True):
-        response = [*response, model.tokenizer.eos_token_id]
-        ids = (prompt + response)[:limit]
-        masked = [IGNORED] * len(prompt) + response if loss_on == "response" else prompt + response
-        rows.append({"input_ids": ids, "labels": masked[:limit]})
-    return rows
-
-
-def _masked(dataset, model, limit, _):
-    need(dataset, "text")
-    ids = model.tokenizer(dataset["text"][:], truncation=True, max_length=limit)["input_ids"]
-    return [{"input_ids": i} for i in ids]
-
-
-def _seq2seq(dataset, model, limit, _):
-    sources, targets = as_prompt_and_response(dataset, model.tokenizer, chat=False)
-    first = model.tokenizer(sources, truncation=True, max_length=limit)["input_ids"]
-    second = model.tokenizer(text_target=targets, truncation=True, max_length=limit)["input_ids"]
-    # T5's tokenizer ends a text by itself; another must not leave the model without an end.
-    end = model.tokenizer.eos_token_id
-    second = [b if b[-1:] == [end] else [*b[: limit - 1], end] for b in second]
-    return [{"input_ids": a, "labels": b} for a, b in zip(first, second, strict=True)]
-
-
-def _choice(dataset, model, limit, _):
-    need(dataset, "question", "choices", "answer")
-    questions = model.tokenizer(dataset["question"][:], truncation=True, max_length=limit)[
-        "input_ids"
-    ]
-    distinct = sorted({choice for row in dataset["choices"] for choice in row})
-    ids = model.tokenizer(distinct, truncation=True, max_length=limit)["input_ids"]
-    known = dict(zip(distinct, ids, strict=True))
-    rows = []
-    for i, (question, row) in enumerate(zip(questions, dataset, strict=True)):
-        if not 0 <= row["answer"] < len(row["choices"]):
-            raise DataError(
-                f"row {i} answers {row['answer']!r} with {len(row['choices'])} choices; "
-                "answer is the number of the right choice, from 0."
-            )
-        rows.append(
-            {
-                "question": question,
-                "choices": [known[c] for c in row["choices"]],
-                "labels": row["answer"],
-            }
-        )
-    return rows
-
-
-def _encoder(dataset, model, limit, _):
-    return [{"input_ids": i} for i in _texts(dataset, model, limit)["input_ids"]]
-
-
-_ENCODERS = {
-    "classification": _classification,
-    "regression": _classification,
-    "tagging": _tagging,
-    "causal-lm": _causal,
-    "masked-lm": _masked,
-    "seq2seq-lm": _seq2seq,
-    "choice": _choice,
-    "encoder": _encoder,
-}
-
-
-def pad(rows, value, left=False):
-    """Pad lists of numbers to the longest. Returns a long tensor of shape (rows, longest)."""
-    width = max(map(len, rows))
+    multiple: the width is filled up to a multiple of it.
+    """
+    width = -(-max(map(len, rows)) // multiple) * multiple
     gaps = [[value] * (width - len(row)) for row in rows]
     full = [[*gap, *row] if left else [*row, *gap] for row, gap in zip(rows, gaps, strict=True)]
     return torch.tensor(full, dtype=torch.long).view(len(rows), width)
@@ -244,13 +171,16 @@ def pad(rows, value, left=False):
 class Collator:
     """Make a batch of tensors from encoded rows, padded to the batch's own longest.
 
-    Masked-word models get fresh masks each time: 15% of the tokens, of which 80% become the mask,
-    10% a random token, 10% stay (Devlin et al. 2019).
+    Masked-word models get fresh masks in each epoch: 15% of the tokens, of which 80% become the
+    mask, 10% a random token, 10% stay (Devlin et al. 2019). They depend on the seed, the epoch and
+    the row, and not on which process makes the batch, nor on what it made before.
     """
 
+    multiple = 1  # what the width of a batch is filled up to
+
     def __init__(self, model, seed=0):
-        self.task, self.tokenizer = model.task, model.tokenizer
-        self.random = torch.Generator().manual_seed(seed)
+        self.task, self.tokenizer, self.seed = model.task, model.tokenizer, seed
+        self.random = np.random.default_rng(seed)  # for rows that are no data set's
 
     def __call__(self, rows):
         if self.task == "choice":
@@ -258,13 +188,13 @@ class Collator:
         ids = [row["input_ids"] for row in rows]
         batch = self._ids(ids)
         if "token_type_ids" in rows[0]:
-            batch["token_type_ids"] = pad([row["token_type_ids"] for row in rows], 0)
+            batch["token_type_ids"] = self._pad([row["token_type_ids"] for row in rows], 0)
         if self.task == "masked-lm":
-            batch["input_ids"], batch["labels"] = self._mask(batch["input_ids"])
+            batch["input_ids"], batch["labels"] = self._mask(batch["input_ids"], rows)
         elif "labels" in rows[0]:
             labels = [row["labels"] for row in rows]
             if isinstance(labels[0], list):
-                batch["labels"] = pad(labels, IGNORED)
+                batch["labels"] = self._pad(labels, IGNORED)
             else:
                 kind = torch.float if self.task == "regression" else torch.long
                 batch["labels"] = torch.tensor(labels, dtype=kind)
@@ -272,9 +202,12 @@ class Collator:
 
     def _ids(self, ids):
         return {
-            "input_ids": pad(ids, self.tokenizer.pad_token_id),
-            "attention_mask": pad([[1] * len(i) for i in ids], 0),
+            "input_ids": self._pad(ids, self.tokenizer.pad_token_id),
+            "attention_mask": self._pad([[1] * len(i) for i in ids], 0),
         }
+
+    def _pad(self, rows, value):
+        return pad(rows, value, multiple=self.multiple)
 
     def _choice(self, rows):
         """Questions and the batch's distinct choices, each encoded once; `index` says whose."""
@@ -287,13 +220,18 @@ class Collator:
             "labels": torch.tensor([row["labels"] for row in rows]),
         }
 
-    def _mask(self, ids):
+    def _mask(self, ids, rows):
+        draw, kind = (torch.ones(ids.shape, dtype=torch.double) for _ in range(2))
+        noise = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            own = row["input_ids"]
+            known, size = "place" in row, len(own)
+            random = np.random.default_rng((self.seed, *row["place"])) if known else self.random
+            draw[i, :size], kind[i, :size] = torch.from_numpy(random.random((2, size)))
+            noise[i, :size] = torch.from_numpy(random.integers(len(self.tokenizer), size=size))
         special = torch.isin(ids, torch.tensor(self.tokenizer.all_special_ids))
-        draw = torch.rand(ids.shape, generator=self.random)
         chosen = (draw < 0.15) & ~special
         labels = torch.where(chosen, ids, IGNORED)
-        kind = torch.rand(ids.shape, generator=self.random)
-        noise = torch.randint(len(self.tokenizer), ids.shape, generator=self.random)
         masked = torch.where(chosen & (kind < 0.8), self.tokenizer.mask_token_id, ids)
         return torch.where(chosen & (kind >= 0.9), noise, masked), labels
 

@@ -4,25 +4,32 @@ The prompt is read once for all of them, without any copy of its keys and values
 as tree attention (Miao et al. 2023, "SpecInfer").
 """
 
-import inspect
-
 import torch
 
+from ftkit import abilities
 from ftkit.batching import pad
-from ftkit.losses import backbone, inner
+from ftkit.losses import inner
 
 
 def suits(net, longest):
     """Whether answers may stand side by side behind their prompt, kept apart by a mask.
 
     The mask is the whole truth about who sees whom, so that a model which looks back only so far
-    (a sliding window) must not have longer texts, and positions have to be given by number.
+    (a sliding window) must not have longer texts, and positions have to be given by number; whether
+    it obeys both is tried (abilities.py).
     """
-    config = inner(net).config
-    window = getattr(config, "sliding_window", None) or longest
-    flash = "flash" in str(config._attn_implementation)
-    named = inspect.signature(backbone(net).forward).parameters
-    return longest <= window and not flash and "position_ids" in named
+    flash = "flash" in str(inner(net).config._attn_implementation)
+    return sees_all(net, longest) and not flash and abilities.keeps_apart(net)
+
+
+def sees_all(net, longest):
+    """Whether each token of so long a text sees all before it: none is outside of a window.
+
+    A window counts what stands in the row, padding between a shared beginning and a text included.
+    """
+    config = inner(net).config.get_text_config()
+    widths = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return all(longest <= width for width in widths if width)
 
 
 def seen_by(net, rows, answers, ids, skip):

@@ -6,19 +6,19 @@ What took long is also kept in files, for other runs, seeds and notebooks (kept.
 Nothing else changes: the result is equal up to the rounding of a differently padded batch.
 """
 
+import json
 import time
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-import transformers
 import xxhash
 
 from ftkit import losses
 from ftkit.hardware import Choice
-from ftkit.kept import LONG, Store
+from ftkit.kept import LONG, Store, config_text
 from ftkit.layers import blocks as blocks_of
-from ftkit.methods.prompt import learned_tokens
+from ftkit.losses import learned_tokens
 
 LIMIT = 1 << 30  # bytes of activations kept in memory, over all models
 # The module whose output is the first block's input, by kind of model. In these decoders positions
@@ -131,12 +131,13 @@ class _Reader:
         if fingerprint not in _stores:
             _stores[fingerprint] = Store("trunk", fingerprint, hold=False)
         self.store, self.seconds = _stores[fingerprint], 0.0
-        self.room = LIMIT - kept_bytes()
+        limit = _limit(next(model.parameters()).device)
+        self.room = limit - kept_bytes()
         for other, rows in list(_kept.items()):  # texts of other trunks give way
             if self.room <= 0 and rows is not self.kept:
                 rows.clear()
                 _stores.pop(other, None)
-                self.room = LIMIT - kept_bytes()
+                self.room = limit - kept_bytes()
 
     def close(self):
         """Write what is new to a file where it took long to compute."""
@@ -186,7 +187,9 @@ class _Reader:
     def _lengths(self, input_ids=None, attention_mask=None, use_cache=None, **rest):
         """Each row's number of tokens; None where the call is no plain reading of whole texts."""
         branched = attention_mask is not None and attention_mask.dim() == 4
+        # Of the two last, which Trainer and collators give, only the loss function reads anything.
         plain = ("token_type_ids", "return_dict", "position_ids" if branched else "")
+        plain += ("num_items_in_batch", "shift_labels")
         if input_ids is None or any(v is not None for k, v in rest.items() if k not in plain):
             return None
         unsaid = self.model.config.use_cache if self.decodes and use_cache is None else False
@@ -222,7 +225,8 @@ class _Reader:
         if new := [i for i, text in enumerate(texts) if found[text] is None]:
             for i, hidden in zip(new, self._run_trunk(named, lengths, new), strict=True):
                 found[texts[i]] = hidden
-                self.store.put(texts[i], hidden)
+                if hidden.device.type == "cpu":  # on a card it is quicker to compute than to read
+                    self.store.put(texts[i], hidden)
                 if (size := hidden.nbytes) <= self.room and texts[i] not in self.kept:
                     self.kept[texts[i]] = hidden
                     self.room -= size
@@ -256,7 +260,15 @@ class _Reader:
         caught, self.caught = self.caught.detach(), None
         if torch.is_autocast_enabled(caught.device.type):  # computed no more exactly than this
             caught = caught.to(torch.get_autocast_dtype(caught.device.type))
-        return [caught[place, : lengths[i]].to("cpu", copy=True) for place, i in enumerate(rows)]
+        # What is kept stays where it will be read: on a card, no step waits for a transfer.
+        return [caught[place, : lengths[i]].clone() for place, i in enumerate(rows)]
+
+
+def _limit(device):
+    """Bytes that may be kept: on a card no more than an eighth of what is free there."""
+    if device.type != "cuda":
+        return LIMIT
+    return min(LIMIT, torch.cuda.mem_get_info(device)[0] // 8)
 
 
 def _branched_lengths(mask):
@@ -296,12 +308,17 @@ def _autocast(device):
 
 
 def _fingerprint(entrance, blocks, model):
-    """What a trunk's output depends on beside the text: its weights and how it sees positions."""
-    positions = getattr(model.config, "rope_parameters", None)
-    versions = f"{transformers.__version__} {torch.__version__}"
-    digest = xxhash.xxh3_128(f"{versions} {len(blocks)} {positions}".encode())
-    for module in (entrance, *blocks):
-        for name, tensor in module.state_dict().items():
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    """What a trunk's output depends on beside the text: weights, configuration, and how it runs.
+
+    The code and the packages are those of the store.
+    """
+    asked = [config_text(model.config), len(blocks), str(model.device.type),
+             torch.get_float32_matmul_precision()]
+    digest = xxhash.xxh3_128(json.dumps(asked).encode())
+    above = {id(buffer) for block in blocks_of(model)[len(blocks):] for buffer in block.buffers()}
+    parts = [pair for module in (entrance, *blocks) for pair in module.state_dict().items()]
+    parts += [(n, buffer) for n, buffer in model.named_buffers() if id(buffer) not in above]
+    for name, tensor in parts:
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

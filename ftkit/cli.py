@@ -3,6 +3,7 @@
 import argparse
 import ast
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def main(arguments=None):
         return 2
     except KeyboardInterrupt as stop:
         print("\nftkit: stopped; what was finished is kept.", file=sys.stderr)
-        return 143 if stop.args == ("SIGTERM",) else 130
+        return {("SIGTERM",): 143, ("SIGHUP",): 129}.get(stop.args, 130)
     except BrokenPipeError:  # `ftkit models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -79,11 +80,14 @@ def _fetch(options):
     wanted = [catalog.find(name) for name in options.names]
     models = [e for e in (wanted or catalog.models()) if isinstance(e, catalog.ModelEntry)]
     archives = dict.fromkeys(a for e in wanted for a in e.archives) if wanted else catalog.ARCHIVES
-    missing = [name for name in archives if not fetching.is_cached(name)]
+    missing = [name for name in archives if not fetching.is_cached(name, deep=True)]
     if missing:
         _download(missing)
+    for key, wrong in fetching.damaged_folders():
+        print(f"{key} was damaged ({wrong}); it has been removed", flush=True)
+        fetching.remove(key)
     for entry in models:
-        if not _is_unpacked(entry):
+        if not fetching.is_built(fetching.model_key(entry)):
             print(f"unpacking {entry.name} (once; up to a minute)", flush=True)
             from ftkit.models import load_model
 
@@ -105,13 +109,6 @@ def _download(names):
             task = progress.add_task(name, total=size)
             fetch.fetch(name, progress=lambda done, total, task=task: progress.update(
                 task, completed=done, total=total))
-
-
-def _is_unpacked(entry):
-    from ftkit import catalog, fetch
-
-    digest = catalog.ARCHIVES[entry.archives[0]].sha256[:12]
-    return (fetch.cache_home() / f"models/{entry.name}-{digest}").is_dir()
 
 
 def _models(options):
@@ -166,7 +163,8 @@ def _batch(options):
             print(_failure(record, Path(options.out)))
     print(f"\n{text_table(records)}\n", flush=True)
     results = write_results(records, options.out, profile=options.profile, parameters=parameters)
-    print(f"The executed notebooks and results.json, .md and .png are in {options.out}/.")
+    figure = ", .md and .png" if any(record["claims"] for record in records) else " and .md"
+    print(f"The executed notebooks and results.json{figure} are in {options.out}/.")
     return 0 if results["all_held"] else 1
 
 
@@ -207,9 +205,17 @@ def _value(text):
 
 
 def _bytes(text):
-    units = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-    number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].isalpha() else (text, 1)
-    return int(float(number) * unit)
+    """Return the bytes that a size means, such as 500M or 4G; an ArgumentTypeError says why not."""
+    units = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "": 1}
+    found = re.fullmatch(r"([0-9.]+)([KMGT]?)B?", text.strip().upper())
+    try:
+        size = float(found[1]) * units[found[2]]
+    except (TypeError, ValueError):
+        size = 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size; write a number of bytes above 0, such as 500M or 4G")
+    return int(size)
 
 
 def _runs(options):

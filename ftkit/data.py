@@ -22,11 +22,12 @@ from datasets import (
     load_from_disk,
 )
 
-from ftkit import catalog, fetch, files
+from ftkit import catalog, fetch, files, formats, own
 from ftkit.errors import DataError, SettingError
 from ftkit.reading import Source, hub_dataset, written_here
 from ftkit.sources import SOURCES
 from ftkit.splits import FRACTIONS, SPLITS, distinct, linked, order, split_of
+from ftkit.values import typed
 
 # Part of the cache key, so that a changed reader never meets rows of the old one. The text is read
 # now, with the code that runs: edited later on, it would name rows that it did not make.
@@ -40,19 +41,19 @@ _CODE_HASH = order(
     ),
     written_here("capitals.csv").read_text(encoding="utf-8"),
 )
-_OWN_COLUMNS = ("text", "text_pair", "label", "tokens", "tags", "group")
 
 
 class Data(DatasetDict):
     """A `datasets.DatasetDict` with "train", "validation" and "test", and what they are.
 
     name; task ("classification", "choice", …); card, the path of its description, "" where there
-    is none; rows_read, how many rows the source had before duplicates were removed; tags, the tags
-    of tagged text.
+    is none; rows_read, how many rows the source had before any were removed; tags, the tags of
+    tagged text; notes, what was read otherwise than it is written, a sentence each.
     """
 
     def __init__(
-        self, splits, *, name: str, task: str, card: str = "", rows_read: int = 0, tags=None
+        self, splits, *, name: str, task: str, card: str = "", rows_read: int = 0, tags=None,
+        notes=(),
     ):
         super().__init__(splits)
         self.name = name
@@ -60,6 +61,7 @@ class Data(DatasetDict):
         self.card = card
         self.rows_read = rows_read
         self.tags = tags
+        self.notes = list(notes)
 
     @property
     def labels(self) -> list[str] | None:
@@ -74,8 +76,9 @@ class Data(DatasetDict):
         """The sha256 of the content, in hex: the same rows in the same order, the same hash."""
         digest = hashlib.sha256()
         for split in self:
-            for row in self[split]:
-                digest.update(json.dumps([split, row], sort_keys=True, default=str).encode())
+            for part in self[split].with_format("arrow").iter(1_000):
+                for row in part.to_pylist():
+                    digest.update(json.dumps([split, row], sort_keys=True, default=str).encode())
         return digest.hexdigest()
 
 
@@ -84,22 +87,38 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
 
     source: a catalog name (`ftkit data` lists them), a file (CSV, TSV, JSONL, JSON, BioASQ's JSON,
     Parquet, text, CoNLL), a folder (saved with `datasets`, or holding train, validation and test
-    files), or a hub id "owner/name".
+    files), a hub id "owner/name", or what is in memory: a pandas DataFrame, a `datasets.Dataset`,
+    or a dict of them by split.
     n_train, n_validation, n_test: how many rows to draw, all by default. The splits are fixed;
     `seed` only chooses the rows, and a smaller draw is the beginning of a larger one.
     options: for a catalog name what it offers, such as form="choice" for "phenotype-definitions"
-    or hub=True; for your own data text=, text_pair=, label=, tokens=, tags= and group= (your column
-    names), task=, split=(0.8, 0.1, 0.1), paragraphs=True (for a text file), config= and revision=
-    (for the hub).
+    or hub=True; for your own data text=, label=, group=, messages= and whatever else own.NAMES
+    holds (your column names), task=, split=(0.8, 0.1, 0.1), drop_empty=True (rows with an empty
+    field are left out), sep=";" (of a table; found by itself), paragraphs=True (for a text file),
+    config= and revision= (for the hub).
     `group` names the unit (a film, a patient) of which no rows may be in two splits.
+    Every value of a table is read as it is written: 007, NA and null are texts. Conversations
+    (`messages`, `conversations`, `prompt` and `completion`) and preferences (`prompt`, `chosen`,
+    `rejected`) are recognized, and IOBES and BILOU tags become BIO.
+    Warns (DataWarning) of what was read otherwise than it is written, and of what looks like a
+    mistake: texts of the test split in train, labels that differ in case alone.
     Raises DataError when the rows do not fit or are fewer than asked for, SettingError for an
     unknown name or option, FetchError when the data cannot be had.
     """
+    sizes = dict(zip(SPLITS, (n_train, n_validation, n_test), strict=True))
+    if files.is_table(source):
+        content = files.from_memory(source)
+        return _drawn(_own_data(content, "the table", **_own_options(options, ())), sizes, seed, {})
+    if not isinstance(source, str | Path):
+        raise DataError(
+            f"source is a {type(source).__name__}; expected a name, a path, a pandas DataFrame, a "
+            "datasets.Dataset, or a dict of them with train, validation and test."
+        )
     name, path = str(source), Path(source).expanduser()
     if name in SOURCES:
         data, first = _from_catalog(name, options)
     elif path.exists():
-        data, first = _from_files(path, **_own_options(options, ("paragraphs",))), {}
+        data, first = _from_files(path, **_own_options(options, ("paragraphs", "sep"))), {}
     elif name in catalog.names():
         raise SettingError(f"{name!r} is a model. Load it with load_model.")
     elif _is_hub_id(name, path):
@@ -111,11 +130,15 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
             f"{name!r} is not a data set of the catalog, a file or a hub id. "
             f"{catalog.nearest(name, list(SOURCES))}"
         )
-    sizes = dict(zip(SPLITS, (n_train, n_validation, n_test), strict=True))
+    return _drawn(data, sizes, seed, first)
+
+
+def _drawn(data: Data, sizes: dict, seed: int, first: dict[str, int]) -> Data:
+    """Return the data with so many rows of each split."""
     drawn = {split: _draw(data, split, sizes[split], seed, first.get(split, 0)) for split in SPLITS}
     return Data(
         drawn, name=data.name, task=data.task, card=data.card, rows_read=data.rows_read,
-        tags=data.tags,
+        tags=data.tags, notes=data.notes,
     )
 
 
@@ -183,7 +206,14 @@ def _from_catalog(name: str, options: dict) -> tuple[Data, dict[str, int]]:
         facts = {"rows_read": len(rows), "first": first}
         (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
         with _no_progress_bars():
-            _to_datasets(splits, source.labels).save_to_disk(str(folder))
+            columns = {
+                split: files.as_columns(
+                    {name: value for name, value in row.items() if name not in ("split", "first")}
+                    for row in members
+                )
+                for split, members in splits.items()
+            }
+            _to_datasets(columns, source.labels).save_to_disk(str(folder))
 
     folder = fetch.cached_folder(f"data/{name}-{order(content)[:16]}", build)
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
@@ -195,39 +225,53 @@ def _from_catalog(name: str, options: dict) -> tuple[Data, dict[str, int]]:
     return data, facts["first"]
 
 
-def _from_files(path: Path, *, names, task, split, paragraphs=False) -> Data:
-    return _own_data(files.read_own(path, paragraphs=paragraphs), path.name, names, task, split)
+def _from_files(path: Path, *, paragraphs=False, sep=None, **options) -> Data:
+    return _own_data(files.read_own(path, paragraphs=paragraphs, sep=sep), path.name, **options)
 
 
-def _from_hub(name: str, *, names, task, split, config=None, revision=None) -> Data:
+def _from_hub(name: str, *, config=None, revision=None, **options) -> Data:
     with _no_progress_bars():
-        rows = files.from_datasets(hub_dataset(name, config, revision))
-    return _own_data(rows, name, names, task, split)
+        columns = files.from_datasets(hub_dataset(name, config, revision))
+    return _own_data(columns, name, **options)
 
 
 def _own_options(options: dict, more: tuple[str, ...]) -> dict:
-    _check_options(options, [*_OWN_COLUMNS, "task", "split", *more], "your own data")
+    _check_options(options, [*own.NAMES, "task", "split", "drop_empty", *more], "your own data")
     return {
-        "names": {column: options.get(column) for column in _OWN_COLUMNS},
+        "names": {column: options.get(column) for column in own.NAMES},
         "task": options.get("task"),
         "split": tuple(options.get("split", FRACTIONS)),
+        "drop_empty": options.get("drop_empty", False),
         **{key: options[key] for key in more if key in options},
     }
 
 
-def _own_data(content, name: str, names: dict, task: str | None, split: tuple) -> Data:
-    """Return Data of rows, or of splits of rows; a split that is missing is taken from train."""
-    given = content if isinstance(content, dict) else {"train": content}
+def _own_data(content, name: str, names: dict, task: str | None, split: tuple,
+              drop_empty: bool) -> Data:
+    """Return Data of columns, or of splits of them; a split that is missing is taken from train."""
+    given = content if next(iter(content), None) in SPLITS and isinstance(
+        next(iter(content.values())), dict) else {"train": content}
     if "train" not in given:
         raise DataError(f"{name} has no train split, only {', '.join(given) or 'none'}.")
+    notes: list[str] = []
+    called = {part: f"{name} ({part})" if len(given) > 1 else name for part in given}
+    rows_read = sum(map(files.count, given.values()))
     given = {
-        part: files.named_columns(rows, names, f"{name} ({part})" if len(given) > 1 else name)
-        for part, rows in given.items()
+        part: formats.recognized(
+            own.named_columns(own.trimmed(columns, called[part], notes), names, called[part]),
+            called[part],
+        )
+        for part, columns in given.items()
     }
-    task = files.find_task(given["train"], task, name)
-    for part, rows in given.items():
-        files.find_task(rows, task, f"{name} ({part})")
-        files.check_rows(rows, task, name if len(given) == 1 else f"{name} ({part})")
+    task = own.find_task(given["train"], task, name, notes)
+    for part, columns in given.items():
+        own.find_task(columns, task, called[part], notes)
+        columns = own.filled(columns, task, called[part], drop_empty, notes)
+        given[part] = typed(columns, own.COLUMNS[task], task, called[part], notes)
+    if task == "tagging":
+        given = own.read_tags(given, name, notes)
+    if len(given) > 1:
+        own.check_shared(given, name, notes)
     absent = [part for part in SPLITS if part not in given]
     if absent:
         kept = 1 - sum(share for part, share in zip(SPLITS, split, strict=True) if part in absent)
@@ -235,30 +279,21 @@ def _own_data(content, name: str, names: dict, task: str | None, split: tuple) -
             kept if part == "train" else share if part in absent else 0.0
             for part, share in zip(SPLITS, split, strict=True)
         ]
-        parts = files.split_own(given["train"], shares if len(given) > 1 else split, name)
+        parts = own.split_own(given["train"], shares if len(given) > 1 else split, name)
         given = {part: parts[part] if part == "train" or part in absent else given[part]
                  for part in SPLITS}
     labels = tags = None
     if task == "tagging":
-        tags = files.label_names(given, name)
-        given = {
-            part: [{**row, "tags": [str(tag) for tag in row["tags"]]} for row in rows]
-            for part, rows in given.items()
-        }
+        tags = own.label_names(given, task, name, notes)
     elif task == "classification":
-        labels = files.label_names(given, name)
+        labels = own.label_names(given, task, name, notes)
         numbers = {label: number for number, label in enumerate(labels)}
         given = {
-            part: [{**row, "label": numbers[str(row["label"])]} for row in rows]
-            for part, rows in given.items()
+            part: columns | {"label": [numbers[label] for label in columns["label"]]}
+            for part, columns in given.items()
         }
-    elif task == "regression":
-        given = {
-            part: [{**row, "label": files.as_number(row["label"], name)} for row in rows]
-            for part, rows in given.items()
-        }
-    count = sum(len(rows) for rows in given.values())
-    return Data(_to_datasets(given, labels), name=name, task=task, rows_read=count, tags=tags)
+    return Data(_to_datasets(given, labels), name=name, task=task, rows_read=rows_read, tags=tags,
+                notes=notes)
 
 
 def _check_options(options: dict, offered: list[str], name: str) -> None:
@@ -268,29 +303,31 @@ def _check_options(options: dict, offered: list[str], name: str) -> None:
             raise SettingError(f"{option!r} is not an option of {name}. {hint}")
 
 
-def _to_datasets(splits: dict[str, list[dict]], labels: tuple[str, ...] | None) -> DatasetDict:
-    """Return the rows as datasets whose columns have the same types in every split."""
+def _to_datasets(splits: files.Splits, labels: tuple[str, ...] | None) -> DatasetDict:
+    """Return columns as datasets whose columns have the same types in every split."""
     sample: dict = {}  # the first value of each column that has one
-    for row in (row for rows in splits.values() for row in rows):
-        for column, value in row.items():
+    for columns in splits.values():
+        for column, values in columns.items():
             if sample.get(column) in (None, []):
-                sample[column] = value
-    columns = [column for column in sample if column not in ("split", "first")]
+                sample[column] = next((v for v in values if v not in (None, [])), [])
     features = Features({
         column: ClassLabel(names=list(labels)) if column == "label" and labels
-        else _feature(sample[column]) for column in columns
+        else _feature(value) for column, value in sample.items()
     })
     return DatasetDict({
         split: Dataset.from_dict(
-            {column: [row.get(column) for row in rows] for column in columns}, features=features
+            {column: columns.get(column, [None] * files.count(columns)) for column in sample},
+            features=features,
         )
-        for split, rows in splits.items()
+        for split, columns in splits.items()
     })
 
 
 def _feature(value):
     if isinstance(value, list):
         return List(_feature(value[0]) if value else Value("string"))
+    if isinstance(value, dict):
+        return {name: _feature(part) for name, part in value.items()}
     kinds = {bool: "bool", int: "int64", float: "float64"}
     return Value(kinds.get(type(value), "string"))
 

@@ -37,13 +37,13 @@ def _torch():
 
 
 def _compute():
-    from ftkit import hardware
+    from ftkit import hardware, precision
     from ftkit.measuring import matrix_peak
 
     machine = hardware.this_machine()
     many = f", {machine.devices} of them" if machine.devices > 1 else ""
     yield OK, "device", f"{machine.device}: {machine.name}{many}, {machine.memory / GIB:.1f} GiB"
-    chosen = hardware.choose_dtype(machine)
+    chosen = precision.choose_dtype(machine)
     yield OK, "dtype", f"{chosen.why}"
     yield OK, "attention", hardware.choose_attention(machine, 128).why
     rates = {name: matrix_peak(name) for name in dict.fromkeys(["float32", chosen.value])}
@@ -54,10 +54,10 @@ def _compute():
 def _memory():
     import psutil
 
-    from ftkit.supervise import cores
+    from ftkit.hardware import usable_cores
 
     memory = psutil.virtual_memory()
-    words = (f"{cores()} cores, {memory.total / GIB:.1f} GiB of memory, "
+    words = (f"{usable_cores()} cores, {memory.total / GIB:.1f} GiB of memory, "
              f"{memory.available / GIB:.1f} free")
     if memory.available < 3 * GIB:
         return WARN, "cores, memory", f"{words}; lessons take up to 3: close other programs"
@@ -75,14 +75,20 @@ def _cache():
     except OSError as error:
         writable = False
         why = error.strerror
-    cached = sum(fetch.is_cached(name) for name in catalog.ARCHIVES)
-    words = f"{home}: {cached} of {len(catalog.ARCHIVES)} archives"
-    if writable:
-        hint = "" if cached == len(catalog.ARCHIVES) else "; `ftkit fetch --all` gets the rest"
-        yield OK, "cache", f"{words}, writable{hint}"
-    else:
+    cached = {name for name in catalog.ARCHIVES if fetch.is_cached(name, deep=True)}
+    damaged = [fetch.archive_path(name).name for name in catalog.ARCHIVES
+               if name not in cached and fetch.archive_path(name).exists()]
+    damaged += [f"{key} ({wrong})" for key, wrong in fetch.damaged_folders()]
+    words = f"{home}: {len(cached)} of {len(catalog.ARCHIVES)} archives"
+    if not writable:
         yield FAIL, "cache", (f"{words}, cannot be written ({why}); make it writable, or set "
                               "FTKIT_HOME to a folder that is")
+    elif damaged:
+        yield WARN, "cache", (f"{words}; damaged: {', '.join(damaged)}; `ftkit fetch --all` gets "
+                              "them again")
+    else:
+        hint = "" if len(cached) == len(catalog.ARCHIVES) else "; `ftkit fetch --all` gets the rest"
+        yield OK, "cache", f"{words}, writable{hint}"
     free = shutil.disk_usage(there).free
     level = FAIL if free < 0.2 * GIB else WARN if free < 3 * GIB else OK
     remedy = "" if level == OK else "; about 3 are needed: free some, or set FTKIT_HOME elsewhere"

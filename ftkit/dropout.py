@@ -4,11 +4,14 @@ Beside its matrix products, drawing is much of what an encoder's training step c
 as random as before: the probability is rounded to a 65,536th, and the scale goes with it.
 """
 
+import threading
 from contextlib import contextmanager
 
 import torch
 
 LEVELS = 1 << 16
+_lock, _mine = threading.Lock(), threading.local()
+_state = {"open": 0, "library": None}  # over all threads
 
 
 class _Dropout(torch.autograd.Function):
@@ -27,20 +30,36 @@ class _Dropout(torch.autograd.Function):
         return gradient * kept.to(gradient.dtype).mul_(ctx.scale), None
 
 
+def _dropout(input, p=0.5, training=True, inplace=False):
+    dropped = round(p * LEVELS)
+    quick = getattr(_mine, "open", 0) and training and not inplace and 0 < dropped < LEVELS
+    if not quick or input.device.type != "cpu":
+        return _state["library"](input, p, training, inplace)
+    return _Dropout.apply(input, dropped)
+
+
 @contextmanager
 def quick_dropout(wanted=True):
-    """While open, dropout on the CPU draws fewer random bits. wanted=False changes nothing."""
-    library = torch.nn.functional.dropout
+    """While open, dropout on the CPU draws fewer random bits, in this thread alone.
 
-    def dropout(input, p=0.5, training=True, inplace=False):
-        dropped = round(p * LEVELS)
-        if not training or inplace or input.device.type != "cpu" or not 0 < dropped < LEVELS:
-            return library(input, p, training, inplace)
-        return _Dropout.apply(input, dropped)
-
-    if wanted:
-        torch.nn.functional.dropout = dropout
+    wanted=False changes nothing. torch.nn.functional.dropout is the library's again when the last
+    of several that overlap, in whatever order and threads, is closed.
+    """
+    if not wanted:
+        yield
+        return
+    with _lock:
+        if not _state["open"]:
+            _state["library"] = torch.nn.functional.dropout
+            torch.nn.functional.dropout = _dropout
+        _state["open"] += 1
+    _mine.open = getattr(_mine, "open", 0) + 1
     try:
         yield
     finally:
-        torch.nn.functional.dropout = library
+        _mine.open -= 1
+        with _lock:
+            _state["open"] -= 1
+            # Who has put another in its place meanwhile calls this one, which calls the library's.
+            if not _state["open"] and torch.nn.functional.dropout is _dropout:
+                torch.nn.functional.dropout = _state["library"]

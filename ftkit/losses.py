@@ -1,22 +1,14 @@
-"""The loss of each task, with the head applied only where there are labels."""
+"""The parts of a network that a loss needs, and the losses that are the kit's own."""
 
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
-from transformers.modeling_outputs import CausalLMOutput
-
-from ftkit.errors import SettingError
-from ftkit.methods.prompt import learned_tokens, prompt_cache
 
 IGNORED = -100
-LOGITS = 1 << 27  # numbers that the head makes at a time: half a gigabyte in float32
 TEXTS = 40  # of a batch of choices that are padded to their own longest
 SCALE = 20.0  # cosines are multiplied by this before the softmax over choices
-# Models that change the logits after the head; for them the library's own loss is used.
-CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
 def inner(net):
@@ -34,114 +26,69 @@ def head(net):
     return inner(net).get_output_embeddings()
 
 
-def scores_labels_only(net):
-    """Whether the head can be applied to chosen positions without changing the result."""
-    config = inner(net).config
-    changed = any(getattr(config, name, None) not in (None, 1, 1.0) for name in CHANGED_LOGITS)
-    return (
-        not changed
-        and not config.is_encoder_decoder
-        and head(net) is not None
-        and isinstance(head(net), torch.nn.Linear)
-        and backbone(net) is not inner(net)
-    )
+def learned_tokens(net):
+    """How many positions a learned prompt takes before the text: 0 for a net without one."""
+    config = getattr(net, "active_peft_config", None)
+    return config.num_virtual_tokens if getattr(config, "is_prompt_learning", False) else 0
 
 
-def token_losses(net, hidden, labels):
-    """Next-token losses at labelled positions only.
+def prompt_cache(net):
+    """The learned prompt of a decoder as the key-value cache that it leaves in every layer.
 
-    hidden: shape (batch, tokens, hidden). labels: (batch, tokens), IGNORED where no loss counts.
-    Where there are many, their logits are made in portions, and made again in the backward pass,
-    so that no more than LOGITS numbers of them exist at a time.
-    Returns (losses, rows): float32 losses in nats, and the batch row of each, both (labelled,).
+    A decoder only looks back, so this is all that a text sees of the prompt, whichever text it is.
+    Returns a transformers cache of one row and learned_tokens(net) positions.
     """
-    target = labels[:, 1:]
-    rows, columns = (target != IGNORED).nonzero(as_tuple=True)
-    hidden, target, layer = hidden[rows, columns], target[rows, columns], head(net)
-
-    def cross_entropy(hidden, target):
-        return F.cross_entropy(layer(hidden).float(), target, reduction="none")
-
-    size = max(1, LOGITS // layer.weight.shape[0])
-    if len(target) <= size:
-        return cross_entropy(hidden, target), rows
-    parts = zip(hidden.split(size), target.split(size), strict=True)
-    return torch.cat([checkpoint(cross_entropy, *p, use_reentrant=False) for p in parts]), rows
+    if net.active_peft_config.peft_type == "PREFIX_TUNING":
+        return net.get_prompt(batch_size=1)
+    body = net.get_base_model().base_model
+    vectors = net.get_prompt(batch_size=1).to(body.dtype)
+    return body(inputs_embeds=vectors, use_cache=True).past_key_values
 
 
-def after_prompt(net, input_ids, attention_mask):
-    """Hidden states (batch, tokens, hidden) of texts that a decoder reads after its learned prompt.
+def behind_prompt(net, input_ids, attention_mask, **given):
+    """What a decoder is given to read texts after its learned prompt: arguments for `inner(net)`.
 
     The prompt is the same before every text and sees none of them, so it runs once for the whole
-    batch; its gradient is the sum over the texts.
+    batch; its gradient is the sum over the texts. input_ids, attention_mask: of the texts alone,
+    shape (texts, tokens); so are the logits.
     """
     cache = prompt_cache(net)
     cache.batch_repeat_interleave(len(input_ids))
     seen = attention_mask.new_ones(len(input_ids), learned_tokens(net))
-    return backbone(net)(
-        input_ids=input_ids,
-        attention_mask=torch.cat([seen, attention_mask], dim=1),
-        past_key_values=cache,
-        use_cache=True,
-    )[0]
+    return {
+        **given,
+        "input_ids": input_ids,
+        "attention_mask": torch.cat([seen, attention_mask], dim=1),
+        "past_key_values": cache,
+        "use_cache": True,
+    }
 
 
 @contextmanager
-def label_only_head(net):
-    """While open, a causal model's forward scores labelled positions only when it is given labels.
+def prompt_once(net, wanted=True):
+    """While open, a decoder's learned prompt is run once for a batch, not before each text.
 
-    The forward of the innermost model is replaced, so peft, autocast and data-parallel wrappers
-    around it keep working; under a learned prompt, peft's own, so that the prompt is run once for
-    a batch. Equal to the library's loss and gradients, at a fraction of its cost.
+    net: a peft model; its forward is replaced, and the library's own reads the texts. wanted=False
+    leaves it. Loss and gradients are peft's, but that a text's first token is not scored.
     """
-    prompt = learned_tokens(net)
-    model = net if prompt else inner(net)
-    original = model.forward
+    if not wanted:
+        yield
+        return
 
-    def forward(*args, labels=None, num_items_in_batch=None, **kwargs):
-        if labels is None:
-            return original(*args, **kwargs)
-        if prompt and _checkpointed(net):
-            return _without_cache(net, original, labels, num_items_in_batch, **kwargs)
-        kwargs.pop("logits_to_keep", None)
-        lower = ()
-        if prompt:
-            hidden = after_prompt(net, kwargs["input_ids"], kwargs["attention_mask"])
-        else:
-            out = model.base_model(*args, **{"use_cache": False, **kwargs})
-            hidden, lower = out[0], (out.hidden_states or ())[:-1]
-        losses, _ = token_losses(model, hidden, labels)
-        count = len(losses) if num_items_in_batch is None else num_items_in_batch
-        # Without any label the sum is an empty one: zero, and still connected to the weights.
-        loss = (losses.sum() + 0 * hidden.sum()) / max(count, 1)
-        # A method with a loss of its own finds here what it can apply the head to.
-        return CausalLMOutput(loss=loss, hidden_states=(*lower, hidden))
+    def forward(input_ids=None, attention_mask=None, **kwargs):
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        return inner(net)(**behind_prompt(net, input_ids, attention_mask, **kwargs))
 
-    before = vars(model).get("forward")
-    model.forward = forward
+    before = vars(net).get("forward")
+    net.forward = forward
     try:
         yield
     finally:
         # The replacement, and any wrapper that was put around it meanwhile, goes.
-        vars(model).pop("forward", None)
+        vars(net).pop("forward", None)
         if before is not None:
-            model.forward = before
-
-
-def _checkpointed(net):
-    return net.training and any(getattr(m, "gradient_checkpointing", False) for m in net.modules())
-
-
-def _without_cache(net, forward, labels, count, **kwargs):
-    """The library's own way: activation checkpointing drops every key-value cache on its way."""
-    if net.active_peft_config.peft_type == "PREFIX_TUNING":
-        raise SettingError(
-            "activation checkpointing would drop the keys and values of the prefix; give fit a "
-            "smaller batch_size and activation_checkpointing=False, or use PromptTuning."
-        )
-    # A text's first token is not scored, as without a prompt.
-    labels = torch.cat([torch.full_like(labels[:, :1], IGNORED), labels[:, 1:]], dim=1)
-    return forward(labels=labels, num_items_in_batch=count, use_cache=False, **kwargs)
+            net.forward = before
 
 
 def sentence_vectors(net, input_ids, attention_mask, **embedded):

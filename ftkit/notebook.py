@@ -4,11 +4,11 @@ import ast
 import errno
 import hashlib
 import json
-import os
 import re
 import tempfile
 from pathlib import Path
 
+from ftkit import atomic
 from ftkit.errors import DataError, FtkitError, SettingError
 
 CLAIM = "application/vnd.ftkit.claim+json"
@@ -18,18 +18,42 @@ INJECTED = "injected-parameters"
 
 
 def read(path):
-    """Return the notebook in a file as a dict. Raises DataError when it is not a notebook."""
+    """Return the notebook in a file as a dict. Raises DataError when it is no Python notebook."""
     try:
         notebook = json.loads(Path(path).read_text(encoding="utf-8"))
         if notebook["nbformat"] != 4:
             raise ValueError(f"its format is {notebook['nbformat']}")
-        notebook["cells"][0:0]
+        for number, cell in enumerate(notebook["cells"], 1):
+            _check_cell(cell, f"cell {number}")
+        language = _language(notebook["metadata"])
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; name a notebook or a folder of lessons.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a notebook of format 4: {error}. Open it in JupyterLab and "
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        wrong = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise DataError(f"{path} is not a notebook of format 4: {wrong}. Open it in JupyterLab and "
                         "save it again.") from None
+    if language.lower() not in ("python", "ipython", "python3", "ipython3"):
+        raise DataError(f"{path} is a notebook for {language}, and only Python is run.")
     return notebook
+
+
+def _check_cell(cell, name):
+    """Raise ValueError unless a cell has what the rest of this module reads of it."""
+    if cell.get("cell_type") not in ("code", "markdown", "raw"):
+        raise ValueError(f"{name} is of the kind {cell.get('cell_type')!r}")
+    lines = cell.get("source")
+    if not isinstance(lines, str) and not (
+            isinstance(lines, list) and all(isinstance(line, str) for line in lines)):
+        raise ValueError(f"{name} has no text as its source")
+    if not isinstance(cell.get("metadata", {}), dict):
+        raise ValueError(f"{name} has metadata that are no table")
+    if cell["cell_type"] == "code" and not isinstance(cell.get("outputs", []), list):
+        raise ValueError(f"{name} has outputs that are no list")
+
+
+def _language(metadata):
+    kernel, info = metadata.get("kernelspec", {}), metadata.get("language_info", {})
+    return kernel.get("language") or info.get("name") or "python"
 
 
 def write(notebook, path):
@@ -38,28 +62,19 @@ def write(notebook, path):
 
 
 def write_file(content, path):
-    """Write text or bytes through a temporary file beside it. Raises FtkitError when it cannot."""
-    content = content.encode() if isinstance(content, str) else content
-    path, temporary = Path(path), None
+    """Write text or bytes, whole or not at all. Raises FtkitError when it cannot."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with open(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it readable by its owner alone
-        os.replace(temporary, path)
+        atomic.write(path, content)
     except OSError as error:
-        full = error.errno in NO_SPACE
-        remedy = "Free some space" if full else "Make the folder writable"
         raise FtkitError(
             f"{path} could not be written: {error.strerror}. What was there before is unchanged. "
-            f"{remedy}, or choose another output folder."
+            f"{remedy(error)}, or choose another output folder."
         ) from error
-    finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+
+
+def remedy(error):
+    """Return what to do, in a few words, about an OSError while writing."""
+    return "Free some space" if error.errno in NO_SPACE else "Make the folder writable"
 
 
 def source(cell):
@@ -93,11 +108,17 @@ def whole_hash(notebook):
 def parameters(notebook, name="this notebook"):
     """Return the names and default values in the cell tagged `parameters`, {} without one.
 
-    Raises SettingError when a default is not a literal value.
+    Raises SettingError when the cell is not Python, or a default is not a literal value.
     """
     cell = next((c for c in notebook["cells"] if "parameters" in tags(c)), None)
+    code = re.sub(r"(?m)^[%!].*$", "", source(cell)) if cell else ""  # IPython's own commands
+    try:
+        lines = ast.parse(code).body
+    except SyntaxError as error:
+        raise SettingError(f"the parameters cell of {name} is not Python: {error.msg} in its line "
+                           f"{error.lineno} ({(error.text or '').strip()!r}).") from None
     defaults = {}
-    for line in ast.parse(source(cell)).body if cell else ():
+    for line in lines:
         if isinstance(line, ast.Assign) and len(line.targets) == 1:
             target = line.targets[0]
         elif isinstance(line, ast.AnnAssign) and line.value is not None:

@@ -9,9 +9,11 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ftkit import fetch, hardware
+from ftkit import atomic, fetch, hardware
 
-LIBRARIES = ("ftkit", "torch", "transformers", "datasets", "peft", "accelerate", "numpy")
+LIBRARIES = (
+    "ftkit", "torch", "transformers", "tokenizers", "datasets", "peft", "accelerate", "numpy",
+)
 
 
 def runs_home():
@@ -37,6 +39,8 @@ def write(run, *, name=None, data=None, energy=None):
     energy: joules, or None where it could not be read. Where the folder cannot be written, the
     run itself is not lost: a warning names the folder, and None is returned.
     """
+    import torch
+
     stamp = time.strftime("%Y%m%d-%H%M%S")
     machine = hardware.this_machine()
     record = {
@@ -48,6 +52,7 @@ def write(run, *, name=None, data=None, energy=None):
         "data": getattr(data, "name", None),
         "data_hash": getattr(data, "hash", None),
         "settings": run.settings,
+        "dtype": getattr(run.plan, "dtype", None),
         "metrics": run.metrics,
         "trainable": run.trainable,
         "seconds": run.seconds,
@@ -59,16 +64,15 @@ def write(run, *, name=None, data=None, energy=None):
             "name": machine.name,
             "cores": machine.cores,
             "memory": machine.memory,
+            "threads": torch.get_num_threads(),
         },
         "versions": versions(),
     }
     folder = runs_home() / f"{stamp}-{uuid.uuid4().hex[:8]}"
     try:
-        folder.mkdir(parents=True)
-        run.history.to_json(folder / "history.jsonl", orient="records", lines=True)
-        partial = folder / "run.json.part"
-        partial.write_text(json.dumps(record, indent=1, default=str))
-        os.replace(partial, folder / "run.json")  # whole or not at all
+        with atomic.new_folder(folder) as scratch:
+            run.history.to_json(scratch / "history.jsonl", orient="records", lines=True)
+            (scratch / "run.json").write_text(json.dumps(record, indent=1, default=str))
     except OSError as error:
         import warnings
 
@@ -88,6 +92,6 @@ def runs(folder=None):
     """
     import pandas as pd
 
-    found = sorted(Path(folder or runs_home()).glob("*/run.json"))
+    found = sorted(Path(folder or runs_home()).glob("[!.]*/run.json"))
     rows = [json.loads(path.read_text()) | {"folder": str(path.parent)} for path in found]
     return pd.json_normalize(rows)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import platform
 import textwrap
 from importlib import metadata
@@ -10,17 +11,25 @@ from pathlib import Path
 
 from ftkit import notebook as nb
 from ftkit.errors import DataError
-from ftkit.supervise import cores
+from ftkit.hardware import usable_cores
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 MOST = 16  # panels of a figure
 COLUMNS = ("lesson", "claim", "base", "tuned", "difference", "held")
 
 
+def as_float(value):
+    """Return a number of a claim's JSON; what JSON has no number for (NaN, infinity) is NaN.
+
+    The claim writes None for it, Jupyter the word `nan`.
+    """
+    value = math.nan if value is None else float(value)
+    return value if math.isfinite(value) else math.nan
+
+
 def number(value):
-    """Return a measured number with as many digits as its size deserves."""
-    if value is None:
-        return "–"
+    """Return a measured number with as many digits as its size deserves; NaN where it is none."""
+    value = as_float(value)
     size = abs(value)
     return f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.3f}"
 
@@ -30,14 +39,24 @@ def estimate(value, *, relative=False, sign=False):
     if value is None:
         return "–"
     def words(x):
+        x = as_float(x)
         text = f"{100 * x:.0f}%" if relative else number(x)
         return f"+{text}" if sign and x > 0 else text
     return f"{words(value['value'])} [{words(value['low'])}, {words(value['high'])}]"
 
 
+def verdict(claim, yes="yes", no="NO"):
+    """Return whether a claim held, in a word; an open question that did not hold is no failure."""
+    if not claim["judged"]:
+        return "not judged"
+    if claim.get("expect") == "open":
+        return f"{'held' if claim['held'] else 'did not hold'} (open question)"
+    return yes if claim["held"] else no
+
+
 def claim_cells(claim):
     """Return the words of a claim's row: claim, base, tuned, difference, held."""
-    held = ("yes" if claim["held"] else "NO") if claim["judged"] else "not judged"
+    held = verdict(claim)
     # A claim about a value alone repeats it as its difference; one column is enough.
     alone = claim.get("after") and not claim.get("before")
     difference = None if alone else claim.get("difference")
@@ -109,7 +128,7 @@ def machine():
     import psutil
 
     return {"system": f"{platform.system()} {platform.machine()}",
-            "cores": cores(),
+            "cores": usable_cores(),
             "memory": f"{psutil.virtual_memory().total / 1e9:.0f} GB",
             "Python": platform.python_version(), "torch": metadata.version("torch")}
 
@@ -177,8 +196,11 @@ def figure(records, path):
         for x, (label, (key, face, hatch)) in enumerate(looks.items()):
             if not (measured := claim.get(key)):
                 continue
-            value = measured["value"]
-            spread = [[max(0, value - measured["low"])], [max(0, measured["high"] - value)]]
+            value, low, high = (as_float(measured[key]) for key in ("value", "low", "high"))
+            if math.isnan(value):
+                axes.annotate("NaN", (x, 0), ha="center", fontsize=8)
+                continue
+            spread = np.nan_to_num([[max(0, value - low)], [max(0, high - value)]])
             axes.bar(x, value, 0.65, color=face, edgecolor="black", hatch=hatch, label=label)
             axes.errorbar(x, value, spread, color="black", capsize=5, linewidth=1.5)
             label_bar(axes, x, value, np.ravel(spread), 8, number(value))
@@ -187,7 +209,7 @@ def figure(records, path):
         axes.set_xlim(-0.7, 1.7)
         axes.set_ylabel((claim["metric"] or "value").replace("_", " "), fontsize=8)
         axes.tick_params(labelsize=8)
-        held = ("held" if claim["held"] else "NOT HELD") if claim["judged"] else "not judged"
+        held = verdict(claim, "held", "NOT HELD")
         title = textwrap.fill(f"{lesson}: {claim['claim']} ({held})", 40)
         axes.set_title(title, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)

@@ -38,7 +38,7 @@ def _errors(estimates):
     values, low, high = (
         np.array([getattr(e, part, e) for e in estimates]) for part in ("value", "low", "high")
     )
-    return values, np.abs(np.stack([values - low, high - values]))
+    return values, np.nan_to_num(np.abs(np.stack([values - low, high - values])))
 
 
 def plot_bars(estimates, title, ylabel, *, baseline=None):
@@ -90,7 +90,7 @@ def plot_curve(curves, title, xlabel, ylabel, *, logx=False, baseline=None):
 
     baseline: (name, value) of a dotted line across. Returns the matplotlib Figure.
     """
-    from ftkit.evidence import Estimate
+    from ftkit.resampling import Estimate
 
     figure, axes = _figure()
     every = sorted({x for xs, _ in curves.values() for x in xs})
@@ -250,7 +250,7 @@ def show_examples(dataset, before, after, n=6, which="flips", metric="accuracy",
     which: "flips" (both ways), "gained", "lost" or "any". n: examples, drawn by `seed`. Texts are
     cut at 160 characters. Returns nothing.
     """
-    from ftkit.evidence import compare
+    from ftkit.comparing import compare
 
     found = compare(after, before, metric)
     pools = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from array import array
 from collections.abc import Hashable, Sequence
+from itertools import islice
 
 SPLITS = ("train", "validation", "test")
 FRACTIONS = (0.8, 0.1, 0.1)
@@ -13,6 +15,8 @@ FRACTIONS = (0.8, 0.1, 0.1)
 THRESHOLD = 0.7
 _RUN = 3
 _WORD = re.compile(r"\w+")
+MISSES = 64  # texts that one is compared with in vain
+LOOKS = 1_000  # texts of a set that are looked at for one, most of them too long or too short
 _BITS = 21  # three word numbers fit a 64-bit integer, so a run has a number of its own
 
 
@@ -46,21 +50,14 @@ def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> list[tuple
 
     if len(texts) < 2:
         return []
-    rows, runs = _word_runs(texts)
-    _, inverse, counts = np.unique(runs, return_inverse=True, return_counts=True)
-    rarity = np.empty(len(counts), np.int64)  # 0 is the rarest run
-    rarity[np.argsort(counts, kind="stable")] = np.arange(len(counts))
-    cells = np.unique(rows * len(counts) + rarity[inverse])  # by text, then rarest first
-    rows, runs = cells // len(counts), cells % len(counts)
-
-    sizes = np.bincount(rows, minlength=len(texts))
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    prefix = sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1
-    rare = np.arange(len(rows)) - starts[rows] < prefix[rows]
+    runs, starts, prefix = _rarest_first(texts, threshold)
+    sizes = np.diff(starts)
+    rows = np.repeat(np.arange(len(texts)), sizes)
+    rare = np.arange(len(runs)) - starts[rows] < prefix[rows]
 
     def matrix(chosen):
         ones = np.ones(int(chosen.sum()), np.int32)
-        return csr_matrix((ones, (rows[chosen], runs[chosen])), (len(texts), len(counts)))
+        return csr_matrix((ones, (rows[chosen], runs[chosen])), (len(texts), runs.max() + 1))
 
     heads, whole = matrix(rare), matrix(np.ones(len(rows), bool))
     candidates = triu(heads @ heads.T, 1).tocoo()
@@ -106,16 +103,97 @@ def linked(groups: Sequence[Hashable], texts: Sequence[str]) -> list[Hashable]:
             parent[group] = group = parent[parent[group]]
         return group
 
-    first: dict[str, int] = {}
-    for row, text in enumerate(texts):
-        first.setdefault(text, row)
-    unique = list(first.values())
-    same = [(first[text], row) for row, text in enumerate(texts)]
-    near = [(unique[i], unique[j]) for i, j in near_pairs([texts[row] for row in unique])]
-    for i, j in (*same, *near):
-        a, b = sorted((root(groups[i]), root(groups[j])), key=order.__getitem__)
+    for row, first in enumerate(near_sets(texts)):
+        a, b = sorted((root(groups[first]), root(groups[row])), key=order.__getitem__)
         parent[b] = a
     return [root(group) for group in groups]
+
+
+def near_sets(texts: Sequence[str]) -> list[int]:
+    """Return for each text the position of the first one of its set of near-duplicates.
+
+    Texts are in one set when near-duplicates lead from one to the other. Which texts are compared
+    is found as in near_pairs; a set that a text has joined is not looked at further, so texts made
+    from one template, which are all alike, cost one comparison each instead of one for each pair.
+    A text that was compared in vain with MISSES others is left alone.
+    """
+    import numpy as np
+
+    first: dict[str, int] = {}
+    for position, text in enumerate(texts):
+        first.setdefault(text, position)
+    unique = list(first.values())
+    parent = list(range(len(unique)))
+
+    def root(text):
+        while parent[text] != text:
+            parent[text] = text = parent[parent[text]]
+        return text
+
+    if len(unique) > 1:
+        runs, starts, prefix = _rarest_first([texts[position] for position in unique])
+        rows = np.repeat(np.arange(len(unique)), np.diff(starts))
+        rare = np.arange(len(runs)) - starts[rows] < prefix[rows]
+        # Only a run that stands among the rarest of two texts can bring them together.
+        shared = rare & (np.bincount(runs[rare], minlength=runs.max() + 1)[runs] > 1)
+        index: dict[int, dict[int, list[int]]] = {}  # of a run: its texts so far, by set
+        numbers, places = np.unique(rows[shared], return_index=True)
+        for text, own in zip(
+            numbers.tolist(), np.split(runs[shared], places)[1:], strict=True
+        ):
+            mine, compared = runs[starts[text]:starts[text + 1]], set()
+            for run in own.tolist():
+                _compare(text, mine, index.setdefault(run, {}), compared, root, parent, runs,
+                         starts)
+            for run in own.tolist():
+                index[run].setdefault(root(text), []).append(text)
+    sets = {}
+    for number in range(len(unique)):  # the earliest text of a set stands for it
+        sets.setdefault(root(number), unique[number])
+    of_text = {text: sets[root(number)] for number, text in enumerate(first)}
+    return [of_text[text] for text in texts]
+
+
+def _compare(text, mine, by_set, compared, root, parent, runs, starts) -> None:
+    """Join a text to each set of texts with which it shares a rare run and is a near-duplicate."""
+    import numpy as np
+
+    for known in list(by_set):
+        now = root(known)
+        if now != known:  # it was joined to another set since
+            by_set.setdefault(now, []).extend(by_set.pop(known))
+    for known, members in by_set.items():
+        for other in islice(reversed(members), LOOKS):
+            if len(compared) >= MISSES or root(text) == root(known):
+                break
+            theirs = runs[starts[other]:starts[other + 1]]
+            most, least = max(len(mine), len(theirs)), min(len(mine), len(theirs))
+            if other in compared or least < THRESHOLD * most - 1e-9:
+                continue
+            both = len(np.intersect1d(mine, theirs, assume_unique=True))
+            if both >= THRESHOLD * (len(mine) + len(theirs) - both) - 1e-9:
+                parent[root(text)] = root(known)
+            else:
+                compared.add(other)
+
+
+def _rarest_first(texts: Sequence[str], threshold: float = THRESHOLD):
+    """Return each text's runs as ranks of rarity, 0 the rarest, where each text's begin, and how
+    many of them, from the rarest on, any near-duplicate must share one of.
+    """
+    import numpy as np
+
+    rows, runs = _word_runs(texts)
+    _, runs, counts = np.unique(runs, return_inverse=True, return_counts=True)
+    rarity = np.empty(len(counts), np.int64)
+    rarity[np.argsort(counts, kind="stable")] = np.arange(len(counts))
+    rows *= len(counts)
+    rows += rarity[runs]
+    cells = np.unique(rows)  # by text, then rarest first
+    del rows, runs, rarity
+    sizes = np.bincount(cells // len(counts), minlength=len(texts))
+    prefix = sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1
+    return cells % len(counts), np.concatenate([[0], np.cumsum(sizes)]), prefix
 
 
 def _word_runs(texts: Sequence[str]):
@@ -123,16 +201,18 @@ def _word_runs(texts: Sequence[str]):
     import numpy as np
 
     numbers: dict[str, int] = {}
-    words, lengths = [], []
+    words, lengths = array("q"), []
     for text in texts:
         found = _WORD.findall(text.lower())
         found += [""] * (_RUN - len(found))  # a short text is one run of its own
-        words += [numbers.setdefault(word, len(numbers)) for word in found]
+        words.extend([numbers.setdefault(word, len(numbers)) for word in found])
         lengths.append(len(found))
-    if len(numbers) >= 1 << _BITS:
-        raise ValueError(f"{len(numbers):,} different words; near_pairs takes {1 << _BITS:,}.")
-    words = np.array(words, np.int64)
+    words = np.frombuffer(words, np.int64)
     rows = np.repeat(np.arange(len(texts)), lengths)
-    runs = words[:-2] << 2 * _BITS | words[1:-1] << _BITS | words[2:]
+    if len(numbers) < 1 << _BITS:
+        runs = words[:-2] << 2 * _BITS | words[1:-1] << _BITS | words[2:]
+    else:  # more words than fit: pairs are numbered first
+        _, pairs = np.unique(words[:-1] * len(numbers) + words[1:], return_inverse=True)
+        runs = pairs[:-1] * len(numbers) + words[2:]
     inside = rows[:-2] == rows[2:]
     return rows[:-2][inside], runs[inside]

@@ -11,7 +11,10 @@ from pathlib import Path
 
 from ftkit import notebook as nb
 from ftkit.errors import FtkitError
+from ftkit.hardware import usable_cores
 
+WORK = ".ftkit-run-"  # how the scratch folder of a running lesson begins
+MARK = "FTKIT_LESSON"  # of the environment of a lesson's processes: its scratch folder
 START_TIMEOUT = 120  # seconds a kernel may take to answer
 
 
@@ -25,7 +28,7 @@ class Running:
         self.peak, self.verdict, self.family, self.next_search = 0, None, {}, 0.0
         for folder in (lesson.out, lesson.log.parent, lesson.status.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        self.work = Path(tempfile.mkdtemp(prefix=f".{lesson.name}-", dir=lesson.out))
+        self.work = Path(tempfile.mkdtemp(prefix=f"{WORK}{lesson.name}-", dir=lesson.out))
         self.partial = self.work / "partial.ipynb"
         job = {"input": str(lesson.path), "output": str(self.partial),
                "cwd": str(lesson.path.parent), "parameters": lesson.injected,
@@ -84,10 +87,18 @@ class Running:
             # Looking through all processes of a machine costs: a hundredth of the time, or so.
             pause = min(2, 100 * (time.thread_time() - start))
             self.next_search = time.monotonic() + pause
+        # What processes share is counted once; asking for that takes milliseconds, so only where
+        # the sum with it could matter.
+        held = self._sum(lambda process: process.memory_info().rss)
+        if held > self.peak:
+            held = self._sum(_own_memory)
+        return held
+
+    def _sum(self, measure):
         held = 0
         for process in self.family.values():
             try:
-                held += process.memory_info().rss
+                held += measure(process)
             except self.psutil.Error:
                 continue
         return held
@@ -111,12 +122,25 @@ class Running:
     def stop(self):
         """Kill whatever of the lesson is still running."""
         self._search()
-        for process in self.family.values():
+        self._kill(self.family.values())
+        self.process.wait()
+        # What a cell has cut off from all its parents still has the environment it was given.
+        while left := [p for p in self.psutil.process_iter() if self._carries_mark(p)]:
+            self._kill(left)
+            self.psutil.wait_procs(left, timeout=1)
+
+    def _kill(self, processes):
+        for process in processes:
             try:
                 process.kill()  # psutil compares the start time: a reused pid is not touched
             except self.psutil.Error:
                 continue
-        self.process.wait()
+
+    def _carries_mark(self, process):
+        try:
+            return process.environ().get(MARK) == str(self.work)
+        except (self.psutil.Error, OSError):  # another user's, or gone
+            return False
 
     def clean(self):
         shutil.rmtree(self.work, ignore_errors=True)
@@ -159,9 +183,9 @@ class Running:
         try:
             said = json.loads((self.work / "verdict.json").read_text())
         except (OSError, ValueError):
-            tail = self.lesson.log.read_text(errors="replace").strip().splitlines()[-1:]
+            tail = _last_words(self.lesson.log)
             return "crashed", (f"its process ended with code {self.process.returncode} and no word "
-                               f"in {self.where()}: {' '.join(tail)}"), None
+                               f"in {self.where()}: {tail}"), None
         if said["error"] == "CellTimeoutError":
             return "cell timeout", (f"{self.where()} ran longer than "
                                     f"{self.limits['cell_timeout']:g} s"), None
@@ -181,7 +205,8 @@ class Running:
         return self._judge_claims(nb.claims(executed))
 
     def _judge_claims(self, claims):
-        lost = [claim["claim"] for claim in claims if claim.get("judged") and not claim["held"]]
+        lost = [claim["claim"] for claim in claims
+                if claim.get("judged") and not claim["held"] and claim.get("expect") != "open"]
         if lost:
             return "claim not held", f"the run did not show: {'; '.join(lost)}", None
         concludes = any("conclude(" in nb.source(c) for _, c in nb.code_cells(self.lesson.notebook))
@@ -199,16 +224,27 @@ def _child_environment(work, out, workers):
         "display_name": "Python 3 (ipykernel)", "language": "python"}))
     environment = dict(os.environ)
     environment.pop("MPLBACKEND", None)  # figures go into the notebook, whatever the caller uses
-    threads = str(max(1, cores() // workers))
+    threads = str(max(1, usable_cores() // workers))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         environment.setdefault(name, threads)
-    return {**environment, "FTKIT_RUNS": str(out / "runs"), "TOKENIZERS_PARALLELISM": "false",
-            "FTKIT_PLAIN": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1",
+    return {**environment, MARK: str(work), "FTKIT_RUNS": str(out / "runs"),
+            "TOKENIZERS_PARALLELISM": "false", "FTKIT_PLAIN": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
+            "PYTHONUNBUFFERED": "1",
             # Jupyter looks here first, so neither a kernel nor a setting of the user gets between.
             "JUPYTER_PATH": str(work / "jupyter"), "JUPYTER_RUNTIME_DIR": str(work / "runtime"),
             "JUPYTER_CONFIG_DIR": str(work / "config"), "IPYTHONDIR": str(work / "ipython")}
 
 
-def cores():
-    """Return how many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def _last_words(log):
+    """Return the last line of a log that is not one of the kernel's own notes."""
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except OSError:  # a cell has deleted it
+        return "its log is gone"
+    return next((line for line in reversed(lines) if "[IPKernelApp]" not in line), "no word")
+
+
+def _own_memory(process):
+    """Return the bytes of a process, those shared by n processes as an nth where that is known."""
+    facts = process.memory_full_info()
+    return getattr(facts, "pss", facts.rss)

@@ -12,6 +12,7 @@ TRICKS = (
     "kept_pages",
     "trunk_cache",
     "packing",
+    "cuda_graphs",
     "compiled_blocks",
     "shared_prompts",
 )

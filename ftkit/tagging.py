@@ -65,6 +65,34 @@ def is_bio(tags) -> bool:
     return all(tag == "O" or (tag[:2] in ("B-", "I-") and len(tag) > 2) for tag in tags)
 
 
+def as_bio(tags) -> tuple[dict[str, str] | None, str]:
+    """Return what each tag is in BIO, and the name of the scheme that they are in.
+
+    tags: all that occur. IOBES (also BIOES, and M for an inside) and BILOU have letters of their
+    own for the end of an entity and for entities of one word; what they add over BIO can be told
+    from the neighbours, so nothing is lost. Bare letters (B, I, O) are entities of one nameless
+    type, which becomes "entity". Tags without an O or a hyphen, such as parts of speech, spell no
+    entities and stay as they are.
+    Returns (None, "") where they look like entities in a scheme that is not known.
+    Source of the schemes: Ratinov and Roth 2009, "Design Challenges and Misconceptions in NER".
+    """
+    tags = set(tags)
+    bare = tags <= set("BIOESLUM") and "O" in tags and len(tags) > 1
+    parts = {tag: (tag, "entity") if bare and tag != "O" else tuple(tag.split("-", 1))
+             for tag in tags if tag != "O"}
+    letters = {part[0] for part in parts.values()}
+    typed = all(len(part) == 2 and part[1] for part in parts.values())
+    if not typed or not letters <= set("BIESLUM"):
+        looks = "O" in tags or any(len(part) == 2 and len(part[0]) == 1 for part in parts.values())
+        return (None, "") if looks and parts else ({tag: tag for tag in tags}, "BIO")
+    for scheme, first, inner in (("BIO", "B", "I"), ("IOBES", "BS", "IEM"), ("BILOU", "BU", "IL")):
+        if letters <= set(first + inner):
+            known = {tag: ("B-" if part[0] in first else "I-") + part[1]
+                     for tag, part in parts.items()}
+            return known | {"O": "O"}, "bare letters" if scheme == "BIO" and bare else scheme
+    return None, ""
+
+
 def align_tags(tags, word_ids, labels, *, where="the sentence") -> list[int]:
     """Give each piece of a tokenized sentence its label: a word's first piece carries its tag.
 
@@ -106,3 +134,19 @@ def entities(tags) -> list[tuple[str, int, int]]:
         if kind is None and prefix in ("B", "I"):
             kind, start = name, place
     return found
+
+
+def words_tags(labels, rows, logits, references):
+    """A tag for each word of each row; O, if there is one, for words cut off or without a piece.
+
+    rows: have `words`, pairs of a place among the tokens and a number of a word. logits: one array
+    of shape (tokens, labels) a row. references: the right tags, for the number of words.
+    """
+    unread = "O" if "O" in labels else labels[0]
+    said = []
+    for row, scores, tags in zip(rows, logits, references, strict=True):
+        words = [unread] * len(tags)
+        for place, word in row["words"]:
+            words[word] = labels[int(scores[place].argmax())]
+        said.append(words)
+    return said

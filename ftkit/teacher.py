@@ -4,6 +4,7 @@ import torch
 import xxhash
 
 from ftkit import batching, kept, losses
+from ftkit.label_logits import at_labels, label_form
 
 PARTS = ("logits", "index", "vectors")
 
@@ -17,7 +18,8 @@ class Teacher:
 
     def __init__(self, model, top):
         self.model, self.top = model, top
-        known = xxhash.xxh3_128_hexdigest(f"{model.hash()} {top} {torch.__version__}".encode())
+        computes = f"{model.task} {kept.config_text(model.net.config)} {model.hash()} {top}"
+        known = xxhash.xxh3_128_hexdigest(computes.encode())
         self.store = kept.Store("teacher", known)
 
     def about(self, inputs):
@@ -65,13 +67,14 @@ class Teacher:
         task, net, device = self.model.task, self.model.net.eval(), self.model.device
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
         given = {k: v for k, v in inputs.items() if k != "labels" or task == "seq2seq-lm"}
-        read, options = net, {}
+        if task == "causal-lm":
+            given = at_labels(inputs, label_form(net))
+            given.pop("labels", None)
+            given.pop("shift_labels", None)
         if task in ("causal-lm", "seq2seq-lm"):
-            options["use_cache"] = False
-        if task == "causal-lm" and losses.scores_labels_only(net):
-            read = losses.backbone(net)  # the head comes after it, where there are labels
-        out = read(**given, output_hidden_states=True, **options)
-        logits = labelled_logits(task, net, inputs, out).float()
+            given["use_cache"] = False
+        out = net(**given, output_hidden_states=True)
+        logits = labelled_logits(task, {**inputs, **given}, out).float()
         values, index = logits.topk(min(self.top, logits.shape[-1]))
         counts = [1] * len(given["input_ids"])
         if task != "classification":
@@ -82,19 +85,19 @@ class Teacher:
         return zip(values.split(counts), index.split(counts), vectors, strict=True)
 
 
-def labelled_logits(task, net, inputs, out):
+def labelled_logits(task, inputs, out):
     """A row of logits for each answer: of a text, or of each labelled token of a batch.
 
-    out: of the network, of its backbone, or of a forward under losses.label_only_head.
+    out: of the network. inputs: what it was given, and the labels; where its logits are of chosen
+    positions only, they say which (see label_logits.at_labels).
     """
-    if task == "classification":
+    if task == "classification" or out.logits.dim() == 2:
         return out.logits
-    rows, columns = targets(task, inputs).ne(losses.IGNORED).nonzero(as_tuple=True)
-    if out.get("logits") is not None:
-        return out.logits[rows, columns]
-    last = out.get("last_hidden_state")
-    last = out.hidden_states[-1] if last is None else last
-    return losses.head(net)(last[rows, columns])
+    wanted = targets(task, inputs).ne(losses.IGNORED)
+    logits, kept = out.logits, inputs.get("logits_to_keep")
+    if kept is not None:  # the same numbers for all rows
+        return logits[wanted[:, kept]]
+    return logits[:, : wanted.shape[1]][wanted]
 
 
 def targets(task, inputs):

@@ -12,17 +12,32 @@ from pathlib import Path
 import numpy as np
 import transformers
 
-from ftkit import hardware, layers, losses, records, switches, tricks
-from ftkit.batching import Collator, SameChoices, SimilarLength, encode
-from ftkit.callbacks import KeepBest, Progress, Report, watched
+from ftkit import (
+    checkpoints,
+    checks,
+    hardware,
+    layers,
+    losses,
+    precision,
+    records,
+    switches,
+    tricks,
+)
+from ftkit.batching import Collator, encode
+from ftkit.callbacks import Epochs, KeepBest, Progress, Report, watched
 from ftkit.errors import DataError, SettingError
 from ftkit.measuring import measured
 from ftkit.methods import Full
 from ftkit.models import UNSAVED, Model, trainable_summary
+from ftkit.trainer import KitTrainer
+from ftkit.weights import check_trained
 
 BATCH = 16
 POINTS = 25  # of the loss curve
 _ARGUMENTS = {f.name for f in dataclasses.fields(transformers.TrainingArguments)}
+# transformers below 5.18 has the older name only.
+CHECKPOINTING = next(n for n in ("activation_checkpointing", "gradient_checkpointing")
+                     if n in _ARGUMENTS)
 _TRAINER = set(inspect.signature(transformers.Trainer.__init__).parameters) - {
     "self",
     "model",
@@ -85,11 +100,13 @@ def fit(
     schedule="linear",
     warmup=0.06,
     loss_on="response",
+    dtype=None,
     checkpoint_dir=None,
     resume=False,
     name=None,
     quiet=False,
     without=(),
+    compile_blocks=None,
     **trainer_arguments,
 ):
     """Train a copy of a model; the model given stays as it is.
@@ -99,36 +116,63 @@ def fit(
     batch_size: examples for each update, over all processes; split where memory asks for it.
     patience: stop after so many evaluations without a lower validation loss, and go back to the
     best weights. warmup: share of the updates. loss_on: "response" or "all" tokens of records.
+    dtype: "float32", "bf16" or "fp16" to compute in (FTKIT_DTYPE in the environment does the
+    same), validation included; by default what is fast on a card, and on a processor what was
+    measured to be.
     without: what to leave off of the things that make training fast, a name of
     switches.TRICKS or several.
-    checkpoint_dir: keep checkpoints there, and with resume=True go on from the last of them.
+    compile_blocks: whether torch.compile is used on the repeated block; by default where an
+    estimate says that the training is long enough to pay for it.
+    checkpoint_dir: keep checkpoints there, and with resume=True go on from the last whole one.
     Everything else that TrainingArguments or Trainer take passes through by name.
-    Returns a Run. Raises SettingError for an unknown argument, DataError for data that cannot be
-    trained on.
+    An update's loss is a sum over supervised tokens (or rows) divided by their number over all its
+    batches and processes. What the length limit cut is printed.
+    Returns a Run; when it is interrupted, too, with the weights so far. Raises SettingError for an
+    unknown argument, DataError for data that cannot be trained on, Diverged for a loss that is NaN
+    or infinite.
     """
-    method, without = method or Full(), switches.names(without)
+    method, without = Full() if method is None else method, switches.names(without)
+    checks.check_method(method)
+    checks.check_numbers(
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
+        max_length=max_length, patience=patience or None, warmup=warmup,
+    )
+    passed, extra = _sort_arguments(trainer_arguments)
+    smoothing, own_loss = passed.get("label_smoothing_factor", 0), extra.get("compute_loss_func")
+    checks.check_losses(model, method, smoothing, own_loss)
+    processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun and accelerate say so
+    quiet = quiet or os.environ.get("RANK", "0") != "0"  # one process speaks for all
     train, validation = _splits(data, patience)
     transformers.set_seed(seed)
     tuned = model.copy()
     layers.with_dropout(tuned.net)  # an earlier method may have switched some off
     tuned = method.apply(tuned)
+    check_trained(tuned.net)
     trainable = trainable_summary(tuned)
     rows = encode(train, tuned, max_length=max_length, loss_on=loss_on)
     held = encode(validation, tuned, max_length=max_length, loss_on=loss_on) if validation else None
-    _need_labels(tuned.task, rows)
-    processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun and accelerate say so
+    cut = [checks.check_supervised(tuned.task, rows)]
+    cut += [checks.check_supervised(tuned.task, held, "validation")] if held else []
+    each = -(-min(batch_size, len(rows)) // processes)
+    chosen = precision.for_training(
+        tuned.net,
+        tokens=epochs * int(rows.lengths.sum()),
+        batch=each,
+        length=int(np.median(rows.lengths)),
+        dtype=dtype,
+        flags={name: passed.pop(name) for name in ("bf16", "fp16") if name in passed},
+    )
     plan = hardware.plan(
         hardware.this_machine(),
         hardware.shape_of(losses.inner(tuned.net)),
+        dtype=chosen,
         length=int(np.quantile(rows.lengths, 0.95)),
-        batch_size=-(-min(batch_size, len(rows)) // processes),
+        batch_size=each,
         trainable=trainable["share"],
     )
-    passed, extra = _sort_arguments(trainer_arguments)
     rate = getattr(method, "learning_rate", 1e-4) if learning_rate is None else learning_rate
-    accumulate = passed.pop("gradient_accumulation_steps", 1) * plan.accumulation
-    each = plan.batch_size * accumulate * processes
-    updates = max(1, int(np.ceil(len(rows) / each) * epochs))
+    split = 1 if "per_device_train_batch_size" in passed else plan.accumulation
+    accumulate = passed.pop("gradient_accumulation_steps", 1) * split
     scratch = None if checkpoint_dir else tempfile.mkdtemp(prefix="ftkit-")
     settings = {
         "output_dir": str(checkpoint_dir or scratch),
@@ -138,62 +182,75 @@ def fit(
         "per_device_eval_batch_size": max(16, plan.batch_size),
         "lr_scheduler_type": schedule,
         "gradient_accumulation_steps": accumulate,
-        # Rounded down: the first step of a warm-up has rate 0, and a short run would waste it.
-        "warmup_steps": int(warmup * updates) if warmup < 1 else warmup,
         "seed": seed,
         "optim": plan.optimizer,
         "bf16": plan.dtype == "bf16",
         "fp16": plan.dtype == "fp16",
         "use_cpu": hardware.this_machine().device == "cpu",
         "report_to": "none",
-        "activation_checkpointing": plan.checkpointing,
+        CHECKPOINTING: plan.checkpointing,
         "remove_unused_columns": False,
         "save_strategy": "epoch" if checkpoint_dir else "no",
         "save_total_limit": 2,
         "eval_strategy": "epoch" if held else "no",
         "disable_tqdm": True,
-        "logging_steps": max(1, updates // POINTS),
+        "logging_nan_inf_filter": False,  # would show a loss that is NaN as 0
         "prediction_loss_only": True,
         "label_names": ["labels"],
         "dataloader_pin_memory": hardware.this_machine().device == "cuda",
     } | passed
+    in_all, in_epoch = checks.count_updates(settings, len(rows), processes)
+    # Rounded down: the first step of a warm-up has rate 0, and a short run would waste it.
+    settings.setdefault("warmup_steps", int(warmup * in_all) if warmup < 1 else warmup)
+    settings.setdefault("logging_steps", max(1, in_all // POINTS))
     if not quiet:
         print(
             f"{trainable['trained']:,} of {trainable['total']:,} parameters are trained "
-            f"({trainable['share']:.2%}); {len(rows):,} examples, {updates:,} updates"
+            f"({trainable['share']:.2%}); {len(rows):,} examples, {in_all:,} updates"
         )
         print("; ".join(plan.why[: 1 if "plain_attention" in without else 2]))
+        if split > 1 or plan.checkpointing:  # batches in parts, and why
+            print("; ".join(plan.why[3:]))
+        print(*filter(None, cut), sep="\n", end="\n" if any(cut) else "")
     keep = KeepBest(patience) if patience else None
+    stopped, restore = None, precision.as_it_was(tuned.net)
     try:
         decay = getattr(method, "decay", 1.0)
         trainer = _trainer(tuned, settings, rows, held, extra, keep, quiet, plan, decay, without)
-        trainer.kit_method = method
-        last = (
-            transformers.trainer_utils.get_last_checkpoint(checkpoint_dir)
-            if resume and checkpoint_dir and Path(checkpoint_dir).is_dir()
-            else None
-        )
+        trainer.kit_method, trainer.kit_smoothing = method, smoothing
+        last = checkpoints.last_whole(checkpoint_dir, processes) if resume else None
         with (
             measured() as used,
             tricks.applied(
                 tuned,
                 trainer,
                 plan,
-                tokens=epochs * int(rows.lengths.sum()),
+                tokens=in_all / in_epoch * int(rows.lengths.sum()),
                 without=without,
                 own_batches="data_collator" in extra,
-                whole_logits="compute_metrics" in extra,
+                whole_logits="compute_metrics" in extra or smoothing or own_loss is not None,
+                compile_blocks=compile_blocks,
+                own_size="per_device_train_batch_size" in passed,
             ) as said,
         ):
+            for size in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+                settings[size] = getattr(trainer.args, size)  # may have been split to fit
             if not quiet:
-                print(*said, sep="\n", end="\n" if said else "")
+                print(*filter(None, said), sep="\n")
             trainer.kit_look = used.look
-            trainer.train(resume_from_checkpoint=last)
+            stopped = trainer.kit_train(last)
+        if not quiet and trainer.kit_said:
+            print(*trainer.kit_said, sep="\n")
     finally:
+        restore()
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
     if keep:
         keep.restore(tuned.net)
+    if stopped:
+        settings["interrupted"] = stopped
+        best = f"best weights so far, of epoch {keep.epoch:g}" if keep and keep.weights else ""
+        print(f"interrupted {stopped}: the Run holds the {best or 'weights so far'}.")
     tuned.net.zero_grad(set_to_none=True)
     tuned.net.eval()
     if not hasattr(tuned.net, "peft_config") and not hasattr(tuned.net, "shelf"):
@@ -216,17 +273,6 @@ def _splits(data, patience):
             "load the data with n_validation above 0, or leave patience out."
         )
     return train, validation
-
-
-def _need_labels(task, rows):
-    # Masked words are their own labels: the collator draws them.
-    if task == "encoder":
-        raise SettingError(
-            "an encoder without a head has nothing to learn; load it with "
-            'task="classification", "choice", "masked-lm" or another.'
-        )
-    if task != "masked-lm" and "labels" not in rows[0]:
-        raise DataError("column 'label' is missing; training needs the right answers.")
 
 
 def _sort_arguments(arguments):
@@ -255,6 +301,7 @@ def _trainer(model, settings, rows, held, extra, keep, quiet, plan, decay, witho
     extra = {"data_collator": Collator(model, arguments.seed)} | extra
     callbacks = [
         *(extra.pop("callbacks", None) or []),
+        Epochs(),
         *([keep] if keep else []),
         *([] if quiet else [Report()]),
         *([Progress()] if watched() and arguments.process_index == 0 else []),
@@ -268,70 +315,10 @@ def _trainer(model, settings, rows, held, extra, keep, quiet, plan, decay, witho
         **extra,
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.kit_task, trainer.kit_decay = model.task, decay
-    trainer.kit_order = "similar_length" not in without
-    # Other models ignore the count of labels, and Trainer would scale their loss for it.
-    trainer.model_accepts_loss_kwargs = model.task == "causal-lm"
+    trainer.kit_task, trainer.kit_decay, trainer.kit_said = model.task, decay, []
+    trainer.kit_order, trainer.kit_keep = "similar_length" not in without, keep
+    trainer.model_accepts_loss_kwargs = False  # compute_loss weighs what a batch brings
     return trainer
-
-
-class KitTrainer(transformers.Trainer):
-    """transformers.Trainer with batches of similar length and the loss of the kit's own tasks."""
-
-    kit_task, kit_method, kit_decay, kit_order = None, None, 1.0, True
-    kit_look = None  # notes the memory that is held now
-
-    def training_step(self, model, inputs, *args, **kwargs):
-        loss = super().training_step(model, inputs, *args, **kwargs)
-        if self.kit_look:
-            self.kit_look("backward")  # all gradients are held
-        return loss
-
-    def create_optimizer(self, model=None):
-        optimizer = super().create_optimizer(model)
-        if self.kit_decay < 1:
-            share = layers.rates(losses.inner(self.model), self.kit_decay)
-            groups = []
-            for group in optimizer.param_groups:
-                for rate in sorted({share[id(p)] for p in group["params"]}, reverse=True):
-                    part = [p for p in group["params"] if share[id(p)] == rate]
-                    groups.append({**group, "params": part, "lr": group["lr"] * rate})
-            optimizer.param_groups = groups
-        return optimizer
-
-    def _get_train_sampler(self, train_dataset=None):
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        chosen = self.args.train_sampling_strategy not in (None, "random")
-        if chosen or not self.kit_order or not hasattr(dataset, "lengths"):
-            return super()._get_train_sampler(train_dataset)
-        # An update's texts over all processes are of one length: none waits for a longer batch.
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        size *= self.args.world_size
-        if getattr(dataset, "families", None) is not None:
-            return SameChoices(dataset.families, size, self.args.seed)
-        return SimilarLength(dataset.lengths, size, self.args.seed)
-
-    def floating_point_ops(self, inputs):
-        """None are counted: nobody reads them, and each count walks through all parameters."""
-        return 0
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        if self.kit_task == "choice":
-            with self.accelerator.autocast():
-                out = losses.choice_loss(model, inputs)
-            loss, out = out.loss, {"loss": out.loss, "logits": out.logits}
-        else:
-            loss, out = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if model.training and hasattr(self.kit_method, "loss"):
-            # The loss of a causal model is already its share of an update of several batches.
-            accumulated = self.model_accepts_loss_kwargs and num_items_in_batch is not None
-            parts = self.current_gradient_accumulation_steps if accumulated else 1
-            loss = self.kit_method.loss(model, inputs, out, loss * parts) / parts
-        if model.training and self.kit_look:
-            # The optimizer has its memory from the first update on.
-            place = f"forward, updates: {min(self.state.global_step, 1)}"
-            self.kit_look(place, max(v.numel() for v in inputs.values() if hasattr(v, "numel")))
-        return (loss, out) if return_outputs else loss
 
 
 def _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep, data):

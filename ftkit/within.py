@@ -1,6 +1,7 @@
 """What those methods share that change the loss, and leave to another which weights learn."""
 
 from ftkit.errors import SettingError
+from ftkit.layers import free
 
 
 class Within:
@@ -27,7 +28,7 @@ class Within:
         Raises SettingError for a method within that has a loss of its own.
         """
         if self.within is None:
-            model.net.requires_grad_(True)
+            free(model.net)
             return model
         if hasattr(self.within, "loss"):
             raise SettingError(

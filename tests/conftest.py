@@ -23,6 +23,22 @@ def _no_traces(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")
 
 
+@pytest.fixture
+def float32(monkeypatch):
+    """Trainings in float32, whatever is forced outside: two of them are compared number by number.
+
+    In 16 bits another order of the same sums moves a weight by the bits that were rounded away.
+    """
+    monkeypatch.setenv("FTKIT_DTYPE", "float32")
+
+
+@pytest.fixture(params=["float32", "bf16"])
+def each_precision(request, monkeypatch):
+    """The test runs twice, with trainings in float32 and in bf16, on any machine."""
+    monkeypatch.setenv("FTKIT_DTYPE", request.param)
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def write_notebook():
     """A function that writes a notebook: code cells as text, (text, [tags]) or "#md text"."""

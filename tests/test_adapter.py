@@ -216,6 +216,7 @@ def _parameters(model, name):
             for k, p in module.named_parameters()}
 
 
+@pytest.mark.usefixtures("float32")
 def test_it_resumes_and_stops_early(tmp_path):
     data = tiny.reviews(16)
     settings = dict(method=ft.Adapter(size=4), epochs=4, batch_size=8, quiet=True)

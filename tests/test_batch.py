@@ -12,8 +12,10 @@ import psutil
 import pytest
 
 from ftkit import notebook as nb
-from ftkit.batch import find_notebooks, run_batch
+from ftkit import report
+from ftkit.batch import LOCK, find_notebooks, run_batch
 from ftkit.errors import DataError, FtkitError, SettingError
+from ftkit.supervise import WORK
 
 PARAMETERS = ('profile = "cpu"  # smoke, cpu or gpu\nseed = 0  # any whole number', ["parameters"])
 # A child of the kernel: it must not outlive the lesson.
@@ -28,11 +30,16 @@ CLAIM = {
     "bound": {"at_least": 0}, "relative": False, "held": True, "judged": True,
     "profile": "cpu", "n": 500,
 }
+NOTHING = {"value": "NaN", "low": "NaN", "high": "NaN"}
 
 
 def show(claim):
     return ("from IPython.display import display\n"
             f"display({{'{nb.CLAIM}': {claim!r}, 'text/plain': 'a claim'}}, raw=True)")
+
+
+# The good output of an earlier day, as a batch leaves it.
+EARLIER = json.dumps({"cells": [], "metadata": {"ftkit": {"parameters": {}}}, "nbformat": 4})
 
 
 def quiet(text):
@@ -55,6 +62,9 @@ def everything_wrong(tmp_path_factory, write_notebook):
         "05_memory": [hold + "    held[i] = 1\ntime.sleep(600)"],
         "06_early": ["import sys\nsys.exit(0)", "print('never')"],
         "07_lost": [show({**CLAIM, "held": False})],
+        # As ft.claim showed NaN once, before it wrote None: Jupyter makes the word `nan` of it.
+        "09_open": [show({**CLAIM, "held": False, "expect": "open", "difference": NOTHING})
+                    .replace("'NaN'", "float('nan')")],
         "08_silent": ["def conclude():\n    pass", "conclude()"],
     }
     for name, cells in lessons.items():
@@ -77,6 +87,13 @@ def test_a_good_lesson_is_ok_with_its_claims(everything_wrong):
     assert (good["status"], good["output"]) == ("ok", "01_good.ipynb")
     assert good["claims"] == [CLAIM]
     assert good["seconds"] > 0 and good["peak_memory"] > 20e6
+
+
+def test_an_open_question_without_an_answer_fails_no_lesson_and_ends_no_batch(everything_wrong):
+    record = everything_wrong[0]["09_open"]
+    assert record["status"] == "ok" and record["claims"][0]["difference"]["value"] == "nan"
+    assert report.claim_cells(record["claims"][0])[-2:] == (
+        "nan [nan, nan]", "did not hold (open question)")
 
 
 def test_the_kernel_is_this_python_in_the_notebooks_folder(everything_wrong):
@@ -154,9 +171,10 @@ def test_resume_runs_only_what_is_not_done(tmp_path, write_notebook, monkeypatch
     assert not runs()
     assert runs(resume=False)
     assert runs(parameters={"seed": 7})
-    with monkeypatch.context() as patch:
-        patch.setenv("FTKIT_WITHOUT", "all")
-        assert runs()
+    for name, value in (("FTKIT_WITHOUT", "all"), ("FTKIT_DTYPE", "bf16")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert runs()
     monkeypatch.setattr("ftkit.batch._environment", lambda: "another package was installed")
     assert runs()
     monkeypatch.undo()
@@ -193,14 +211,14 @@ def wait_for(condition, seconds=60):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143),
-                                              (signal.SIGKILL, -9)])
+                                              (signal.SIGHUP, 129), (signal.SIGKILL, -9)])
 def test_a_stopped_batch_leaves_no_process_and_no_half_file(tmp_path, write_notebook, number, code):
     pid = tmp_path / "pid"
     hang = write_notebook(tmp_path / "hang.ipynb",
                           CHILD.format(path=str(pid)) + "time.sleep(600)")
     out = tmp_path / "out"
     out.mkdir()
-    (out / "hang.ipynb").write_text("the good output of an earlier day")
+    (out / "hang.ipynb").write_text(EARLIER)
     batch = start_batch(hang, "--out", out)
     wait_for(lambda: pid.exists() and pid.read_text())
     family = psutil.Process(batch.pid).children(recursive=True)
@@ -210,16 +228,16 @@ def test_a_stopped_batch_leaves_no_process_and_no_half_file(tmp_path, write_note
     assert batch.returncode == code, batch.stdout.read()
     psutil.wait_procs(family, timeout=20)
     assert not [p for p in family if p.is_running() and p.status() != "zombie"]
-    assert (out / "hang.ipynb").read_text() == "the good output of an earlier day"
+    assert (out / "hang.ipynb").read_text() == EARLIER
     if number != signal.SIGKILL:
-        assert not [path for path in out.glob(".hang*")]
+        assert not [path for path in out.glob(f"{WORK}*")]
 
 
 def test_a_full_disk_keeps_the_output_that_was_there(tmp_path, write_notebook, monkeypatch):
     lesson = write_notebook(tmp_path / "a.ipynb", "print(1)")
     out = tmp_path / "out"
     out.mkdir()
-    (out / "a.ipynb").write_text("the good output of an earlier day")
+    (out / "a.ipynb").write_text(EARLIER)
 
     def full(source, target):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -228,8 +246,8 @@ def test_a_full_disk_keeps_the_output_that_was_there(tmp_path, write_notebook, m
     [record] = run_batch([lesson], out=out, report=quiet)
     assert record["status"] == "disk"
     assert "a.ipynb" in record["message"] and "Free some space" in record["message"]
-    assert (out / "a.ipynb").read_text() == "the good output of an earlier day"
-    assert not [p for p in out.rglob(".a*")]
+    assert (out / "a.ipynb").read_text() == EARLIER
+    assert not [p for p in out.rglob(".*") if p.name != LOCK]
 
 
 def test_two_batches_do_not_share_a_folder(tmp_path, write_notebook):
@@ -238,7 +256,7 @@ def test_two_batches_do_not_share_a_folder(tmp_path, write_notebook):
     lesson = write_notebook(tmp_path / "a.ipynb", "print(1)")
     out = tmp_path / "out"
     out.mkdir()
-    with FileLock(out / ".lock"), pytest.raises(FtkitError, match="another batch"):
+    with FileLock(out / LOCK), pytest.raises(FtkitError, match="another batch"):
         run_batch([lesson], out=out, report=quiet)
 
 
@@ -264,3 +282,182 @@ def test_requests_that_make_no_sense_are_refused_before_anything_runs(tmp_path, 
     with pytest.raises(SettingError, match="literal value"):
         run_batch([lesson], out=out, report=quiet)
     assert not out.exists()
+
+
+def everything_in(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() if p.is_file() else None
+            for p in folder.rglob("*")}
+
+
+def test_a_folder_full_of_other_things_may_be_the_output_folder(tmp_path, write_notebook):
+    out = tmp_path / "project"
+    others = [".venv-peers/bin/python", ".pre-commit-cache/a", ".git-backup/HEAD", ".env-prod/x",
+              "notes-of-mine/a", ".lock", "01_b.ipynb", "results/results.json"]
+    for name in others:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(f"mine: {name}")
+    before = everything_in(out)
+    (out / f"{WORK}01_a-killed").mkdir()  # what a killed batch left
+    lesson = write_notebook(tmp_path / "01_a.ipynb", "print(1)")
+    [record] = run_batch([lesson], out=out, report=quiet)
+    after = everything_in(out)
+    assert record["status"] == "ok" and before.items() <= after.items()
+    assert after.keys() - before.keys() <= {"01_a.ipynb", "logs", "logs/01_a.log", "status",
+                                            "status/01_a.json", LOCK}
+
+
+def test_no_output_takes_the_place_of_what_no_batch_wrote(tmp_path, write_notebook):
+    lesson = write_notebook(tmp_path / "lessons" / "01_a.ipynb", PARAMETERS, "print(seed)")
+    committed = write_notebook(tmp_path / "course" / "01_a.ipynb", "print(1)")
+    notebook = nb.read(committed)
+    notebook["metadata"]["ftkit"] = {"source_hash": "…", "profile": "cpu"}
+    nb.write(notebook, committed)
+    (tmp_path / "linked").symlink_to(tmp_path / "lessons")
+    for name, text in [("bench/results.json", '{"works": {}}'), ("docs/results.md", "# Mine"),
+                       ("job/status/01_a.json", '{"name": "01_a"}'), ("app/logs/01_a.log", "x")]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    before = everything_in(tmp_path)
+    for out, words in [("lessons", "the source of a lesson"), ("linked", "the source of a lesson"),
+                       ("course", "course/01_a.ipynb was not written by a batch"),
+                       ("bench", "bench/results.json was not"), ("docs", "docs/results.md was not"),
+                       ("job", "job/status/01_a.json was not"), ("app", "app/logs/01_a.log was")]:
+        with pytest.raises(SettingError, match=f"{words}.*choose another --out"):
+            run_batch([lesson], out=tmp_path / out, report=quiet)
+    assert everything_in(tmp_path) == before
+
+
+def test_results_of_an_earlier_batch_are_gone_when_the_next_begins(tmp_path, write_notebook):
+    """Stopped half-way, it must not be taken for one in which all claims held."""
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("results.md", "results.png"):
+        (out / name).write_text("earlier")
+    (out / "results.json").write_text('{"lessons": [], "all_held": true}')
+    pid = tmp_path / "pid"
+    hang = write_notebook(tmp_path / "hang.ipynb",
+                          CHILD.format(path=str(pid)) + "time.sleep(600)")
+    batch = start_batch(hang, "--out", out)
+    wait_for(lambda: pid.exists() and pid.read_text())
+    batch.send_signal(signal.SIGTERM)
+    assert batch.wait(120) == 143
+    assert not list(out.glob("results.*"))
+
+
+# A child that cuts itself off: two forks and a session of its own; it may empty its environment.
+CUT_OFF = """
+import os, pathlib, subprocess, sys, time
+code = '''
+import os, sys, time
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+open(sys.argv[1], "w").write(str(os.getpid()))
+held = bytearray(int(sys.argv[2]))
+held[::4096] = bytes([1]) * len(held[::4096])
+time.sleep(600)
+'''
+path = pathlib.Path({path!r})
+subprocess.run([sys.executable, "-c", code, str(path), "{size}"], env={environment})
+while not (path.exists() and path.read_text()): time.sleep(.01)
+"""
+
+
+def is_gone(pid):
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie"
+
+
+def test_a_child_that_cuts_itself_off_does_not_outlive_its_lesson(tmp_path, write_notebook):
+    cells, paths = {}, {name: tmp_path / name for name in ("01_last", "02_dead", "03_session")}
+    for name, environment in (("01_last", "None"), ("02_dead", "{}")):
+        cells[name] = CUT_OFF.format(path=str(paths[name]), size=0, environment=environment)
+    cells["02_dead"] += "os.kill(os.getpid(), 9)"
+    cells["03_session"] = (
+        "import pathlib, subprocess\n"
+        "child = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
+        f"pathlib.Path({str(paths['03_session'])!r}).write_text(str(child.pid))")
+    lessons = [write_notebook(tmp_path / f"{n}.ipynb", cell) for n, cell in cells.items()]
+    records = run_batch(lessons, out=tmp_path / "out", report=quiet)
+    assert [record["status"] for record in records] == ["ok", "dead kernel", "ok"]
+    assert all(is_gone(int(path.read_text())) for path in paths.values())
+
+
+def test_a_killed_worker_leaves_nothing_either(tmp_path, write_notebook):
+    cell = CUT_OFF.format(path=str(tmp_path / "pid"), size=0, environment="None")
+    lesson = write_notebook(tmp_path / "a.ipynb",
+                            cell + "os.kill(os.getppid(), 9)\ntime.sleep(600)")
+    [record] = run_batch([lesson], out=tmp_path / "out", report=quiet)
+    assert record["status"] == "crashed" and is_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_memory_of_a_child_that_cuts_itself_off_is_counted(tmp_path, write_notebook):
+    cell = CUT_OFF.format(path=str(tmp_path / "pid"), size=900_000_000, environment="None")
+    lesson = write_notebook(tmp_path / "a.ipynb", cell + "time.sleep(60)")
+    [record] = run_batch([lesson], out=tmp_path / "out", memory=800_000_000, report=quiet)
+    assert record["status"] == "memory" and is_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_memory_that_processes_share_is_counted_once(tmp_path, write_notebook):
+    lesson = write_notebook(tmp_path / "a.ipynb", """
+import os, time
+held = bytearray(300_000_000)
+held[::4096] = bytes([1]) * len(held[::4096])
+children = []
+for _ in range(4):
+    if not (child := os.fork()):
+        sum(held[::4096])
+        time.sleep(6)
+        os._exit(0)
+    children.append(child)
+for child in children:
+    os.waitpid(child, 0)
+""")
+    [record] = run_batch([lesson], out=tmp_path / "out", memory=1_000_000_000, report=quiet)
+    assert record["status"] == "ok", record["message"]
+    assert 300e6 < record["peak_memory"] < 800e6
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"cells": [{"source": "1", "metadata": {}}]}, "cell 1 is of the kind None"),
+    ({"cells": [{"cell_type": "code", "source": None}]}, "cell 1 has no text as its source"),
+    ({"cells": [3]}, "not a notebook"),
+    ({"cells": None}, "not a notebook"),
+    ({"nbformat": None}, "its format is None"),
+    ({"metadata": None}, "not a notebook"),
+    ({"metadata": {"kernelspec": {"name": "ir", "language": "R"}}}, "is a notebook for R"),
+])
+def test_a_broken_notebook_is_named(tmp_path, write_notebook, change, words):
+    path = write_notebook(tmp_path / "bad.ipynb", "1")
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match=f"bad.ipynb.*{words}"):
+        run_batch([path], out=tmp_path / "out", report=quiet)
+
+
+def test_a_parameters_cell_may_have_magics_but_no_wrong_syntax(tmp_path, write_notebook):
+    lesson = write_notebook(tmp_path / "a.ipynb", ("%matplotlib inline\nn = 3", ["parameters"]))
+    assert nb.parameters(nb.read(lesson)) == {"n": 3}
+    write_notebook(lesson, ("n = = 3", ["parameters"]))
+    with pytest.raises(SettingError, match="parameters cell of a.ipynb is not Python.*line 1"):
+        run_batch([lesson], out=tmp_path / "out", report=quiet)
+
+
+@pytest.mark.parametrize(("name", "value", "words"), [
+    ("n", "three", "n is a whole number .here 3., and 'three' is not"),
+    ("n", 3.5, "n is a whole number"), ("n", True, "n is a whole number"),
+    ("rate", "fast", "rate is a number"), ("deep", 1, "deep is True or False"),
+    ("model", 7, "model is text .* write it in quotes"), ("sizes", 3, "sizes is a list"),
+])
+def test_a_parameter_of_another_type_is_refused(tmp_path, write_notebook, name, value, words):
+    lesson = write_notebook(tmp_path / "a.ipynb", (
+        "n = 3\nrate = 0.5\ndeep = False\nmodel = 'tiny'\nsizes = [1]\nnothing = None",
+        ["parameters"]))
+    with pytest.raises(SettingError, match=f"a.ipynb: the parameter {words}"):
+        run_batch([lesson], parameters={name: value}, out=tmp_path / "out", report=quiet)
+
+
+@pytest.mark.parametrize("limits", [{"timeout": float("nan")}, {"memory": 0}, {"memory": -1},
+                                    {"cell_timeout": float("inf")}])
+def test_limits_that_are_none_are_refused(tmp_path, write_notebook, limits):
+    lesson = write_notebook(tmp_path / "a.ipynb", "1")
+    with pytest.raises(SettingError, match=f"{next(iter(limits))}=.*greater than 0"):
+        run_batch([lesson], out=tmp_path / "out", report=quiet, **limits)

@@ -2,8 +2,12 @@
 
 import importlib.util
 import json
+import math
+import os
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,9 +26,13 @@ def bench():
     sys.path.remove(str(FOLDER))
 
 
-def results(seconds, losses):
-    return [{"seconds": s, "peak_memory": 2e9, "loss": loss}
-            for s, loss in zip(seconds, losses, strict=True)]
+def results(seconds, losses, precision="float32", machine="2 threads of a processor"):
+    return [{"seconds": s, "peak_memory": 2e9, "loss": loss, "precision": precision,
+             "machine": machine} for s, loss in zip(seconds, losses, strict=True)]
+
+
+ABOUT = {"machine": "2 threads of a processor", "date": "2026-01-01", "rounds": 3,
+         "versions": {"lit": {}, "peers": {"torch": "2.13.0"}}}
 
 
 def test_ratios_are_of_medians_and_a_goal_needs_the_fastest_peer(bench):
@@ -42,6 +50,106 @@ def test_ratios_are_of_medians_and_a_goal_needs_the_fastest_peer(bench):
     assert judged["goals"][0]["reached"] == 2.5
     assert "median" not in judged["contenders"]["lit.litgpt_lora"]
     assert "| litgpt LoRA | failed |" in "\n".join(bench._rows([judged]))
+
+
+def test_rows_of_different_machines_share_no_ratio(bench):
+    other = "8 threads of another"
+    found = {"kit.lora": results([2, 2, 2], [3.0, 3.1, 3.2], "bf16"),
+             "peers.sft_lora": results([8, 8, 8], [3.0, 3.1, 3.2]),
+             "lit.litgpt_lora": results([3, 3, 3], [3.0, 3.1, 3.2], machine=other)}
+    judged = bench.judge("lora", found)
+    rows = judged["contenders"]
+    assert "ratio" not in rows["lit.litgpt_lora"] and judged["goals"][0]["reached"] == 4
+    lines = bench._rows([judged])
+    assert lines[2].endswith("2 threads of a processor |") and "| bf16 |" in lines[2]
+    assert lines[4].endswith(f"{other} |") and "| 3.0 (3.0, 3.0) |  |" in lines[4]
+
+
+def test_works_of_different_machines_share_no_header(bench):
+    found = {"kit.lora": results([2, 2, 2], [3.0, 3.1, 3.2])}
+    works = {"lora": ABOUT | bench.judge("lora", found),
+             "full": ABOUT | {"machine": "8 threads of another"} | bench.judge(
+                 "full", {"kit.full": results([2], [3.0], machine="8 threads of another")})}
+    for table in bench.tables({"works": works}).values():
+        heads = [line for line in table.splitlines() if "medians of 3 rounds" in line]
+        assert [head.partition(",")[0] for head in heads] == [
+            "2 threads of a processor", "8 threads of another"]
+        first, second = table.split(heads[1])
+        assert works["full"]["title"] in second and works["full"]["title"] not in first
+
+
+def test_a_loss_that_a_constant_answer_reaches_is_said(bench):
+    found = {"kit.frozen": results([1, 1, 1], [0.6, 0.61, 0.62]),
+             "peers.trainer_frozen": results([1, 1, 1], [0.7, 1.29, 1.3])}
+    judged = bench.judge("head", found, constant=0.69)
+    text = "\n".join(bench._rows([judged]))
+    assert "(a constant answer: 0.690)" in text and "1.290 (has learned" in text
+    assert text.count("learned nothing") == 1
+
+
+def test_the_constant_answer_is_the_frequencies_of_the_training_answers(bench):
+    from common import constant_loss
+
+    assert constant_loss([{"labels": 0}] * 3 + [{"labels": 1}], [{"labels": 0}, {"labels": 1}]
+                         ) == pytest.approx(-(math.log(3 / 4) + math.log(1 / 4)) / 2)
+    train, test = [{"labels": [9, -100, 5, 5, 7]}], [{"labels": [1, 5, -100, 8]}]
+    assert constant_loss(train, test) == pytest.approx(-(math.log(2 / 4) + math.log(1 / 4)) / 2)
+
+
+def test_one_contender_at_a_time_is_in_memory(bench, monkeypatch, tmp_path):
+    """Each runs in a process of its own that has ended before the next begins."""
+    (tmp_path / "work.json").write_text('{"constant": 3.5}')
+    running, most, ran = set(), [0], []
+
+    def run(args, **options):
+        if "prepare.py" in args[1]:
+            return None
+        running.add(args[3])
+        most.append(len(running))
+        ran.append((args[2], args[3], args[5]))
+        found = json.dumps(results([1], [3.0])[0]) if args[3] != "sft_lora" else None
+        running.remove(args[3])
+        return SimpleNamespace(stdout=f"RESULT {found}\n" if found else "", returncode=137)
+
+    monkeypatch.setattr(bench.subprocess, "run", run)
+    monkeypatch.setattr(bench.subprocess, "Popen", None)
+    found, constant = bench.run_work("lora", 2, 1, tmp_path)
+    assert constant == 3.5 and max(most) == 1 and len(ran) == 6
+    assert ran[0][:2] == ("kit", "lora") and ran[3][:2] == ("peers", "sft_lora"), "in turn"
+    assert {seed for *_, seed in ran} == {"0", "1"}
+    assert "code 137" in found["peers.sft_lora"][0]["error"]
+
+
+def test_a_few_rows_are_the_same_work(bench):
+    from prepare import a_little_of
+
+    work = {"batch": 4, "epochs": 9, "rate": 1, "train": list(range(99)), "test": list(range(99)),
+            "texts": {"train": list("a" * 99), "test": list("b" * 99)}, "trials": [1, 2]}
+    little = a_little_of(work)
+    assert (len(little["train"]), len(little["test"]), little["epochs"]) == (8, 8, 1)
+    assert len(little["texts"]["train"]) == 8 and little["trials"] == [1] and little["rate"] == 1
+    assert len(work["train"]) == 99 and work["epochs"] == 9
+    assert len(a_little_of({"prompts": [1, 2, 3], "right": [1, 0, 1]})["prompts"]) == 2
+
+
+def test_a_worker_answers_with_its_machine_or_its_failure(bench, tmp_path):
+    (tmp_path / "contender.py").write_text(
+        "def works(folder, seed):\n"
+        "    return {'seconds': seed, 'folder': folder, 'precision': 'float32'}\n"
+        "def fails(folder, seed):\n    1 / 0\n")
+
+    def ask(function):
+        done = subprocess.run(
+            [sys.executable, str(FOLDER / "worker.py"), "contender", function, "here", "7"],
+            env=os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
+            capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.removeprefix("RESULT "))
+
+    answer = ask("works")
+    assert answer["seconds"] == 7 and answer["folder"] == "here"
+    assert answer["machine"].startswith("1 thread of ")
+    assert ask("fails") == {"error": "ZeroDivisionError: division by zero"}
 
 
 def test_every_work_has_texts_and_contenders(bench):
@@ -72,11 +180,9 @@ def test_an_unknown_work_is_refused(bench, monkeypatch, capsys):
 def test_growth_is_told_and_drawn_beside_the_ideal(bench, tmp_path):
     found = {"lengths": {str(n): 10 + n / 100 for n in bench.growth.LENGTHS},
              "amounts": {str(n): n / 40 for n in bench.growth.REVIEWS},
-             "shared": {"1": 6.0, "2": 4.0}}
+             "shared": {"1": 6.0, "2": 4.0}, "machine": "2 threads of m", "date": "2026-01-01"}
     said = bench.growth.sentences(found)
     assert "8 times the reviews take 8.00 times" in said and "1.50 times as fast" in said
     bench.growth.plot(found, tmp_path / "growth.png")
     assert (tmp_path / "growth.png").stat().st_size > 5_000
-    results = {"machine": {"name": "m", "cores": 2}, "versions": {"lit": {}, "peers": {}},
-               "rounds": 3, "date": "d", "works": {}, "growth": found}
-    assert said in bench.tables(results)["docs/speed.md"]
+    assert said in bench.tables({"works": {}, "growth": found})["docs/speed.md"]

@@ -79,6 +79,7 @@ def test_evaluating_with_the_cache_gives_the_same_losses(kind):
     assert cache.kept_bytes() == kept > 0
 
 
+@pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("top", [1, 3])
 def test_training_with_the_cache_gives_the_same_weights(top):
     data = datasets.DatasetDict(train=texts(), validation=texts(seed=1))
@@ -93,6 +94,7 @@ def test_training_with_the_cache_gives_the_same_weights(top):
     assert moved.abs().max() > 0.01
 
 
+@pytest.mark.usefixtures("float32")
 def test_frozen_blocks_run_once_for_each_text():
     model, held, calls = frozen(tiny()), texts(), []
     model.net.model.layers[0].mlp.register_forward_hook(lambda *_: calls.append(1))
@@ -104,6 +106,7 @@ def test_frozen_blocks_run_once_for_each_text():
     assert len(calls) == seen > 0
 
 
+@pytest.mark.usefixtures("float32")
 def test_a_decoder_with_a_head_for_classes_uses_it_too():
     words, base = tiny().tokenizer, tiny().net
     config = copy.deepcopy(base.config)
@@ -165,6 +168,7 @@ def pairs(n=30, seed=0):
     )
 
 
+@pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("top", [0, 1, 3])
 def test_an_encoder_gives_the_same_with_the_cache(top):
     data = datasets.DatasetDict(train=pairs(), validation=pairs(seed=1))

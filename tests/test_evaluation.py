@@ -7,6 +7,7 @@ import torch
 from datasets import Dataset
 
 import ftkit as ft
+from ftkit import evidence
 from ftkit.errors import DataError, SettingError
 
 
@@ -55,6 +56,7 @@ def test_generated_answers_are_compared_with_the_right_ones():
     assert ft.evaluate(model, same, generate=True, max_new_tokens=3)["exact_match"].value == 1
 
 
+@pytest.mark.usefixtures("each_precision")
 def test_an_encoder_decoder_learns_and_answers_through_the_same_calls(tmp_path):
     model = tiny.seq2seq()
     pairs = [("the film was good", "great"), ("the film was bad", "dull")] * 12
@@ -71,6 +73,7 @@ def test_an_encoder_decoder_learns_and_answers_through_the_same_calls(tmp_path):
     assert ft.generate(again, "the film was good", max_new_tokens=9) == "great"
 
 
+@pytest.mark.usefixtures("each_precision")
 def test_a_regressor_learns_a_score():
     texts = ["a good film", "a dull film", "a bad film"] * 12
     data = Dataset.from_dict({"text": texts, "label": [0.9, 0.5, 0.1] * 12})
@@ -89,6 +92,32 @@ def test_the_choice_is_the_nearest_by_cosine():
         }
     )
     assert ft.evaluate(model, data)["accuracy"].value == 1
+
+
+@pytest.mark.parametrize("task", ["classification", "regression", "tagging", "causal-lm"])
+def test_of_a_model_with_nan_weights_every_metric_is_nan_and_no_claim_holds(task):
+    """Its answers are those of a rule (the first class), which may well be right enough."""
+    data = {
+        "classification": lambda: tiny.reviews(6)["test"],
+        "regression": lambda: Dataset.from_dict({"text": ["a cat", "a plot"], "label": [0.0, 1.0]}),
+        "tagging": lambda: Dataset.from_dict({"tokens": [["a", "cat"]], "tags": [["O", "O"]]}),
+        "causal-lm": lambda: Dataset.from_dict({"text": ["the film was good", "a cat is warm"]}),
+    }[task]()
+    labels = ["O", "B-X"] if task == "tagging" else ["bad", "good"]
+    model = tiny.decoder() if task == "causal-lm" else tiny.encoder(task, labels)
+    with torch.no_grad():
+        for weight in model.net.parameters():
+            weight.fill_(float("nan"))
+    broken = ft.evaluate(model, data)
+    assert broken.undefined.all() and "NaN for" in repr(broken)
+    for name, found in broken.metrics.items():
+        assert np.isnan([found.value, found.low, found.high]).all(), name
+        for bound in ({"at_least": -1e9}, {"at_most": 1e9}):
+            assert not ft.claim("anything", broken, metric=name, **bound).held
+            assert not ft.claim("no worse", broken, broken, metric=name, **bound).held
+        single = broken.per_example(name)
+        assert single is None or np.isnan(single).all()
+    evidence._claims.clear()
 
 
 def test_own_scores_become_an_evaluation():

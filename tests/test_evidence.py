@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import ftkit as ft
 from ftkit import evidence, hardware
 from ftkit.errors import ClaimNotHeld, SettingError
+from ftkit.resampling import sign_flips
 
 
 @pytest.fixture(autouse=True)
@@ -89,15 +90,49 @@ def test_paired_intervals_are_narrower_than_unpaired_ones():
     assert found.p_value < 0.001
 
 
-def test_mcnemar_is_the_exact_binomial():
-    assert evidence.mcnemar(0, 0) == 1
-    assert evidence.mcnemar(5, 5) == pytest.approx(1)
-    assert evidence.mcnemar(10, 0) == pytest.approx(2 / 2**10)
+def test_the_test_of_single_examples_is_mcnemars_exact_one():
+    from scipy.stats import binomtest
+
+    assert sign_flips([0, 0]) == 1
+    for gained, lost in ((5, 5), (10, 0), (3, 12), (40, 21)):
+        found = sign_flips([1] * gained + [-1] * lost + [0] * 7)
+        assert found == pytest.approx(binomtest(gained, gained + lost).pvalue)
 
 
 def test_different_examples_are_not_compared():
     with pytest.raises(SettingError, match="same examples"):
         ft.compare(right([1, 0, 1]), right([1, 0]), "accuracy")
+
+
+def test_sides_with_other_groups_are_not_compared():
+    """A baseline without groups drew single reviews where the model's draws were whole films."""
+    mask, films = [1, 0, 1, 1] * 10, np.repeat(np.arange(8), 5)
+    grouped = ft.from_predictions(mask, [1] * 40, groups=films)
+    with pytest.raises(SettingError, match="8 groups before, 40 groups after.*dataset=test"):
+        ft.compare(right(mask), grouped, "accuracy")
+    with pytest.raises(SettingError, match="differently"):
+        ft.compare(ft.from_predictions(mask, [1] * 40, groups=films[::-1]), grouped, "accuracy")
+    same = ft.compare(grouped, ft.from_predictions(mask, [1] * 40, groups=films), "accuracy")
+    assert (same.difference.low, same.difference.high) == (0, 0)
+    other = right(mask)
+    other.seed = 1
+    with pytest.raises(SettingError, match="seeds 0 and 1"):
+        ft.compare(other, right(mask), "accuracy")
+
+
+def test_where_examples_come_in_groups_the_test_flips_whole_groups():
+    films = np.repeat(np.arange(20), 20)
+    gain = np.arange(20) < 13  # whole films won, the others lost
+    one, two = (
+        ft.from_predictions(mask[films].astype(int), [1] * 400, groups=films)
+        for mask in (~gain, gain)
+    )
+    found = ft.compare(two, one, "accuracy")
+    alone = ft.compare(*(right(e.per_example("accuracy")) for e in (two, one)), "accuracy")
+    wins = int(gain.sum())
+    assert found.p_value == pytest.approx(sign_flips([1] * wins + [-1] * (20 - wins)))
+    assert found.p_value > 0.05 > 1e-6 > alone.p_value
+    assert "sign flips of 20 groups" in repr(found) and "McNemar p" in repr(alone)
 
 
 def test_a_claim_holds_only_with_its_whole_interval():
@@ -147,6 +182,99 @@ def test_on_smoke_claims_are_recorded_and_not_judged():
     made = ft.claim("impossible", right([1, 0] * 50), metric="accuracy", at_least=0.99)
     assert not made.held and not made.judged
     ft.conclude()
+
+
+def test_what_is_no_number_bears_no_claim():
+    nothing = ft.Estimate(float("nan"), float("nan"), float("nan"))
+    endless = ft.Estimate(float("inf"), 1.0, float("inf"))
+    undefined = ft.from_scores("nats", [1.0, float("nan"), 2.0])
+    for found in (nothing, endless, float("nan"), float("inf")):
+        assert not ft.claim("x", found, at_least=0).held
+    assert not ft.claim("x", undefined, metric="nats", at_most=9).held
+    assert not ft.claim("x", right([1] * 9), right([0] * 9), metric="accuracy", relative=True).held
+    # JSON has no NaN: what carries the claim must be readable by every notebook.
+    carried = ft.claim("x", nothing)._repr_mimebundle_()[evidence.CLAIM_MIME]
+    assert json.loads(json.dumps(carried, allow_nan=False))["difference"]["value"] is None
+    with pytest.raises(ClaimNotHeld, match="nan"):
+        ft.conclude()
+
+
+def test_an_open_question_may_come_out_either_way(capsys):
+    ft.claim("more right", right([1, 0] * 50), metric="accuracy", at_least=0.99, expect="open")
+    made = ft.claim("some right", right([1, 0] * 50), metric="accuracy", expect="open")
+    assert made.row()["verdict"] == "held (open question)"
+    assert made._repr_mimebundle_()[evidence.CLAIM_MIME]["expect"] == "open"
+    ft.conclude()
+    assert "did not hold (open question)" in capsys.readouterr().out
+    with pytest.raises(SettingError, match='"open"'):
+        ft.claim("x", right([1]), metric="accuracy", expect="maybe")
+
+
+def trainings(random, gain, seeds=3, n=400):
+    """Right and wrong answers of trainings with several seeds, before and after."""
+    films = np.repeat(np.arange(n // 10), 10)
+    hard = random.random(n)
+    return [
+        [
+            ft.from_predictions(
+                (hard + 0.1 * random.normal(size=n) < 0.6 + more).astype(int), [1] * n, groups=films
+            )
+            for more in gains
+        ]
+        for gains in (gain, [0] * seeds)
+    ]
+
+
+def test_a_claim_over_seeds_covers_other_trainings_too():
+    after, before = trainings(np.random.default_rng(0), [0.3, 0.0, -0.1])
+    # The luckiest seed alone would bear the claim; what differs between seeds does not.
+    assert ft.claim("one seed", after[0], before[0], metric="accuracy").held
+    made = ft.claim("other seeds, too", after, before, metric="accuracy", seeds=[0, 1, 2])
+    assert not made.held and made.seeds == [0, 1, 2]
+    assert made.covers == "400 examples in 40 groups and 3 training seeds"
+    means = [np.mean([e["accuracy"].value for e in side]) for side in (before, after)]
+    assert [made.before["value"], made.after["value"]] == pytest.approx(means)
+    assert made.difference["value"] == pytest.approx(means[1] - means[0])
+    after, before = trainings(np.random.default_rng(1), [0.2, 0.22, 0.18])
+    assert ft.claim("all seeds", after, before, metric="accuracy", seeds=[0, 1, 2]).held
+    # An opponent that was not trained has one evaluation.
+    one = ft.claim("x", after, before[0], metric="accuracy", seeds=range(3), opponent="word counts")
+    assert one.held and one.before == before[0]["accuracy"].as_dict()
+    assert one.row()["opponent"] == "word counts"
+    alone = ft.claim("x", after, metric="accuracy", seeds=[0, 1, 2], at_least=0.5)
+    assert alone.held and alone.before is None
+
+
+def test_too_few_or_unnamed_seeds_are_explained():
+    sides = trainings(np.random.default_rng(0), [0.1, 0.1, 0.1])
+    for seeds, words in (([0, 1], "at least 3"), ([0, 1, 1], "different"), (None, "seeds=")):
+        with pytest.raises(SettingError, match=words):
+            ft.claim("x", *sides, metric="accuracy", seeds=seeds)
+    with pytest.raises(SettingError, match="3 seeds, but 3 and 2 evaluations"):
+        ft.claim("x", sides[0], sides[1][:2], metric="accuracy", seeds=[0, 1, 2])
+    with pytest.raises(SettingError, match="3 seeds, but one evaluations"):
+        ft.claim("x", sides[0][0], metric="accuracy", seeds=[0, 1, 2])
+    with pytest.raises(SettingError, match="same examples"):
+        ft.claim("x", [*sides[0][:2], right([1])], metric="accuracy", seeds=[0, 1, 2])
+    hardware.profile("smoke")  # where nothing is judged, one training is enough
+    made = ft.claim("x", [sides[0][0]], [sides[1][0]], metric="accuracy", seeds=[0])
+    assert made.difference == ft.compare(sides[0][0], sides[1][0], "accuracy").difference.as_dict()
+
+
+def test_a_claim_states_its_evidence():
+    ev = right([1] * 90 + [0] * 10)
+    ev.precision, ev.device, ev.threads = "float32", "cpu", 2
+    made = ft.claim("x", ev, right([0] * 100), metric="accuracy", opponent="always wrong")
+    assert (made.precision, made.device, made.threads) == ("float32", "cpu", 2)
+    assert made.covers == "100 examples" and made.bound == {"at_least": 0}
+    other = right([0] * 100)
+    other.precision = "bf16"
+    assert ft.claim("x", ev, other, metric="accuracy").precision == ["float32", "bf16"]
+    plain = ft.claim("the largest difference", 3e-5, at_most=1e-3)
+    assert plain.held and "without an interval" in plain.row()["interval over"]
+    gain = ft.bootstrap(np.mean, [1.0, 2.0, 4.0, 3.0], groups=list("aabb"))
+    assert ft.claim("x", gain).covers == "4 examples in 2 groups"
+    assert ft.claim("x", ft.Estimate(2, 1, 3), covers="30 prompts").covers == "30 prompts"
 
 
 def test_wrong_uses_of_a_claim_are_explained():

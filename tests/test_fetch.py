@@ -2,18 +2,20 @@
 
 import errno
 import hashlib
+import json
 import multiprocessing
 import os
 import shutil
 import stat
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from ftkit import catalog, fetch
+from ftkit import atomic, catalog, checksums, download, fetch
 from ftkit.errors import FetchError
 
 NAME = "tinyset"
@@ -68,15 +70,16 @@ def register(monkeypatch, path, **changes):
 
 
 def left_in(home):
-    """Every file of the cache but the locks."""
-    return [path for path in home.rglob("*") if path.is_file() and path.parent.name != "locks"]
+    """Every file of the cache but the locks and the notes of what was checked."""
+    return [path for path in home.rglob("*") if path.is_file() and path.parent.name != "locks"
+            and path.suffix != ".checked"]
 
 
 def test_fetched_once_then_works_without_pip_or_network(wheel, home, monkeypatch):
     seen = []
     path = fetch.fetch(NAME, progress=lambda done, total: seen.append((done, total)))
     assert path == home / "archives" / FILE and seen[-1] == (path.stat().st_size,) * 2
-    monkeypatch.setattr(fetch, "_pip_download", lambda *_: pytest.fail("the network was touched"))
+    monkeypatch.setattr(fetch, "pip_download", lambda *_: pytest.fail("the network was touched"))
     monkeypatch.setenv("FTKIT_OFFLINE", "1")
     assert fetch.fetch(NAME) == path
     assert fetch.read_member(NAME, "tinyset/data/rows.txt") == b"one\ntwo\n"
@@ -130,7 +133,7 @@ def test_no_network_is_named(wheel, home, monkeypatch):
 
 def test_python_without_pip(wheel):
     output = "/usr/bin/python: No module named pip"
-    assert "ensurepip" in str(fetch._pip_failed(catalog.ARCHIVES[NAME], output))
+    assert "ensurepip" in str(download.failed(catalog.ARCHIVES[NAME], output))
 
 
 def test_disk_too_small_is_seen_before_downloading(wheel, home, monkeypatch):
@@ -205,19 +208,83 @@ def make_folder(path):
     return path
 
 
-def test_archive_cut_short_in_the_cache_is_fetched_again(wheel, home):
-    path = fetch.fetch(NAME)
+def cut(path):
     path.write_bytes(path.read_bytes()[:100])
-    assert not fetch.is_cached(NAME)
-    assert fetch.read_member(NAME, "tinyset/data/rows.txt") == b"one\ntwo\n"
 
 
-def test_archive_spoilt_in_the_cache_is_removed_and_named(wheel, home):
+def zeroed(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def flip(path, place=None):
+    """Turn one bit over, in the middle by default."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 if place is None else place] ^= 4
+    path.write_bytes(content)
+
+
+def unseen(path):
+    """Make the cache believe that it knows a file, as after a change by the disk itself."""
+    path.with_name(f".{path.name}.checked").write_text(
+        json.dumps([catalog.ARCHIVES[NAME].sha256, *checksums.stamp(path)]))
+
+
+@pytest.mark.parametrize("spoil", [cut, zeroed, flip])
+def test_an_archive_spoilt_in_the_cache_is_named_and_fetched_again(wheel, home, spoil):
     path = fetch.fetch(NAME)
-    path.write_bytes(b"\0" * path.stat().st_size)
-    with pytest.raises(FetchError, match="damaged .* has been removed"):
+    spoil(path)
+    assert not fetch.is_cached(NAME)
+    with pytest.warns(UserWarning, match=f"{FILE} in the cache was damaged.*fetched again"):
+        assert fetch.read_member(NAME, "tinyset/data/rows.txt") == b"one\ntwo\n"
+    assert fetch.is_cached(NAME, deep=True) and left_in(home) == [path]
+
+
+def test_a_bit_that_turned_over_on_the_disk_is_found_while_reading(home, wheel, monkeypatch):
+    """Wherever it is: 6% of such bits end in errors of zlib, others in a name or a flag."""
+    text = "".join(str(number) for number in range(3000))
+    with zipfile.ZipFile(make_wheel(wheel), "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("tinyset/data/long.txt", text)
+    register(monkeypatch, wheel)
+    path = fetch.fetch(NAME)
+    whole = path.read_bytes()
+    monkeypatch.setattr(fetch, "pip_download", lambda archive, scratch, _: Path(
+        shutil.copy(wheel, scratch / "again")))
+    start = whole.index(b"tinyset/data/long.txt")
+    found = 0
+    for place in [*range(start - 20, len(whole), 53), whole.rindex(b"long.txt")]:
+        path.write_bytes(whole)
+        flip(path, place)
+        unseen(path)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            assert fetch.read_member(NAME, "tinyset/data/long.txt") == text.encode()
+        assert all("was damaged" in str(warning.message) for warning in said)
+        found += len(said)
+    assert found > 20
+
+
+def test_what_cannot_be_fetched_again_is_named(wheel, home, monkeypatch):
+    path = fetch.fetch(NAME)
+    flip(path)
+    monkeypatch.setenv("FTKIT_OFFLINE", "1")
+    with pytest.raises(FetchError, match=f"{FILE} is damaged in the cache"):
+        fetch.read_member(NAME, "tinyset/data/rows.txt")
+    path.write_bytes(wheel.read_bytes()[:-1000] + bytes(1000))
+    unseen(path)
+    with (pytest.warns(UserWarning, match="has been removed"),
+          pytest.raises(FetchError, match="FTKIT_OFFLINE forbids")):
         fetch.read_member(NAME, "tinyset/data/rows.txt")
     assert not path.exists()
+
+
+def test_the_checksum_is_computed_once_and_after_a_change(wheel, home, monkeypatch):
+    path = fetch.fetch(NAME)
+    read, compute = [], fetch._sha256
+    monkeypatch.setattr(fetch, "_sha256", lambda path: read.append(path) or compute(path))
+    assert fetch.is_cached(NAME) and not read
+    assert fetch.is_cached(NAME, deep=True) and len(read) == 1
+    os.utime(path, (1, 1))
+    assert fetch.is_cached(NAME) and fetch.is_cached(NAME) and len(read) == 2
 
 
 def test_unknown_archive_and_member_suggest_the_nearest(wheel):
@@ -256,7 +323,7 @@ def test_model_folder_holds_only_what_a_model_needs(wheel, home, monkeypatch):
     entry = catalog.ModelEntry("tiny", "", "", (NAME,), "tinyset/model/", "safetensors", "a/b",
                                None, 1, "encoder", "")
     folder = fetch.model_folder(entry)
-    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    assert {path.name for path in folder.iterdir()} == {"config.json", checksums.FILE}
     assert folder == fetch.model_folder(entry)
 
 
@@ -290,6 +357,167 @@ def test_other_users_may_read_what_was_built(home):
     umask = os.umask(0)
     os.umask(umask)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~umask
+
+
+def build_three(folder):
+    (folder / "weights").write_bytes(bytes(range(256)) * 4)
+    (folder / "part").mkdir()
+    (folder / "part" / "facts.json").write_text('{"rows": 3}')
+
+
+def empty(path):
+    path.write_text("")
+
+
+@pytest.mark.parametrize("name", ["weights", "part/facts.json"])
+@pytest.mark.parametrize("spoil", [cut, zeroed, flip, empty, Path.unlink])
+def test_a_spoilt_folder_is_named_and_built_again(home, name, spoil):
+    folder = fetch.cached_folder("models/x", build_three)
+    if spoil is not cut or name == "weights":  # the other is shorter than that
+        spoil(folder / name)
+        assert not fetch.is_built("models/x")
+        assert [key for key, _ in fetch.damaged_folders()] == ["models/x"]
+        with pytest.warns(UserWarning, match=f"models/x in the cache was damaged .*{name[-7:]}.*"
+                                             "built again"):
+            assert fetch.cached_folder("models/x", build_three) == folder
+    assert fetch.is_built("models/x", deep=True) and not list(fetch.damaged_folders())
+
+
+def test_a_flipped_bit_of_a_folder_is_found_by_the_deep_look(home, monkeypatch):
+    folder = fetch.cached_folder("data/x", build_three)
+    flip(folder / "weights")
+    noted = json.loads((folder / checksums.FILE).read_text())
+    noted["weights"][1:] = checksums.stamp(folder / "weights")
+    (folder / checksums.FILE).write_text(json.dumps(noted))
+    assert fetch.is_built("data/x")
+    assert list(fetch.damaged_folders()) == [("data/x", "weights has another content")]
+
+
+def test_files_are_read_for_their_checksum_only_when_they_changed(home, monkeypatch):
+    folder = fetch.cached_folder("data/x", build_three)
+    read, compute = [], checksums.digest
+    monkeypatch.setattr(checksums, "digest", lambda path: read.append(path.name) or compute(path))
+    assert fetch.is_built("data/x") and not read
+    os.utime(folder / "weights", (1, 1))  # a copy, for example
+    assert fetch.is_built("data/x") and "weights" in read
+    read.clear()
+    assert fetch.is_built("data/x") and not read
+
+
+def test_a_folder_of_an_earlier_version_is_built_anew_where_it_can_be(home):
+    (home / "models" / "x").mkdir(parents=True)
+
+    def cannot(folder):
+        raise FetchError("no network")
+
+    assert fetch.cached_folder("models/x", cannot) == home / "models" / "x"
+    assert not (home / "models" / "x" / "weights").exists()
+    fetch.cached_folder("models/x", build_three)
+    assert (home / "models" / "x" / "weights").exists()
+
+
+@pytest.fixture
+def hub_model(home, tmp_path, monkeypatch):
+    """A model in the hub's cache, as it lays one out, and what was asked of the hub for it."""
+    import huggingface_hub
+
+    folder, blobs = tmp_path / "hf" / "snapshots" / "abc", tmp_path / "hf" / "blobs"
+    blobs.mkdir(parents=True)
+    folder.mkdir(parents=True)
+    contents = {"model.safetensors": bytes(range(256)) * 9, "config.json": b"{}"}
+    asked = []
+
+    def download(repository, *, force_download=False, **options):
+        asked.append(force_download)
+        for name, content in contents.items():
+            blob = hashlib.sha256(content).hexdigest()
+            if name == "config.json":  # small files: as git names them
+                blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+            if force_download or not (blobs / blob).exists():
+                (blobs / blob).write_bytes(content)
+            if not (folder / name).exists():
+                (folder / name).symlink_to(blobs / blob)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    return folder, contents, asked
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("spoil", [flip, zeroed, empty])
+def test_a_spoilt_model_of_the_hub_is_named_and_downloaded_again(hub_model, name, spoil,
+                                                                 monkeypatch):
+    from ftkit import models
+
+    folder, contents, asked = hub_model
+    assert models._hub_folder("a/b", None) == folder and asked == [False]
+    spoil((folder / name).resolve())
+    with monkeypatch.context() as patch:
+        patch.setenv("FTKIT_OFFLINE", "1")
+        with pytest.raises(FetchError, match=f"damaged .{name} has another.*FTKIT_OFFLINE"):
+            models._hub_folder("a/b", None)
+    asked.clear()
+    with pytest.warns(UserWarning, match=f"damaged since it was downloaded .{name}"):
+        models._hub_folder("a/b", None)
+    assert asked == [False, True] and (folder / name).read_bytes() == contents[name]
+
+
+def test_a_whole_model_of_the_hub_is_read_once_for_its_checksums(hub_model, monkeypatch):
+    from ftkit import models
+
+    read, compute = [], checksums._is_blob
+    monkeypatch.setattr(checksums, "_is_blob", lambda path: read.append(path) or compute(path))
+    for _ in range(2):
+        models._hub_folder("a/b", None)
+    assert len(read) == 2 and not list(hub_model[0].glob(".*")), "the hub's cache is not ours"
+
+
+def test_a_folder_is_never_gone_while_it_is_replaced(tmp_path, monkeypatch):
+    """Neither where the system can exchange two folders, nor where it cannot."""
+    for at_once in (atomic._exchanged_at_once, lambda *_: False):
+        monkeypatch.setattr(atomic, "_exchanged_at_once", at_once)
+        folder = tmp_path / "model"
+        for text in ("old", "new"):
+            with atomic.new_folder(folder) as scratch:
+                (scratch / "a").write_text(text)
+        assert (folder / "a").read_text() == "new" and list(tmp_path.iterdir()) == [folder]
+        with pytest.raises(ValueError), atomic.new_folder(folder) as scratch:
+            (scratch / "a").write_text("half")
+            raise ValueError
+        assert (folder / "a").read_text() == "new" and list(tmp_path.iterdir()) == [folder]
+
+
+def test_an_exchange_that_fails_half_way_is_taken_back(tmp_path, monkeypatch):
+    folder, replace = tmp_path / "model", os.replace
+    with atomic.new_folder(folder) as scratch:
+        (scratch / "a").write_text("old")
+    steps = []
+
+    def second_fails(one, other):
+        steps.append(other)
+        if len(steps) == 2:
+            raise OSError("no")
+        replace(one, other)
+
+    monkeypatch.setattr(atomic, "_exchanged_at_once", lambda *_: False)
+    monkeypatch.setattr(os, "replace", second_fails)
+    with pytest.raises(OSError, match="no"), atomic.new_folder(folder) as scratch:
+        (scratch / "a").write_text("new")
+    assert len(steps) == 3
+    assert (folder / "a").read_text() == "old" and list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_what_is_written_has_the_permissions_of_any_new_file(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        atomic.write(tmp_path / "file", "text")
+        with atomic.new_folder(tmp_path / "folder") as scratch:
+            (scratch / "a").write_text("a")
+        modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("file", "folder")]
+    finally:
+        os.umask(before)
+    assert modes == [0o666 & ~umask, 0o777 & ~umask]
 
 
 def build_and_count(arguments):

@@ -136,7 +136,7 @@ def tagged(n, tag="B-PER"):
 def test_a_tag_that_training_lacks_is_named(tmp_path):
     write(tmp_path, "jsonl", tagged(40, "B-LOC"), "train")
     write(tmp_path, "jsonl", tagged(8, "B-ORG"), "test")
-    with pytest.raises(DataError, match="test split has labels that train has not: B-ORG"):
+    with pytest.raises(DataError, match="test split has labels that train has not: .B-ORG."):
         load_data(tmp_path)
 
 
@@ -246,7 +246,7 @@ def test_a_score_that_is_no_number_is_named(tmp_path):
 def test_label_unseen_in_training_is_named(tmp_path):
     write(tmp_path, "csv", ROWS[:50], "train")
     write(tmp_path, "csv", [{**ROWS[50], "stars": "awful"}, ROWS[51]], "test")
-    with pytest.raises(DataError, match="test split has labels that train has not: awful"):
+    with pytest.raises(DataError, match="test split has labels that train has not: .awful."):
         load_data(tmp_path, text="review", label="stars")
 
 

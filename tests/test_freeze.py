@@ -39,6 +39,7 @@ def test_blocks_of_an_encoder_decoder_are_counted_from_its_output():
         ft.Freeze(top=3).apply(tiny.seq2seq())
 
 
+@pytest.mark.usefixtures("each_precision")
 def test_a_frozen_encoder_decoder_learns_with_its_top_block():
     base = tiny.seq2seq()
     pairs = {"source": ["the cat", "a dog"] * 4, "target": ["dog", "cat"] * 4}

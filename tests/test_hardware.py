@@ -8,7 +8,7 @@ import tiny
 import torch
 
 from ftkit import hardware as hw
-from ftkit import measuring
+from ftkit import measuring, precision
 from ftkit.errors import SettingError
 
 GIB = 1024**3
@@ -20,6 +20,7 @@ OLD = hw.Machine("cuda", "GTX 1080", 8 * GIB, 4, (6, 1))
 APPLE = hw.Machine("mps", "Apple GPU", 16 * GIB, 8)
 PLAIN = hw.Machine("cpu", "a CPU", 16 * GIB, 2)
 AMX = hw.Machine("cpu", "a CPU", 16 * GIB, 2, fast_bf16=True)
+BF16 = hw.Choice("bf16", "asked for")
 SMALL = hw.ModelShape(135_000_000, 30, 576, 1536, 9, 49_152, gated=True)
 LARGE = hw.ModelShape(7_000_000_000, 32, 4096, 11_008, 32, 32_000, gated=True)
 
@@ -38,7 +39,7 @@ LARGE = hw.ModelShape(7_000_000_000, 32, 4096, 11_008, 32, 32_000, gated=True)
     ],
 )
 def test_dtype_is_what_the_machine_multiplies_fast(machine, dtype):
-    choice = hw.choose_dtype(machine)
+    choice = precision.choose_dtype(machine)
     assert choice.value == dtype
     assert choice.why
 
@@ -75,26 +76,26 @@ def test_four_bits_only_where_cuda_and_needed(machine, shape, expected):
 
 @pytest.mark.parametrize("machine", [T4, LAPTOP, A100, H100, APPLE, PLAIN, AMX])
 def test_a_plan_fits_the_machine_and_keeps_the_batch(machine):
-    plan = hw.plan(machine, SMALL, length=512, batch_size=32)
+    plan = hw.plan(machine, SMALL, dtype=precision.choose_dtype(machine), length=512, batch_size=32)
     assert plan.estimate <= machine.memory * hw.USABLE
     assert plan.batch_size * plan.accumulation >= 32
     assert len(plan.why) >= 4
 
 
 def test_a_large_machine_needs_neither_small_batches_nor_recomputation():
-    plan = hw.plan(H100, SMALL, length=256, batch_size=32)
+    plan = hw.plan(H100, SMALL, dtype=BF16, length=256, batch_size=32)
     assert (plan.batch_size, plan.accumulation, plan.checkpointing) == (32, 1, False)
 
 
 def test_short_memory_brings_recomputation_before_a_batch_of_one():
-    plan = hw.plan(LAPTOP, SMALL, length=2048, batch_size=16)
+    plan = hw.plan(LAPTOP, SMALL, dtype=BF16, length=2048, batch_size=16)
     assert plan.checkpointing
     assert plan.batch_size > 1
 
 
 def test_what_cannot_fit_says_so_and_what_to_do():
     with pytest.raises(SettingError, match="LoRA.*smaller model"):
-        hw.plan(LAPTOP, LARGE, length=512)
+        hw.plan(LAPTOP, LARGE, dtype=BF16, length=512)
 
 
 def test_estimate_grows_with_each_of_its_causes():
@@ -178,5 +179,23 @@ def test_this_machine_is_described_and_measured():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_a_real_gpu_gets_a_plan_it_can_run():
-    plan = hw.plan(hw.this_machine(), SMALL, length=256)
+    machine = hw.this_machine()
+    plan = hw.plan(machine, SMALL, dtype=precision.choose_dtype(machine), length=256)
     assert plan.dtype in ("bf16", "fp16", "float32")
+
+
+@pytest.mark.parametrize(("files", "cores"), [
+    ({"cpu.max": "150000 100000"}, 1), ({"cpu.max": "400000 100000"}, 4),
+    ({"cpu.max": "50000 100000"}, 1), ({"cpu.max": "max 100000"}, None), ({"cpu.max": "max"}, None),
+    ({}, None),
+    ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+    ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+])
+def test_a_containers_quota_of_processors_is_seen(tmp_path, files, cores, monkeypatch):
+    """A batch that starts more threads than it may run slows every lesson down."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert hw._core_quota(tmp_path) == cores
+    monkeypatch.setattr(hw, "_core_quota", lambda: 1)
+    assert hw.usable_cores() == 1

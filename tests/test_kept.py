@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
+import xxhash
 from datasets import Dataset
 
 import ftkit as ft
@@ -62,9 +64,9 @@ def test_what_was_not_used_for_longest_goes_first(monkeypatch):
         os.utime(files()[-1], (number, number))
         if name == "used":
             kept.Store("test", "old")  # reading counts as use
-            os.utime(next((kept.root() / "test" / "used").iterdir()), (9, 9))
+            os.utime(next((kept.root() / "test").glob("used-*/*")), (9, 9))
     store.write()
-    assert {path.parent.name for path in files()} == {"old", "new"}
+    assert {path.parent.name.partition("-")[0] for path in files()} == {"old", "new"}
 
 
 @pytest.mark.parametrize("hold", [True, False])
@@ -91,13 +93,62 @@ def test_no_file_is_kept_where_that_is_wished_or_cannot_be(hold, monkeypatch, tm
     assert kept_by(store) == hold
 
 
-def test_a_damaged_file_is_as_good_as_none():
+def spoilt(how, content):
+    """The content of a file, cut, or with one bit turned over in its head or in a tensor."""
+    if how == "cut":
+        return content[:50]
+    changed = bytearray(content)
+    changed[{"length": 0, "head": 12, "name": content.index(b"key"), "shape":
+             content.rindex(b"300"), "checksum": content.index(b'checksums') + 20,
+             "tensor": len(content) - 50}[how]] ^= 1
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("how", ["cut", "length", "head", "name", "shape", "checksum", "tensor"])
+def test_a_damaged_file_is_named_and_as_good_as_none(how):
     store = kept.Store("test", "abc")
-    store.put("key", torch.zeros(300))
+    store.put("key", torch.ones(300))
+    store.put("other", torch.tensor([], dtype=torch.bfloat16))
     store.write()
-    whole = files()[0].read_bytes()
-    files()[0].write_bytes(whole[:50])
-    assert len(kept.Store("test", "abc")) == 0
+    [path] = files()
+    assert kept.Store("test", "abc").get("other").shape == (0,)
+    path.write_bytes(spoilt(how, path.read_bytes()))
+    with pytest.warns(UserWarning, match=f"{path.name} was damaged .* computed again"):
+        again = kept.Store("test", "abc")
+        assert again.get("key") is None
+    assert len(again) == 0 and not files()
+    again.put("key", torch.ones(300))
+    again.write()
+    assert torch.equal(kept.Store("test", "abc").get("key"), torch.ones(300))
+
+
+def test_each_tensor_is_compared_once_with_its_checksum(monkeypatch):
+    store = kept.Store("test", "abc")
+    store.put("key", torch.ones(300))
+    store.write()
+    compared, compute = [], kept._checksum
+    monkeypatch.setattr(kept, "_checksum", lambda tensor: compared.append(1) or compute(tensor))
+    later = kept.Store("test", "abc")
+    assert later.get("key") is not None and later.get("key") is not None and len(compared) == 1
+
+
+def test_other_code_and_other_packages_have_other_files(monkeypatch):
+    """What a mended fault has computed wrongly must not live on in files."""
+    store = kept.Store("test", "abc")
+    store.put("key", torch.ones(3))
+    store.write()
+    assert kept.Store("test", "abc").get("key") is not None
+    versions = kept.versions()
+    for name, value in [("_CODE", "edited"), ("versions", lambda: versions | {"torch": "9.9"}),
+                        ("versions", lambda: versions | {"tokenizers": "9.9"})]:
+        with monkeypatch.context() as patch:
+            patch.setattr(kept, name, value)
+            kept.environment.cache_clear()
+            assert kept.Store("test", "abc").get("key") is None, name
+        kept.environment.cache_clear()
+    sources = [path.read_bytes() for path in sorted(Path(kept.__file__).parent.rglob("*.py"))]
+    assert len(sources) > 50
+    assert kept._CODE == xxhash.xxh3_128_hexdigest(b"".join(sources))
 
 
 def texts(n=30):
@@ -110,6 +161,7 @@ def frozen():
     return ft.Freeze(top=1).apply(tiny.decoder())
 
 
+@pytest.mark.usefixtures("float32")
 def test_frozen_blocks_do_not_run_again_in_a_later_process(monkeypatch, capsys):
     monkeypatch.setattr(cache, "LONG", 0.0)
     model, held = frozen(), texts()
@@ -195,3 +247,147 @@ def test_a_large_data_set_is_tokenized_once(monkeypatch):
     batching.encode(data, model, max_length=4)
     batching.encode(data.select(range(6, 12)), model)
     assert len(calls) == 2, "another length, or other texts, are another thing"
+
+
+def encoder_rows(change):
+    """The rows of long texts as a changed model encodes them."""
+    model = tiny.decoder()
+    data = Dataset.from_dict({"text": ["the film was good and warm " * 9, "a cat"] * 4})
+    model, data, options = change(model, data) or (model, data, {})
+    return batching.encode(data, model, **{"max_length": 12, **options}).rows
+
+
+def setting(name, value):
+    """A change of one attribute of the tokenizer."""
+
+    def change(model, data):
+        setattr(model.tokenizer, name, value)
+
+    return change
+
+
+def _with_bos(model, data):
+    from tokenizers.processors import TemplateProcessing
+
+    model.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)])
+
+
+def _lower(model, data):
+    from tokenizers.normalizers import Replace
+
+    model.tokenizer.backend_tokenizer.normalizer = Replace("film", "dog")
+
+
+def _pairs(model, data):
+    return model, Dataset.from_dict({"prompt": data["text"][:], "response": [" dog"] * 8}), {}
+
+
+def _pairs_all(model, data):
+    return *_pairs(model, data)[:2], {"loss_on": "all"}
+
+
+def _pairs_eos(model, data):
+    model.tokenizer.eos_token = "film"
+    return _pairs(model, data)
+
+
+def _chat(template):
+    def change(model, data):
+        model.tokenizer.chat_template = template
+        return _pairs(model, data)
+
+    return change
+
+
+INGREDIENTS = {
+    "truncation_side": setting("truncation_side", "left"), "bos": setting("bos_token", "film"),
+    "eos": setting("eos_token", "film"), "pad": setting("pad_token", "film"),
+    "padding_side": setting("padding_side", "left"), "limit": setting("model_max_length", 5),
+    "split_special_tokens": setting("split_special_tokens", True),
+    "post-processor": _with_bos, "normalizer": _lower, "pairs": _pairs, "loss_on": _pairs_all,
+    "eos of pairs": _pairs_eos, "chat": _chat("{{ messages }}"), "other chat": _chat("x"),
+    "text": lambda m, d: (m, d.select(range(1, 8)), {}),
+    "order": lambda m, d: (m, d.select([*range(1, 8), 0]), {}),
+    "max_length": lambda m, d: (m, d, {"max_length": 11}),
+    "task": lambda m, d: (tiny.encoder("masked-lm"), d, {}),
+}
+
+
+def test_kept_tokens_depend_on_everything_that_makes_them(monkeypatch):
+    """Each ingredient is changed by itself: no change may be answered with the rows of another."""
+    monkeypatch.setattr(batching, "MANY", 5)
+    monkeypatch.setattr(kept, "LONG", 0.0)
+    encoder_rows(lambda model, data: None)
+    known = set(files())
+    assert len(known) == 1
+    for name, change in INGREDIENTS.items():
+        rows = encoder_rows(change)
+        assert len(set(files()) - known) == 1, f"{name}: answered from a file of another"
+        known = set(files())
+        assert encoder_rows(change) == rows and set(files()) == known, f"{name}: computed twice"
+        with monkeypatch.context() as patch:
+            patch.setenv("FTKIT_KEPT_GB", "0")
+            assert encoder_rows(change) == rows, name
+
+
+def test_a_tokenizer_from_another_folder_finds_the_same_rows(monkeypatch, tmp_path):
+    """Where it is from, and how it was called before, change no token."""
+    one = tiny.tokenizer()
+    before = kept.tokenizer_text(one)
+    one("the film " * 300, truncation=True, max_length=4, padding="max_length")
+    assert kept.tokenizer_text(one) == before
+    folders = [tiny.encoder("encoder").save(tmp_path / name) for name in "ab"]
+    first, second = (ft.load_model(folder).tokenizer for folder in folders)
+    assert kept.tokenizer_text(first) == kept.tokenizer_text(second)
+
+
+@pytest.mark.parametrize("part", ["num_attention_heads", "layer_norm_eps", "hidden_act",
+                                  "max_position_embeddings"])
+def test_kept_activations_depend_on_the_configuration(part):
+    """Two networks with the same weights and other numbers in their configuration differ."""
+    one, other = tiny.encoder(), tiny.encoder()
+    value = {"num_attention_heads": 4, "layer_norm_eps": 1e-3, "hidden_act": "relu",
+             "max_position_embeddings": 64}[part]
+    setattr(other.net.config, part, value)
+
+    def print_of(model):
+        base = model.net.base_model
+        return cache._fingerprint(base.embeddings, base.encoder.layer[:1], base)
+
+    assert print_of(one) == print_of(tiny.encoder()) != print_of(other)
+    named = tiny.encoder(labels=("no", "yes"))
+    named.net.config.problem_type = "single_label_classification"  # as training sets it
+    assert print_of(named) == print_of(one), "names of classes are read by no block"
+    weights = tiny.encoder()
+    with torch.no_grad():
+        weights.net.base_model.encoder.layer[2].output.dense.weight.add_(1)
+    assert print_of(weights) == print_of(one), "a block above the trunk is not part of it"
+    with torch.no_grad():
+        weights.net.base_model.encoder.layer[0].output.dense.weight[0, 0] += 1
+    assert print_of(weights) != print_of(one)
+
+
+def test_a_net_with_other_heads_does_not_get_the_activations_of_its_twin(monkeypatch):
+    monkeypatch.setattr(cache, "LONG", 0.0)
+    held = texts()
+    held = held.add_column("label", [i % 2 for i in range(len(held))])
+    one, other = tiny.encoder(), tiny.encoder()
+    other.net.config.num_attention_heads = 4
+    twin = type(other.net)(other.net.config).eval()
+    twin.load_state_dict(one.net.state_dict())
+    other.net = twin
+    for model in (one, other):
+        ft.Freeze(top=1).apply(model)
+    plain = ft.evaluate(other, held, without="trunk_cache").per_example("loss")
+    ft.evaluate(one, held)
+    np.testing.assert_allclose(ft.evaluate(other, held).per_example("loss"), plain, rtol=1e-4)
+
+
+def test_a_teacher_of_another_configuration_is_asked_anew():
+    from ftkit.teacher import Teacher
+
+    one, other = tiny.encoder(), tiny.encoder()
+    other.net.config.layer_norm_eps = 1e-3
+    folders = {Teacher(model, 5).store.folder for model in (one, other, tiny.encoder())}
+    assert len(folders) == 2

@@ -83,3 +83,41 @@ def test_each_block_learns_at_its_share_of_the_rate(method):
 def test_a_decay_that_is_no_share_is_refused(method):
     with pytest.raises(ft.SettingError, match="no share of a learning rate"):
         method.apply(tiny.encoder())
+
+
+@pytest.mark.parametrize("kind", ["bart", "opt", "gpt2", "bert"])
+def test_frozen_blocks_have_no_dropout_of_any_kind(kind, monkeypatch):
+    """A frozen block that drops at random is no fixed function of the text."""
+    task = {"bart": "seq2seq-lm", "bert": "classification"}.get(kind, "causal-lm")
+    model = tiny.family(kind, task)
+    for module in model.net.modules():
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float) or name == "p":
+                setattr(module, name, 0.5)
+    run = ft.Freeze(top=1).apply(model)
+    net = run.net.train()
+    batch = tiny.tokenizer()(["the film was good and", "the plot was not so bad"], padding=True,
+                             return_tensors="pt")
+    if kind == "bart":
+        batch["decoder_input_ids"] = batch["input_ids"]
+    caught = []
+    stack = layers.blocks(net)
+    stack[-1].register_forward_pre_hook(
+        lambda _, args, kwargs: caught.append((args or tuple(kwargs.values()))[0].detach()),
+        with_kwargs=True)
+    outs = [net(**batch).logits for _ in range(2)]
+    assert torch.equal(*caught), "what goes into the trained block is not the same twice"
+    assert not torch.equal(*outs), "the trained block itself keeps its dropout"
+    layers.with_dropout(net)
+    assert all(m.p == 0.5 for m in net.modules() if isinstance(m, torch.nn.Dropout))
+    assert not any(hasattr(m, "dropout_before") for m in net.modules())
+
+
+@pytest.mark.parametrize("method", [ft.Full, ft.Freeze])
+def test_positions_that_are_computed_are_never_trained(method):
+    """The library does not store them, so that a model would come back another."""
+    model = tiny.family("marian", "seq2seq-lm")
+    model = method(**({} if method is ft.Full else {"top": 2})).apply(model)
+    assert not any("embed_positions" in n for n, p in model.net.named_parameters()
+                   if p.requires_grad)
+    assert sum(p.requires_grad for p in ft.Full().apply(model).net.parameters()) > 20

@@ -208,6 +208,7 @@ def test_an_adapter_names_its_base_as_the_catalog_does(tmp_path):
     assert ft.load_model(folder).hash() == tuned.hash()
 
 
+@pytest.mark.usefixtures("each_precision")
 @pytest.mark.parametrize("method", VARIANTS, ids=["lora", "dora", "rslora"])
 @pytest.mark.parametrize(
     ("model", "columns"),
@@ -233,6 +234,7 @@ def test_every_kind_of_model_learns(model, columns, method):
             ft.merge(run.model), texts, max_new_tokens=4)
 
 
+@pytest.mark.usefixtures("each_precision")
 def test_a_stopped_training_resumes_to_the_same_end(tmp_path):
     import transformers
 

@@ -3,9 +3,10 @@
 import pytest
 import tiny
 import torch
+import transformers
 
 import ftkit as ft
-from ftkit import losses
+from ftkit import label_logits, losses
 
 
 def batch_of(model, labelled=0.4):
@@ -22,56 +23,95 @@ def gradients(net):
     return {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}
 
 
+KINDS = {
+    "llama": tiny.decoder,
+    "gpt2": lambda: tiny.decoder("gpt2"),
+    "tied": lambda: tiny.decoder(tie_word_embeddings=True),
+    "softcapped": lambda: tiny.decoder("gemma2"),
+}
+
+
 @pytest.mark.parametrize("lora", [False, True])
-@pytest.mark.parametrize(
-    "make",
-    [
-        tiny.decoder,
-        lambda: tiny.decoder("gpt2"),
-        lambda: tiny.decoder(tie_word_embeddings=True),
-    ],
-)
-def test_labels_only_equals_the_library(make, lora):
-    model = make()
+@pytest.mark.parametrize("form", [label_logits.MASK, label_logits.POSITIONS])
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_only_equals_the_library(kind, form, lora):
+    model = KINDS[kind]()
+    assert label_logits.label_form(model.net) == label_logits.MASK
     if lora:
         model = ft.LoRA(rank=2).apply(model)
     net, batch = model.net.train(), batch_of(model)
-    assert losses.scores_labels_only(net)
-    wanted = net(**batch).loss
-    wanted.backward()
+    wanted = net(**batch)
+    wanted.loss.backward()
     expected = gradients(net)
     net.zero_grad()
-    with losses.label_only_head(net):
-        found = net(**batch)
-    assert found.logits is None, "the full head was run all the same"
+    fewer = label_logits.at_labels(batch, form)
+    found = net(**fewer)
+    labelled = (batch["labels"][:, 1:] != losses.IGNORED).sum()
+    made = found.logits.numel() // found.logits.shape[-1]
+    assert made == labelled if form == label_logits.MASK else made < batch["labels"].numel()
     found.loss.backward()
-    torch.testing.assert_close(found.loss, wanted)
+    torch.testing.assert_close(found.loss, wanted.loss)
     for name, grad in gradients(net).items():
         torch.testing.assert_close(grad, expected[name], rtol=1e-4, atol=1e-6)
-    assert net(**batch).logits is not None, "the forward was not put back"
 
 
 def test_the_divisor_of_the_trainer_is_used():
     model, batch = tiny.decoder(), batch_of(None)
-    with losses.label_only_head(model.net):
-        mean = model.net(**batch).loss
-        shared = model.net(**batch, num_items_in_batch=100).loss
-    count = (batch["labels"][:, 1:] != losses.IGNORED).sum()
-    torch.testing.assert_close(shared * 100, mean * count)
+    batch = label_logits.at_labels(batch, label_logits.MASK)
+    mean = model.net(**batch).loss
+    shared = model.net(**batch, num_items_in_batch=100).loss
+    torch.testing.assert_close(shared * 100, mean * len(batch["shift_labels"]))
 
 
-def test_a_batch_without_labels_is_no_nan():
+@pytest.mark.parametrize("form", [label_logits.MASK, label_logits.POSITIONS])
+def test_a_batch_without_labels_is_no_nan(form):
     model, batch = tiny.decoder(), batch_of(None)
     batch["labels"][:] = losses.IGNORED
-    with losses.label_only_head(model.net):
-        loss = model.net(**batch).loss
+    batch = label_logits.at_labels(batch, form)
+    loss = model.net(**batch, num_items_in_batch=torch.tensor(7)).loss  # of other batches
     assert loss.item() == 0
     loss.backward()
 
 
-def test_changed_logits_go_through_the_library():
-    assert not losses.scores_labels_only(tiny.decoder("gemma2").net)
-    assert not losses.scores_labels_only(tiny.seq2seq().net)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_plain_trainer_learns_the_same_with_the_collator(accumulate, tmp_path):
+    """Anybody's training may use it, not fit alone."""
+    rows = [{key: value[i] for key, value in batch_of(None).items()} for i in range(3)] * 2
+
+    def collate(rows):
+        return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+
+    found = []
+    for wrapped in (False, True):
+        net = tiny.decoder().net
+        arguments = transformers.TrainingArguments(
+            str(tmp_path), num_train_epochs=2, per_device_train_batch_size=2, report_to="none",
+            gradient_accumulation_steps=accumulate, learning_rate=1e-2, save_strategy="no",
+            disable_tqdm=True, remove_unused_columns=False, use_cpu=True, eval_strategy="epoch",
+        )
+        trainer = transformers.Trainer(
+            net, arguments, train_dataset=rows, eval_dataset=rows,
+            data_collator=label_logits.LabelLogits(collate, net) if wrapped else collate,
+        )
+        trainer.train()
+        history = [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
+        found.append((net.state_dict(), history))
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-5) and found[0][1][1] < found[0][1][0]
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-5)
+
+
+def test_what_cannot_take_it_gets_whole_batches():
+    assert label_logits.label_form(tiny.seq2seq().net) is None
+    batch = batch_of(None)
+    assert label_logits.at_labels(batch, None) is batch
+
+    class Own(transformers.LlamaForCausalLM):
+        """A family that shifts the labels itself, whatever it is told."""
+
+        def forward(self, *args, labels=None, logits_to_keep=0, shift_labels=None, **kwargs):
+            return super().forward(*args, labels=labels, logits_to_keep=logits_to_keep, **kwargs)
+
+    assert label_logits.label_form(Own(tiny.decoder().net.config)) is None
 
 
 def test_sentence_vectors_do_not_see_padding():
@@ -103,24 +143,3 @@ def test_texts_in_parts_have_the_gradients_of_texts_in_one(monkeypatch):
     for one, two, three in zip(*found, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(one, three, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_logits_in_portions_give_the_same_loss_and_gradients(kind, monkeypatch):
-    """Without this, a long batch could learn something else than a short one, or not fit."""
-    ids = torch.randint(5, 100, (3, 20), generator=torch.Generator().manual_seed(0))
-    labels = torch.where(ids > 30, ids, losses.IGNORED)
-    found, most = [], []
-    for limit in (1 << 27, 7 * 128):
-        monkeypatch.setattr(losses, "LOGITS", limit)
-        net, sizes = tiny.decoder(kind).net, []
-        count = lambda _, __, out, sizes=sizes: sizes.append(len(out))  # noqa: E731
-        losses.head(net).register_forward_hook(count)
-        with losses.label_only_head(net):
-            loss = net(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
-        loss.backward()
-        found.append([loss.detach(), *(p.grad for p in net.parameters())])
-        most.append(max(sizes))
-    assert most[0] == (labels[:, 1:] != losses.IGNORED).sum() > most[1]
-    for one, two in zip(*found, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)

@@ -50,6 +50,47 @@ def test_rouge_l_is_that_of_the_package_of_its_name():
     assert ft.rouge_l(texts, references) == pytest.approx(expected)
 
 
+def test_a_class_that_is_absent_is_no_wrong_answer():
+    """All answers right, and one class that the test set does not have (torchmetrics 300, 1494)."""
+    truth = np.array([0, 1] * 30)
+    ev = ft.from_predictions(truth, truth, labels=["bad", "good", "mixed"])
+    assert str(ev["macro_f1"]) == "1.000 [1.000, 1.000]"
+    assert np.isnan(ev["f1_mixed"].value) and ev.absent == ["mixed"]
+    assert "none of the class mixed" in repr(ev) and "none of the class mixed" in ev._repr_html_()
+    # Said although no example has it: that is wrong, and counts.
+    said = np.where(np.arange(60) < 6, 2, truth)
+    ev = ft.from_predictions(said, truth, labels=["bad", "good", "mixed"])
+    from sklearn.metrics import f1_score
+
+    assert ev["f1_mixed"].value == 0
+    assert ev["macro_f1"].value == pytest.approx(f1_score(truth, said, average="macro"))
+
+
+def test_a_class_that_a_resample_lacks_does_not_lower_it():
+    truth = np.array([0, 1] * 99 + [2] * 2)
+    ev = ft.from_predictions(truth, truth, labels=["bad", "good", "rare"])
+    assert str(ev["macro_f1"]) == str(ev["f1_rare"]) == "1.000 [1.000, 1.000]"
+    tags = [["O"]] * 60 + [["B-RARE"]]
+    assert str(ft.from_tags(tags, tags)["f1_RARE"]) == "1.000 [1.000, 1.000]"
+
+
+@pytest.mark.parametrize(("gap", "truth"), [(0, 0), (0.03, 0.03), (0.15, 0.15)])
+@pytest.mark.parametrize("n", [100, 400])
+def test_the_interval_of_the_calibration_error_contains_value_and_truth(n, gap, truth):
+    random, hits = np.random.default_rng(n), 0
+    for _ in range(150):
+        confidence = random.uniform(0.6, 1, size=n)
+        right = random.random(n) < confidence - gap
+        ev = ft.from_predictions(
+            right.astype(int), np.ones(n, dtype=int),
+            probabilities=np.stack([1 - confidence, confidence], 1),
+        )
+        found = ev["calibration_error"]
+        assert found.low <= found.value <= found.high
+        hits += found.low <= truth <= found.high
+    assert hits >= 0.9 * 150  # of small bins that are all right, resamples see no noise
+
+
 WORDS = st.lists(st.sampled_from("abc"), max_size=7)
 
 

@@ -48,6 +48,7 @@ def decoder():
     return ft.Model(net, like.tokenizer, "classification", "tiny-llama", ["bad", "good"])
 
 
+@pytest.mark.usefixtures("each_precision")
 @pytest.mark.parametrize("make", [tiny.encoder, decoder])
 def test_a_model_learns_from_mixed_examples_and_is_less_sure(make):
     base, data = make(), tiny.reviews(48)

@@ -1,5 +1,7 @@
 """Without these, a saved model could come back changed, or a wrong name end in a traceback."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import tiny
 import torch
 
 import ftkit as ft
-from ftkit import hardware, models
+from ftkit import hardware, models, tasks
 from ftkit.errors import DataError, FetchError, SettingError
 
 
@@ -52,6 +54,98 @@ def test_saving_does_not_overwrite_somebody_elses_folder(tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
+def content(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes()
+            for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_saving_over_a_model_keeps_what_others_put_beside_it(tmp_path, listed):
+    folder = tiny.decoder("gpt2").save(tmp_path / "model")
+    card = folder / tasks.CARD
+    if not listed:  # saved by a version that did not list its files
+        said = json.loads(card.read_text())
+        del said["files"]
+        card.write_text(json.dumps(said))
+    (folder / "README.md").write_text("# My card")
+    (folder / "checkpoint-2" / "deep").mkdir(parents=True)
+    (folder / "checkpoint-2" / "deep" / "model.safetensors").write_bytes(b"mine")
+    (folder / "link").symlink_to("nowhere")
+    base = tiny.decoder().save(tmp_path / "base")
+    ft.LoRA(rank=2).apply(ft.load_model(base)).save(folder)  # it writes a README.md of its own
+    kept = content(folder)
+    assert kept["README.md"] == b"# My card"
+    assert kept["checkpoint-2/deep/model.safetensors"] == b"mine"
+    assert (folder / "link").is_symlink()
+    assert "model.safetensors" not in kept and "config.json" not in kept, "of the model before"
+    model = tiny.encoder()
+    model.save(folder)
+    kept = content(folder)
+    assert kept["README.md"] == b"# My card" and "adapter_config.json" not in kept
+    assert ft.load_model(folder).hash() == model.hash()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_readme_that_the_library_wrote_goes_with_its_model(tmp_path):
+    base = tiny.decoder().save(tmp_path / "base")
+    ft.LoRA(rank=2).apply(ft.load_model(base)).save(tmp_path / "model")
+    assert (tmp_path / "model" / "README.md").exists()
+    tiny.encoder().save(tmp_path / "model")
+    assert not (tmp_path / "model" / "README.md").exists()
+
+
+def test_a_save_that_fails_leaves_the_model_that_was_there(tmp_path, monkeypatch):
+    folder = tiny.encoder().save(tmp_path / "model")
+    before = content(folder)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    other = tiny.decoder()
+    monkeypatch.setattr(other.tokenizer, "save_pretrained", full)
+    with pytest.raises(FetchError, match="No space left.*unchanged.*Free some space"):
+        other.save(folder)
+    assert content(folder) == before and not list(tmp_path.glob(".*"))
+
+
+def test_a_saved_folder_is_open_to_whom_the_umask_lets_in(tmp_path):
+    umask = os.umask(0o027)
+    try:
+        folder = tiny.encoder().save(tmp_path / "model")
+    finally:
+        os.umask(umask)
+    modes = {oct(p.stat().st_mode & 0o777) for p in folder.rglob("*") if p.is_file()}
+    assert oct(folder.stat().st_mode & 0o777) == "0o750" and modes == {"0o640"}
+
+
+def test_a_save_through_a_link_fills_the_folder_it_names(tmp_path):
+    tiny.encoder().save(tmp_path / "model")
+    (tmp_path / "latest").symlink_to("model")
+    model = tiny.decoder()
+    assert model.save(tmp_path / "latest") == tmp_path / "latest"
+    assert (tmp_path / "latest").is_symlink()
+    assert ft.load_model(tmp_path / "model").hash() == model.hash()
+
+
+def test_a_saved_model_that_was_cut_short_is_named(tmp_path):
+    folder = tiny.encoder().save(tmp_path / "model")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(FetchError, match=r"model.safetensors has 1,000 bytes .*damaged"):
+        ft.load_model(folder)
+    (folder / tasks.CARD).write_text("")
+    with pytest.raises(FetchError, match="ftkit.json is not JSON.*damaged"):
+        ft.load_model(folder)
+
+
+def test_weights_of_no_dimension_have_a_hash():
+    model = tiny.encoder()
+    model.net.register_buffer("scale", torch.tensor(1.0))
+    first = model.hash()
+    model.net.scale.fill_(2)
+    assert model.hash() != first
+
+
 def test_random_weights_come_from_the_seed(tmp_path):
     folder = tiny.encoder().save(tmp_path / "model")
     first, same, other = (ft.load_model(folder, pretrained=False, seed=s) for s in (1, 1, 2))
@@ -81,7 +175,7 @@ def test_wrong_names_are_explained(tmp_path, monkeypatch):
     folder = tiny.encoder().save(tmp_path / "model")
     with pytest.raises(SettingError, match="'sentiment'.*classification"):
         ft.load_model(folder, "sentiment")
-    (tmp_path / "model" / models.CARD).unlink()
+    (tmp_path / "model" / tasks.CARD).unlink()
     with pytest.raises(DataError, match="needs labels"):
         ft.load_model(folder, "classification")
     with pytest.raises(SettingError, match="bert.*seq2seq-lm"):

@@ -80,6 +80,7 @@ def test_a_mixture_draws_what_was_asked_for():
     assert ft.mixture(parts, TASKS, seed=1)["text"][:] != by_size["text"][:]
 
 
+@pytest.mark.usefixtures("each_precision")
 @pytest.mark.parametrize("kind", ["encoder", "decoder", "t5"])
 def test_two_tasks_are_learned_by_one_trunk_and_cut_out_of_it(kind, tmp_path):
     base = joint(kind)
@@ -112,6 +113,7 @@ def test_labels_of_one_name_begin_alike_as_in_the_lesson():
     assert ft.evaluate(ft.single_task(kit, tasks, "films"), films())["accuracy"]
 
 
+@pytest.mark.usefixtures("each_precision")
 def test_it_takes_another_method_along_and_resumes(tmp_path):
     rows = ft.mixture({"films": films(), "pets": pets()}, TASKS)
     method = ft.MultiTask(TASKS, within=ft.Freeze(top=1, decay=0.5))

@@ -31,7 +31,9 @@ def test_committed_outputs_are_of_this_source_on_the_cpu_profile(path):
     assert made["source_hash"] == nb.source_hash(notebook), f"the code has changed: {again}"
     assert made["profile"] == "cpu"
     assert nb.failure(notebook) is None
-    assert nb.claims(notebook) and all(c["held"] and c["judged"] for c in nb.claims(notebook))
+    claims = nb.claims(notebook)
+    assert claims and all(c["judged"] for c in claims)
+    assert all(c["held"] or c.get("expect") == "open" for c in claims)
 
 
 @each_lesson

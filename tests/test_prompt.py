@@ -14,7 +14,8 @@ from lessons import from_lesson
 import ftkit as ft
 from ftkit import cache, losses
 from ftkit.errors import SettingError
-from ftkit.methods.prompt import learned_tokens
+from ftkit.label_logits import LabelLogits
+from ftkit.losses import learned_tokens
 
 TEXT = "the film was"
 PROMPTS = [" so good and the plot", " not", " very great and so very dull"]
@@ -99,16 +100,16 @@ def test_the_prompt_run_once_for_a_batch_gives_the_librarys_loss_and_gradient(ki
     batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
     net = model.net.train()
     found = []
-    for quick in (False, True):
+    vectors = method is ft.PromptTuning  # peft puts them before the text, and their logits with it
+    for once, ahead in ((None, None), (False, 4 if vectors else 0), (vectors, 0)):
         net.zero_grad()
-        if quick and losses.scores_labels_only(net):
-            with losses.label_only_head(net):
-                loss = net(**batch).loss
-        else:
-            loss = net(**batch).loss
+        given = batch if once is None else LabelLogits(dict, net, ahead=ahead)(batch)
+        with losses.prompt_once(net, once):
+            loss = net(**given).loss
         loss.backward()
         found.append((loss.detach(), [p.grad for p in net.parameters() if p.requires_grad][0]))
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found[2], found[0], rtol=1e-4, atol=1e-6)
     assert "forward" not in vars(net)
 
 
@@ -135,8 +136,9 @@ def test_the_lessons_own_definition_computes_what_the_package_does(kind, method,
     ids = torch.randint(5, 100, (3, 9), generator=torch.Generator().manual_seed(2))
     labels = torch.where(ids > 40, ids, losses.IGNORED)
     weight = next(p for p in model.net.parameters() if p.requires_grad)
-    with losses.label_only_head(model.net):
-        loss = model.net(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    with losses.prompt_once(model.net, method is ft.PromptTuning):
+        loss = model.net(**LabelLogits(dict, model.net)(batch)).loss
     loss.backward()
     own = weight.detach().clone().requires_grad_()
     config = model.net.active_peft_config
@@ -170,6 +172,7 @@ def saved_base(model, folder):
     return ft.load_model(model.save(folder))
 
 
+@pytest.mark.usefixtures("each_precision")
 @pytest.mark.parametrize(("method", "make", "data"), list(every_kind()))
 def test_it_learns_on_every_kind_of_model_and_is_loaded_again(method, make, data, tmp_path):
     base = saved_base(make(), tmp_path / "base")
@@ -204,6 +207,7 @@ def test_padding_does_not_change_what_an_encoder_says(method):
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+@pytest.mark.usefixtures("each_precision")
 @pytest.mark.parametrize("method", METHODS)
 def test_a_stopped_training_resumes_to_the_same_end(method, tmp_path):
     base = saved_base(tiny.decoder(), tmp_path / "base")
@@ -268,6 +272,7 @@ def test_no_trunk_cache_under_a_learned_prompt():
     assert "learned prompt" in cache.trunk_depth(model.net).why
 
 
+@pytest.mark.usefixtures("float32")
 def test_activation_checkpointing_drops_no_prompt():
     settings = dict(epochs=1, batch_size=4, quiet=True, seed=1)
     method = ft.PromptTuning(tokens=3)

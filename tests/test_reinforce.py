@@ -52,6 +52,7 @@ def test_its_gradient_is_that_of_the_expected_reward():
     torch.testing.assert_close(drawn, exact, atol=0.02, rtol=0)
 
 
+@pytest.mark.usefixtures("each_precision")
 @pytest.mark.parametrize("kind", ["encoder", "decoder", "t5"])
 def test_a_policy_learns_from_rewards_alone(kind, tmp_path):
     data, base = tiny.reviews(48), classifier(kind)

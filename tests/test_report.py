@@ -49,6 +49,26 @@ def test_claims_without_a_base_and_claims_that_are_not_held():
     assert report.claim_cells(claim(held=False, judged=False))[-1] == "not judged"
 
 
+@pytest.mark.parametrize("nothing", [None, "nan", float("nan"), float("inf")])
+def test_a_claim_about_nan_is_shown_and_ends_no_batch(nothing, tmp_path):
+    """As the claim writes it, and as Jupyter did: the whole batch ended in a TypeError once."""
+    broken = dict.fromkeys(("value", "low", "high"), nothing)
+    lost = claim(after=broken, difference=broken, held=False)
+    assert report.claim_cells(lost)[2:] == ("nan [nan, nan]", "nan [nan, nan]", "NO")
+    records = [record(claims=[claim(), lost], status="claim not held")]
+    assert "nan [nan, nan]" in report.text_table(records)
+    assert not report.write_results(records, tmp_path, profile="cpu", parameters={})["all_held"]
+    assert (tmp_path / "results.png").exists()
+
+
+def test_an_open_question_is_shown_as_one():
+    asked = claim(expect="open", held=False)
+    assert report.claim_cells(asked)[-1] == "did not hold (open question)"
+    assert report.claim_cells(claim(expect="open"))[-1] == "held (open question)"
+    assert report.claim_cells(claim(expect="held", held=False))[-1] == "NO"
+    assert report.claim_cells(claim(expect="open", judged=False))[-1] == "not judged"
+
+
 def test_the_text_table_has_a_row_for_each_claim_and_each_failure():
     table = report.text_table([
         record(claims=[claim(), claim("a second claim with so many words that it must be folded")]),

@@ -14,6 +14,7 @@ import ftkit as ft
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
+@pytest.mark.usefixtures("float32")
 def test_the_lessons_range_test_finds_the_same_losses():
     base, data = tiny.encoder(), tiny.reviews(8)["train"]
     rates, losses = ft.rate_range(base, data, updates=6, batch_size=8, low=1e-4, high=0.1)

@@ -8,6 +8,7 @@ from lessons import from_lesson
 
 from ftkit import losses
 from ftkit.batching import SimilarLength
+from ftkit.label_logits import LabelLogits
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -20,8 +21,8 @@ def test_the_lessons_loss_is_that_of_the_package_and_of_the_library(tied):
     labels[:, :3] = losses.IGNORED
     mine = from_lesson("20", "label_only_loss")(net, ids, mask, labels)
     library = net(input_ids=ids, attention_mask=mask, labels=labels).loss
-    with losses.label_only_head(net):
-        package = net(input_ids=ids, attention_mask=mask, labels=labels).loss
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    package = net(**LabelLogits(dict, net)(batch)).loss
     torch.testing.assert_close(mine, library, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(package, library, rtol=1e-5, atol=1e-6)
 

@@ -6,7 +6,7 @@ import sys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftkit.files import main_text, split_own
+from ftkit.own import main_texts, split_own
 from ftkit.splits import (
     THRESHOLD,
     distinct,
@@ -67,21 +67,22 @@ def test_near_duplicates_share_a_group(many, n_groups):
 @given(texts, st.integers(1, 9))
 @settings(max_examples=100, deadline=None)
 def test_no_group_and_no_near_duplicate_crosses_splits_of_own_rows(many, n_groups):
-    rows = [{"text": text, "group": i % n_groups} for i, text in enumerate(many)]
+    rows = {"text": many, "group": [i % n_groups for i in range(len(many))]}
     splits = split_own(rows, (1.0, 0.0, 0.0), "rows")
-    assert len(splits["train"]) == len(rows)
+    assert len(splits["train"]["text"]) == len(many)
     try:
         splits = split_own(rows, (0.6, 0.2, 0.2), "rows")
     except ValueError as error:  # too few groups for three splits
         assert "leave none for" in str(error)
         return
-    assert sum(map(len, splits.values())) == len(rows)
-    where = [(split, row) for split, members in splits.items() for row in members]
-    for split, row in where:
-        for other_split, other in where:
+    where = [(split, *row) for split, members in splits.items()
+             for row in zip(main_texts(members), members["group"], strict=True)]
+    assert len(where) == len(many)
+    for split, text, group in where:
+        for other_split, other, other_group in where:
             if split != other_split:
-                assert row["group"] != other["group"]
-                assert not alike(main_text(row), main_text(other))
+                assert group != other_group
+                assert not alike(text, other)
 
 
 def test_case_and_punctuation_make_no_difference():

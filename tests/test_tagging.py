@@ -104,6 +104,7 @@ def test_tags_that_are_not_bio_have_an_accuracy_and_no_entities():
     assert set(ft.from_tags([["NN", "VB"]], [["NN", "NN"]]).metrics) == {"accuracy"}
 
 
+@pytest.mark.usefixtures("each_precision")
 def test_a_tagger_learns_and_words_cut_off_count_as_missed():
     words = ["cat", "dog", "film", "music"]
     rng = random.Random(1)

@@ -17,6 +17,7 @@ def weights(model):
     return {n: p.detach().clone() for n, p in model.net.named_parameters()}
 
 
+@pytest.mark.usefixtures("each_precision")
 def test_training_learns_and_leaves_the_base_alone():
     data, base = tiny.reviews(), tiny.encoder()
     before = base.hash()
@@ -145,6 +146,7 @@ def test_early_stopping_goes_back_to_the_best_weights():
         ft.fit(tiny.encoder(), data["train"], patience=1)
 
 
+@pytest.mark.usefixtures("each_precision")
 def test_a_stopped_training_resumes_to_the_same_end(tmp_path):
     data = tiny.reviews(16)
     settings = dict(epochs=4, learning_rate=1e-3, batch_size=8, quiet=True)
@@ -160,6 +162,7 @@ def test_a_stopped_training_resumes_to_the_same_end(tmp_path):
     assert list((tmp_path / "c").glob("checkpoint-*/model.safetensors"))
 
 
+@pytest.mark.usefixtures("float32")
 def test_accumulated_gradients_equal_a_larger_batch():
     data = Dataset.from_dict(
         {"text": ["the film was good", "a cat and a dog", "so very dull plot"] * 4}
@@ -212,6 +215,7 @@ def test_bad_input_is_explained():
         ft.fit(tiny.encoder(), data["train"].select([]))
 
 
+@pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("name", TRICKS)
 def test_what_makes_it_fast_can_be_left_off_by_name(name, monkeypatch):
     words = "cat dog film plot music good bad warm".split()

@@ -141,3 +141,64 @@ def reviews(n=48, shuffled=False):
         return Dataset.from_dict({"text": texts, "label": labels})
 
     return DatasetDict(train=split(n), validation=split(n), test=split(n))
+
+
+DECODERS = {
+    "llama": dict(SIZES, num_key_value_heads=1),
+    "mistral": dict(SIZES, num_key_value_heads=1, sliding_window=8),
+    "mixtral": dict(SIZES, num_key_value_heads=1, num_local_experts=4, output_router_logits=True),
+    "qwen2": dict(SIZES, num_key_value_heads=1),
+    "qwen3": dict(SIZES, num_key_value_heads=1, head_dim=16),
+    "gemma2": dict(SIZES, num_key_value_heads=1, head_dim=16, sliding_window=8),
+    "gemma3_text": dict(SIZES, num_key_value_heads=1, head_dim=16, sliding_window=8),
+    "smollm3": dict(SIZES, num_key_value_heads=1),
+    "gpt2": dict(n_embd=32, n_layer=3, n_head=2, n_positions=128),
+    "opt": dict(hidden_size=32, ffn_dim=64, num_hidden_layers=3, num_attention_heads=2,
+                max_position_embeddings=128, word_embed_proj_dim=32),
+    "falcon_h1": dict(SIZES, num_key_value_heads=1, mamba_d_ssm=32, mamba_n_heads=2,
+                      mamba_d_head=16, mamba_d_state=8, mamba_n_groups=1, mamba_chunk_size=8,
+                      lm_head_multiplier=0.5, embedding_multiplier=2.0),
+    "modernbert-decoder": dict(SIZES, local_attention=8),
+}
+ENCODERS = {
+    "bert": SIZES,
+    "roberta": dict(SIZES, max_position_embeddings=130),
+    "electra": dict(SIZES, embedding_size=16),
+    "distilbert": dict(dim=32, hidden_dim=64, n_layers=3, n_heads=2, max_position_embeddings=128),
+    "mpnet": dict(SIZES, max_position_embeddings=130),
+    "deberta-v2": dict(SIZES, relative_attention=True, position_buckets=16, pos_att_type="p2c|c2p",
+                       share_att_key=True, norm_rel_ebd="layer_norm"),
+    "modernbert": dict(SIZES, local_attention=8),
+}
+WRITERS = {
+    "t5": dict(d_model=32, d_ff=64, num_layers=3, num_decoder_layers=2, num_heads=2, d_kv=16,
+               decoder_start_token_id=0),
+    "bart": dict(d_model=32, encoder_layers=3, decoder_layers=2, encoder_attention_heads=2,
+                 decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64,
+                 max_position_embeddings=128),
+    "marian": dict(d_model=32, encoder_layers=3, decoder_layers=2, encoder_attention_heads=2,
+                   decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64,
+                   max_position_embeddings=128, decoder_start_token_id=0, forced_eos_token_id=None),
+}
+HEADS = {"classification": "SequenceClassification", "regression": "SequenceClassification",
+         "tagging": "TokenClassification", "causal-lm": "CausalLM", "masked-lm": "MaskedLM",
+         "seq2seq-lm": "Seq2SeqLM", "choice": "", "encoder": ""}
+
+
+def family(kind, task, labels=("bad", "good"), seed=0):
+    """A small random model of a family, without dropout: of DECODERS, ENCODERS or WRITERS."""
+    words = tokenizer()
+    special = dict(vocab_size=len(words), pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    sizes = (DECODERS | ENCODERS | WRITERS)[kind]
+    extra = {"num_labels": 1, "problem_type": "regression"} if task == "regression" else {}
+    if task in ("classification", "tagging"):
+        extra = {"id2label": dict(enumerate(labels))}
+    config = transformers.AutoConfig.for_model(kind, **sizes, **special, **extra)
+    for name, value in config.to_dict().items():
+        if "drop" in name and isinstance(value, float):
+            setattr(config, name, 0.0)
+    head = HEADS[task]
+    torch.manual_seed(seed)
+    net = getattr(transformers, f"AutoModel{'For' * bool(head)}{head}").from_config(config)
+    named = list(labels) if task in ("classification", "tagging") else None
+    return Model(net.eval(), words, task, f"tiny-{kind}", named)

@@ -54,6 +54,16 @@ class Distill(Within):
         if self.teacher is not None:
             object.__setattr__(self, "_asked", teachers.Teacher(self.teacher, self.top))
 
+    @property
+    def asks(self):
+        """What the network is asked for in training, beside its answer."""
+        return {"output_hidden_states": True} if self.hidden else {}
+
+    @property
+    def replaces(self):
+        """The tasks whose own loss is not used."""
+        return TASKS if self.soft == 1 else ()
+
     def apply(self, model):
         """Make the student's weights trainable. Returns the model.
 
@@ -62,8 +72,6 @@ class Distill(Within):
         """
         if self.teacher is not None:
             self._check(model)
-        if self.hidden:
-            losses.inner(model.net).config.output_hidden_states = True
         return self.free(model)
 
     def prepare(self, dataset, *, max_length=None, loss_on="response", batch_size=32):
@@ -78,11 +86,14 @@ class Distill(Within):
         return dataset
 
     def loss(self, net, inputs, outputs, loss):
-        """soft * T² * KL(teacher || student) + (1 - soft) * loss, and hidden * distance."""
+        """soft * T² * KL(teacher || student) + (1 - soft) * loss, and hidden * distance.
+
+        A mean over the batch's answers. The distance of a text counts for each of its answers.
+        """
         if self.teacher is None:
             raise SettingError("Distill needs somebody to learn from; give it a teacher=.")
-        logits, index, theirs = zip(*self._asked.about(inputs), strict=True)
-        said = teachers.labelled_logits(self.teacher.task, net, inputs, outputs).float()
+        logits, index, theirs = zip(*self._asked.about(_as_read(inputs)), strict=True)
+        said = teachers.labelled_logits(self.teacher.task, inputs, outputs).float()
         if not len(said):  # no labelled token in the batch
             return loss
         wanted, index = torch.cat(logits).to(loss.device), torch.cat(index).to(loss.device)
@@ -94,7 +105,11 @@ class Distill(Within):
         theirs = torch.stack(theirs).to(loss.device)  # (texts, blocks of the teacher, width)
         depth, blocks = own.shape[1], theirs.shape[1]
         same_share = [(i + 1) * blocks // depth - 1 for i in range(depth)]
-        return mixed + self.hidden * distance(own, theirs[:, same_share])
+        answers = None
+        if self.teacher.task != "classification":
+            labels = teachers.targets(self.teacher.task, inputs)
+            answers = labels.ne(losses.IGNORED).sum(1)
+        return mixed + self.hidden * distance(own, theirs[:, same_share], answers)
 
     def _check(self, model):
         teacher = self.teacher
@@ -122,6 +137,11 @@ class Distill(Within):
             )
 
 
+def _as_read(inputs):
+    """A batch without what it says about the student's logits."""
+    return {k: v for k, v in inputs.items() if k not in ("logits_to_keep", "shift_labels")}
+
+
 def soft_loss(student, teacher, temperature, index=None):
     """T² * KL(teacher || student) of logits (answers, classes) at a temperature, a mean.
 
@@ -135,7 +155,13 @@ def soft_loss(student, teacher, temperature, index=None):
     return temperature**2 * (wanted.exp() * (wanted - said)).sum(-1).mean()
 
 
-def distance(one, two):
-    """The mean squared distance of vectors of length 1 (Sun et al. 2019, equation 7)."""
+def distance(one, two, answers=None):
+    """The mean squared distance of vectors of length 1 (Sun et al. 2019, equation 7).
+
+    answers: how often the vectors of each text count; by default once.
+    """
     one, two = (torch.nn.functional.normalize(v.float(), dim=-1) for v in (one, two))
-    return (one - two).square().sum(-1).mean()
+    found = (one - two).square().sum(-1)
+    if answers is None:
+        return found.mean()
+    return (found.flatten(1).mean(1) * answers).sum() / answers.sum()

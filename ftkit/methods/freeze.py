@@ -6,7 +6,7 @@ Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text Classifica
 from dataclasses import dataclass
 
 from ftkit.errors import SettingError
-from ftkit.layers import around, blocks, check_decay, without_dropout
+from ftkit.layers import around, blocks, check_decay, without_dropout, without_dropout_around
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Freeze:
             block.requires_grad_(True)
         for module in (*below, *list(layers)[: len(layers) - self.top]):
             without_dropout(module)
+        without_dropout_around(model.net)
         bottom = {id(p) for p in model.net.get_input_embeddings().parameters()}
         for module in above:
             for parameter in module.parameters():

@@ -5,7 +5,7 @@ Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers", sec
 
 from dataclasses import dataclass
 
-from ftkit.layers import check_decay
+from ftkit.layers import check_decay, free
 
 
 @dataclass(frozen=True)
@@ -25,5 +25,5 @@ class Full:
     def apply(self, model):
         """Make every weight of `model` trainable. Returns the same model."""
         check_decay(self)
-        model.net.requires_grad_(True)
+        free(model.net)
         return model

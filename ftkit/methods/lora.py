@@ -68,6 +68,7 @@ class LoRA:
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             target_modules=list(self.targets) if self.targets else "all-linear",
+            exclude_modules=None if self.targets else _past_their_module(net),
             use_dora=self.dora,
             use_rslora=self.rslora,
             modules_to_save=_head(net) if model.task in OWN_HEAD else None,
@@ -147,6 +148,12 @@ def _bits(net):
 
 def _is_linear(module):
     return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def _past_their_module(net):
+    """Names of layers that peft refuses, for the kernel of Mamba reads their weights itself."""
+    mamba = any(isinstance(m, torch.nn.Conv1d) for m in net.modules())
+    return ["conv1d", "out_proj"] if mamba else None
 
 
 def _head(net):

@@ -41,6 +41,8 @@ class Mixup(Within):
     when = "few labels, and probabilities that should not be too sure"
     example = {}  # settings in the table of methods
     tasks = ("classification", "regression")
+    replaces = tasks  # their own loss is not used
+    draws = True
 
     def apply(self, model):
         """Make the weights trainable that `within` says. Returns the model.
@@ -56,13 +58,27 @@ class Mixup(Within):
             raise SettingError(f"Mixup(alpha={self.alpha}) draws no shares; choose above 0.")
         return self.free(model)
 
-    def loss(self, net, inputs, outputs, loss):
-        """The mixed loss in place of the task's own; one share for the batch, as in the paper."""
-        if "labels" not in inputs:
-            raise SettingError("Mixup softens the labels itself; leave label_smoothing_factor out.")
+    def loss(self, net, inputs, outputs, loss, update=None):
+        """The mixed loss in place of the task's own; one share for an update, as in the paper.
+
+        In a training, neighbours in the batch are partners, so that an update comes to the same
+        however it is split into batches of an even number. Raises SettingError where each batch
+        has one example.
+        """
         logits, labels = outputs["logits"], inputs["labels"]
-        share = float(np.random.beta(self.alpha, self.alpha))
-        order = torch.randperm(len(labels), device=logits.device)
+        random = np.random if update is None else update.random()
+        share = float(random.beta(self.alpha, self.alpha))
+        if update is None:
+            order = torch.randperm(len(labels), device=logits.device)
+        elif update.rows == 1:
+            raise SettingError(
+                "Mixup mixes the examples of a batch, and here each batch has one; choose "
+                "batch_size=2 or more for each process, or a smaller model that lets it be so."
+            )
+        else:
+            order = torch.arange(len(labels), device=logits.device)
+            pairs = len(labels) // 2 * 2  # the last one of an odd number stays alone
+            order[:pairs] = order[:pairs] ^ 1
         if logits.shape[-1] == 1:
             mean_square = torch.nn.functional.mse_loss
             return mixed_loss(logits.squeeze(-1), labels, share, order, mean_square)

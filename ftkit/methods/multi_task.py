@@ -33,6 +33,7 @@ class MultiTask(Within):
     lesson = "11_multi_task"
     when = "several related tasks, some with few labels; one model to keep for all"
     example = {"tasks": {"one task": ["no", "yes"]}}  # settings in the table of methods
+    replaces = ("classification",)  # whose own loss is not used
 
     def apply(self, model):
         """Make the weights trainable that `within` says. Returns the model.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ftkit.errors import SettingError
+from ftkit.layers import blocks
 from ftkit.models import quiet_peft
 
 TOKENS = 20  # where neither a number nor a text is given
@@ -51,7 +52,14 @@ class PromptTuning:
             )
         ids = _words(self, model)
         config = peft.PromptTuningConfig(
-            task_type=kind, num_virtual_tokens=len(ids), num_transformer_submodules=1
+            task_type=kind,
+            num_virtual_tokens=len(ids),
+            num_transformer_submodules=1,
+            # Said, for not every family calls these what peft looks for; ELECTRA's words are
+            # shorter vectors than its hidden states.
+            token_dim=model.net.get_input_embeddings().embedding_dim,
+            num_layers=len(blocks(model.net)),
+            num_attention_heads=model.net.config.num_attention_heads,
         )
         with quiet_peft():
             model.net = peft.get_peft_model(model.net, config)
@@ -91,6 +99,12 @@ class PrefixTuning:
                 f"{model.name} is an encoder-decoder, in which peft gives layers one another's "
                 "prefix; use PromptTuning, whose vectors stand before its encoder's words."
             )
+        if getattr(model.net.config, "output_router_logits", False):
+            raise SettingError(
+                f"{model.name} adds a loss of its router, in which its library has no place for a "
+                "prefix; set model.net.config.output_router_logits = False (the router is frozen "
+                "here), or use PromptTuning."
+            )
         start = _keys_and_values(model, _words(self, model))
         stacked, heads, count, size = start.shape
         config = peft.PrefixTuningConfig(
@@ -106,25 +120,6 @@ class PrefixTuning:
         with torch.no_grad():
             _learned(model.net).copy_(start.permute(2, 0, 1, 3).reshape(count, -1))
         return model
-
-
-def learned_tokens(net):
-    """How many positions a learned prompt takes before the text: 0 for a net without one."""
-    config = getattr(net, "active_peft_config", None)
-    return config.num_virtual_tokens if getattr(config, "is_prompt_learning", False) else 0
-
-
-def prompt_cache(net):
-    """The learned prompt of a decoder as the key-value cache that it leaves in every layer.
-
-    A decoder only looks back, so this is all that a text sees of the prompt, whichever text it is.
-    Returns a transformers cache of one row and learned_tokens(net) positions.
-    """
-    if net.active_peft_config.peft_type == "PREFIX_TUNING":
-        return net.get_prompt(batch_size=1)
-    body = net.get_base_model().base_model
-    vectors = net.get_prompt(batch_size=1).to(body.dtype)
-    return body(inputs_embeds=vectors, use_cache=True).past_key_values
 
 
 def nearest_words(model, n=5):
@@ -191,7 +186,9 @@ def _keys_and_values(model, ids):
     cache = transformers.DynamicCache(config=model.net.config)
     with torch.no_grad():
         model.net.base_model(input_ids=ids[None].to(model.device), past_key_values=cache)
-    if not cache.layers or not all(layer.is_initialized for layer in cache.layers):
+    # A state of another kind, as Mamba's, is not what a prefix gives.
+    plain = [layer.is_initialized and not hasattr(layer, "conv_states") for layer in cache.layers]
+    if not plain or not all(plain):
         raise SettingError(
             f"{type(model.net).__name__} takes no keys and values from outside, so it can have no "
             "prefix; use PromptTuning."

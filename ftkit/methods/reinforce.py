@@ -32,6 +32,8 @@ class Reinforce(Within):
     lesson = "14_reinforcement"
     when = "answers can be judged, and nobody can write down the right one"
     example = {"reward": torch.eq}  # settings in the table of methods
+    replaces = ("classification",)  # whose own loss is not used
+    draws = True
 
     def apply(self, model):
         """Make the weights trainable that `within` says. Returns the model.
@@ -47,28 +49,60 @@ class Reinforce(Within):
             raise SettingError(f"Reinforce(kl={self.kl}) needs an anchor, such as the base model.")
         return self.free(model)
 
-    def loss(self, net, inputs, outputs, loss):
+    def before_update(self, net, update):
+        """The rewards of the whole update, whose mean is the baseline: (their sum, their number).
+
+        Nothing where one batch is the update, which finds its mean by itself.
+        """
+        if update.whole:
+            return 0.0, 0
+        found = [
+            self._draw(batch, net(**_read(batch)).logits.float(), update, i)[1]
+            for i, batch in enumerate(update.batches) if update.counts[i]
+        ]
+        return sum(part.sum().item() for part in found), sum(map(len, found))
+
+    def loss(self, net, inputs, outputs, loss, update=None):
         """Minus the reward that the batch's draws can expect, up to its gradient."""
         logits = outputs["logits"].float()
-        actions = torch.distributions.Categorical(logits=logits).sample()
-        rewards = torch.as_tensor(self.reward(inputs["labels"], actions), device=logits.device)
+        actions, rewards = self._draw(inputs, logits, update)
         anchor = None
         if self.kl:
             with torch.no_grad():
-                read = {k: v for k, v in inputs.items() if k != "labels"}
-                anchor = self.anchor.net(**read).logits.float()
-        return reinforce_loss(logits, actions, rewards.float(), self.kl, anchor)
+                anchor = self.anchor.net(**_read(inputs)).logits.float()
+        total, number = update.found if update else (0.0, 0)
+        baseline = total / number if number else None
+        return reinforce_loss(logits, actions, rewards, self.kl, anchor, baseline)
+
+    def _draw(self, inputs, logits, update, batch=None):
+        """Actions and their rewards, the same for a row however its update was split."""
+        probabilities = logits.detach().softmax(-1)
+        if update is None:
+            actions = torch.distributions.Categorical(probabilities).sample()
+        else:
+            drawn = update.random().random(update.size)[update.places(batch)]
+            drawn = torch.tensor(drawn, device=logits.device)[:, None]
+            actions = (probabilities.double().cumsum(-1) < drawn).sum(-1)
+            actions = actions.clamp(max=logits.shape[-1] - 1)  # a sum that rounding left below 1
+        rewards = torch.as_tensor(self.reward(inputs["labels"], actions), device=logits.device)
+        return actions, rewards.float()
 
 
-def reinforce_loss(logits, actions, rewards, kl=0.0, anchor=None):
+def _read(inputs):
+    return {k: v for k, v in inputs.items() if k != "labels"}
+
+
+def reinforce_loss(logits, actions, rewards, kl=0.0, anchor=None, baseline=None):
     """A loss whose gradient is that of minus the expected reward, and of kl times the divergence.
 
     logits, anchor: (batch, actions). actions: (batch,) drawn from softmax(logits). rewards:
-    (batch,); their mean is the baseline. The divergence is that of the policy from the anchor.
+    (batch,). baseline: what is subtracted from them, by default their mean. The divergence is that
+    of the policy from the anchor.
     """
     logp = F.log_softmax(logits, dim=-1)
     taken = logp.gather(1, actions[:, None]).squeeze(1)
-    loss = -((rewards - rewards.mean()) * taken).mean()
+    baseline = rewards.mean() if baseline is None else baseline
+    loss = -((rewards - baseline) * taken).mean()
     if kl:
         loss = loss + kl * (logp.exp() * (logp - F.log_softmax(anchor, dim=-1))).sum(1).mean()
     return loss
