@@ -141,6 +141,7 @@ class Call:
         # Networks of gigabytes stay out of the results, and are there for the next call.
         self.folder = ROOT / "build" / ("card-tiny" if options.tiny else "card")
         self.logs = options.out / "logs"
+        self.limit = options.run_limit or (6 * RUN if options.tiny else RUN)
         self.done, self.undone, self.card, self.workers = [], [], None, None
         self.gone, self.taken, self.prepared = {}, {}, set()  # gone: (work, name): why
 
@@ -165,7 +166,7 @@ class Call:
             self.workers.stop()
 
     def _see_card(self):
-        self.card = self.workers["prepare"].ask({"card": True}, min(RUN, self.left()))
+        self.card = self.workers["prepare"].ask({"card": True}, min(self.limit, self.left()))
         if "error" in self.card:
             raise RuntimeError(f"the card cannot be used: {self.card['error']}; see {self.logs}")
         if "late" in self.card:
@@ -187,7 +188,7 @@ class Call:
         start, asked = time.monotonic(), {"work": str(self.folder / work), "seed": seed}
         if self.options.profile:
             asked["profile"] = str(self.options.out / f"profile-{work}-{name}.txt")
-        result = self.workers[name].ask(asked, min(self.options.run_limit, self.left()))
+        result = self.workers[name].ask(asked, min(self.limit, self.left()))
         self.taken[work, name] = taken = time.monotonic() - start
         if why := result.get("missing") or result.get("late"):
             self.gone[work, name] = why
@@ -203,7 +204,7 @@ class Call:
         self.prepared.add(work)
         made = self.workers["prepare"].ask(
             {"prepare": work, "folder": str(self.folder), "tiny": self.options.tiny},
-            min(RUN, self.left()))
+            min(self.limit, self.left()))
         if "prepared" in made:
             return None
         why = LATE if "late" in made else f"not prepared: {made.get('error')}"
@@ -316,7 +317,8 @@ def parser():
     made.add_argument("--works", nargs="+", choices=list(WORKS), metavar="WORK")
     made.add_argument("--contenders", nargs="+", choices=list(card_tables.NAMES), metavar="NAME")
     made.add_argument("--rounds", type=int, default=3)
-    made.add_argument("--run-limit", type=float, default=RUN, metavar="SECONDS")
+    made.add_argument("--run-limit", type=float, metavar="SECONDS",
+                      help=f"that one run may take ({RUN})")
     made.add_argument("--profile", action="store_true",
                       help="say what ten warm updates spend the card's time on; times nothing")
     made.add_argument("--tiny", action="store_true", help="small networks on the CPU, as a trial")

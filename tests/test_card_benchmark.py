@@ -229,7 +229,7 @@ def trial(gpu, tmp_path, monkeypatch):
 
 def test_a_trial_of_the_benchmark_ends_with_losses_that_agree(trial):
     names = ["kit", "trainer_best", "loop", "trainer"]
-    done, found = trial("bench", "--minutes", 8, "--rounds", 1, "--works", "full-135m", "generate",
+    done, found = trial("bench", "--rounds", 1, "--works", "full-135m", "generate",
                         "--contenders", *names, "generate")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {(run["work"], run["contender"]): run for run in found["bench"]}
@@ -251,7 +251,7 @@ def test_what_does_not_fit_into_the_time_is_named(trial):
 
 
 def test_a_look_at_where_the_time_goes_is_no_measurement(trial):
-    done, found = trial("bench", "--minutes", 8, "--profile", "--works", "classify", "score",
+    done, found = trial("bench", "--profile", "--works", "classify", "score",
                         "--contenders", "kit")
     assert done.returncode == 0 and "ms an update under the profiler" in done.stdout
     (seen,) = found["profiles"]
