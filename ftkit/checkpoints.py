@@ -33,14 +33,19 @@ def _whole(path, processes):
         for file in weights:
             with safe_open(file, "pt"):  # looks at the length of the file
                 pass
-    except (OSError, ValueError, AttributeError, SafetensorError):
+        parts = set()  # of weights that do not fit in one file
+        for index in path.glob("*.index.json"):
+            parts |= set(json.loads(index.read_text())["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, SafetensorError):
         return False
-    random = ["rng_state.pth"] if processes == 1 else [
-        f"rng_state_{i}.pth" for i in range(processes)
-    ]
-    archives = [path / name for name in ("optimizer.pt", "scheduler.pt", *random)]
+    random = [path / name for name in (
+        ["rng_state.pth"] if processes == 1 else [f"rng_state_{i}.pth" for i in range(processes)]
+    )]
+    if not any(file.exists() for file in random):  # of another number of processes
+        random = list(path.glob("rng_state*.pth")) or random
+    archives = [path / "optimizer.pt", path / "scheduler.pt", *random]
     names = {file.name for file in weights}
-    if kept.get("best") is not None and BEST not in names:
+    if kept.get("best") is not None and BEST not in names or not parts <= names:
         return False
     # The last thing in such an archive says what is in it.
     return bool(names - {BEST}) and all(zipfile.is_zipfile(file) for file in archives)

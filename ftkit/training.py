@@ -239,7 +239,7 @@ def fit(
             for size in ("per_device_train_batch_size", "gradient_accumulation_steps"):
                 settings[size] = getattr(trainer.args, size)  # may have been split to fit
             if not quiet:
-                print(*filter(None, said), sep="\n")
+                print(*filter(None, said), sep="\n", end="\n" if any(said) else "")
             trainer.kit_look = used.look
             stopped = trainer.kit_train(last)
         if not quiet and trainer.kit_said:

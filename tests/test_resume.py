@@ -95,6 +95,15 @@ def test_what_is_damaged_is_passed_over(tmp_path):
             file.unlink()
             assert checkpoints.last_whole(folder) == first, file.name
             file.write_bytes(content)
+    assert checkpoints.last_whole(folder, processes=2) == last  # begun by one, gone on by two
+    (last / "rng_state.pth").rename(last / "rng_state_0.pth")
+    assert checkpoints.last_whole(folder, processes=2) == first, "the other process did not write"
+    shutil.copy(last / "rng_state_0.pth", last / "rng_state_1.pth")
+    assert checkpoints.last_whole(folder, processes=2) == last
+    index = last / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
+    assert checkpoints.last_whole(folder, processes=2) == first, "a part of the weights is missing"
+    index.unlink()
     shutil.rmtree(first)
     (last / "trainer_state.json").unlink()
     assert checkpoints.last_whole(folder) is None

@@ -36,3 +36,13 @@ def test_rows_that_only_fill_a_batch_leave_it_with_their_labels(form, real):
         width = left["input_ids"].shape[1]
         alone = {k: v[:, :width] for k, v in collate(rows[:real]).items()}
         torch.testing.assert_close(net(**given).loss, net(**alone).loss)
+
+
+@pytest.mark.parametrize("work", ["full, tagging", "full, answers", "distill, answers",
+                                  "mixup, classes"])
+def test_so_it_is_with_adamw_over_several_epochs(work):
+    settings = dict(optim="adamw_torch", learning_rate=1e-3, epochs=3, n=16)
+    whole = train(work, **settings).model.net.state_dict()
+    split = train(work, **settings, **SPLIT).model.net.state_dict()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(split[name], tensor, atol=1e-5, rtol=1e-5)

@@ -94,6 +94,7 @@ WORKS = {
     "distill, answers": ("pairs", lambda: ft.Distill(other("pairs"), hidden=1.0)),
     "distill, seq2seq": ("seq2seq-lm", lambda: ft.Distill(other("seq2seq-lm"))),
     "multi-task": ("joint", lambda: ft.MultiTask(TASKS)),
+    "multi-task, answers": ("pairs", lambda: ft.MultiTask(TASKS)),
     "mixup, classes": ("classification", lambda: ft.Mixup()),
     "mixup, numbers": ("regression", lambda: ft.Mixup()),
     "reinforce": ("classification", lambda: ft.Reinforce(paid, kl=0.1,

@@ -59,10 +59,10 @@ class MultiTask(Within):
 
         inputs["labels"]: (batch,) numbers in the joint labels, which also say the task.
         """
-        logits = outputs.get("logits")
-        if logits is None or logits.dim() != 2:
-            return loss  # a language model: every token is a label of the one head there is
         labels = inputs["labels"]
+        if labels.dim() != 1:
+            return loss  # a language model: every token is a label of the one head there is
+        logits = outputs["logits"]
         task = torch.tensor(task_of(self.tasks), device=labels.device)
         own = task[labels][:, None] == task  # (batch, joint labels)
         return F.cross_entropy(logits.float().masked_fill(~own, -torch.inf), labels)
