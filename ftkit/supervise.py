@@ -122,14 +122,13 @@ class Running:
     def stop(self):
         """Kill whatever of the lesson is still running."""
         self._search()
-        self._kill(self.family.values())
+        self._kill([*self.family.values()])
         self.process.wait()
         # What a cell has cut off from all its parents still has the environment it was given.
         for _ in range(5):  # a process may start another while it is being ended
             if not (left := [p for p in self.psutil.process_iter() if self._carries_mark(p)]):
                 break
             self._kill(left)
-            self.psutil.wait_procs(left, timeout=1)
 
     def _kill(self, processes):
         for process in processes:
@@ -137,6 +136,16 @@ class Running:
                 process.kill()  # psutil compares the start time: a reused pid is not touched
             except self.psutil.Error:
                 continue
+        end = time.monotonic() + 5  # gigabytes are not given back at once
+        while any(map(self._lives, processes)) and time.monotonic() < end:
+            time.sleep(0.02)
+
+    def _lives(self, process):
+        try:
+            ended = (self.psutil.STATUS_ZOMBIE, self.psutil.STATUS_DEAD)
+            return process.is_running() and process.status() not in ended
+        except self.psutil.Error:
+            return False
 
     def _carries_mark(self, process):
         try:
