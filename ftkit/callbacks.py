@@ -47,6 +47,10 @@ class KeepBest(transformers.TrainerCallback, ExportableState):
             self.weights = load_file(Path(checkpoint) / BEST)
         return self.bad >= self.patience
 
+    def on_train_begin(self, args, state, control, **_):
+        if self.best is not None and not self.weights:  # the library has restored the counts alone
+            self.had_enough(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
     def on_evaluate(self, args, state, control, model=None, metrics=None, **_):
         loss = (metrics or {}).get("eval_loss", float("nan"))
         if loss < (float("inf") if self.best is None else self.best):

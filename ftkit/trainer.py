@@ -8,6 +8,7 @@ import transformers
 
 from ftkit import layers, losses, updates
 from ftkit.batching import SameChoices, SimilarLength
+from ftkit.callbacks import KeepBest
 from ftkit.errors import Diverged
 
 
@@ -19,12 +20,17 @@ class KitTrainer(transformers.Trainer):
     """
 
     kit_task, kit_method, kit_decay, kit_order = None, None, 1.0, True
-    kit_smoothing, kit_keep, kit_update, kit_sums = 0, None, None, None
+    kit_smoothing, kit_update, kit_sums = 0, None, None
     kit_look = None  # notes the memory that is held now
     kit_packed = None  # the loss of batches without padding
     kit_graphs = None  # replays forward and backward passes on a card
     kit_said = ()  # what came up while training, in words
     loss_is_scaled_for_ga = True  # compute_loss divides by what the whole update has
+
+    @property
+    def kit_keep(self):
+        """Who remembers the best weights; the library may have made another one on resuming."""
+        return next((c for c in self.callback_handler.callbacks if isinstance(c, KeepBest)), None)
 
     def kit_train(self, last=None):
         """Train, from a checkpoint where there is one. Returns where somebody interrupted it."""

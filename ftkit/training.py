@@ -248,7 +248,7 @@ def fit(
         restore()
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
-    if keep:
+    if keep := trainer.kit_keep:
         keep.restore(tuned.net)
     if stopped:
         settings["interrupted"] = stopped
@@ -319,7 +319,7 @@ def _trainer(model, settings, rows, held, extra, keep, quiet, plan, decay, witho
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.kit_task, trainer.kit_decay, trainer.kit_said = model.task, decay, []
-    trainer.kit_order, trainer.kit_keep = "similar_length" not in without, keep
+    trainer.kit_order = "similar_length" not in without
     trainer.model_accepts_loss_kwargs = False  # compute_loss weighs what a batch brings
     return trainer
 

@@ -36,7 +36,7 @@ def test_what_was_cut_is_said(capsys):
     model = tiny.decoder()
     model.tokenizer.truncation_side = "left"
     ft.fit(model, long_prompts(sizes), max_length=16, epochs=1)
-    assert "0 of 7 answers were cut" in capsys.readouterr().out
+    assert "2 of 7 prompts were cut and no answer" in capsys.readouterr().out
     ft.fit(tiny.encoder(), tiny.reviews(6)["train"], max_length=3, epochs=1)
     said = capsys.readouterr().out
     assert "train: 6 of 6 texts were cut; longest 4 of 3 tokens" in said
