@@ -62,9 +62,8 @@ class Evaluation:
 
     def __getitem__(self, metric):
         if metric not in self.parts:
-            raise SettingError(
-                f"metric {metric!r} was not measured; choose one of {', '.join(self.parts)}."
-            )
+            known = ", ".join(self.parts)
+            raise SettingError(f"metric {metric!r} was not measured; choose one of {known}.")
         if metric not in self._found:
             # All at once: the resamples are drawn anew each time, since they are too many to keep.
             self._found |= resampling.estimates(
@@ -131,11 +130,8 @@ class Evaluation:
             f"<td>{v.low:.3f} to {v.high:.3f}</td></tr>"
             for n, v in self.metrics.items()
         )
-        notes = html.escape("; ".join(self._notes()))
-        return (
-            f"<table><tr><th style='text-align:left'>metric</th><th>value</th>"
-            f"<th>95% interval</th></tr>{rows}</table><p>{notes}</p>"
-        )
+        head = "<tr><th style='text-align:left'>metric</th><th>value</th><th>95% interval</th></tr>"
+        return f"<table>{head}{rows}</table><p>{html.escape('; '.join(self._notes()))}</p>"
 
 
 def evaluate(
