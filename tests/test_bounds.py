@@ -50,7 +50,6 @@ def test_an_update_of_several_batches_is_not_divided_again():
     Adam would hide it, since its first step has the same length for any scale of the gradient.
     """
     import tiny
-    import torch
     from datasets import Dataset
 
     import ftkit as ft
