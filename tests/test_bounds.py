@@ -42,3 +42,28 @@ def test_the_version_that_is_pinned_is_within_the_bounds(name):
 def test_nothing_else_is_pinned_to_its_oldest():
     """A line for a package that pyproject.toml does not bound would promise what nothing keeps."""
     assert set(pins("constraints-oldest.txt")) == set(REQUIREMENTS)
+
+
+def test_an_update_of_several_batches_is_not_divided_again():
+    """transformers before 5.19 divides by their number what the kit has divided already.
+
+    Adam would hide it, since its first step has the same length for any scale of the gradient.
+    """
+    import tiny
+    from datasets import Dataset
+
+    import ftkit as ft
+
+    data = Dataset.from_dict({"text": ["the film was good", "a cat and a dog"] * 4})
+
+    def weights(**sizes):
+        run = ft.fit(tiny.decoder(), data, epochs=1, optim="sgd", learning_rate=0.5, quiet=True,
+                     **sizes)
+        return dict(run.model.net.named_parameters())
+
+    one, four = weights(batch_size=8), weights(batch_size=2, gradient_accumulation_steps=4)
+    before = dict(tiny.decoder().net.named_parameters())
+    moved = max((one[name] - before[name]).abs().max().item() for name in one)
+    apart = max((one[name] - four[name]).abs().max().item() for name in one)
+    # a quarter of the step would be three quarters of `moved` apart; 16 bits round by 1 in 256
+    assert apart < moved / 20
