@@ -32,8 +32,11 @@ NEWER ?=
 ALSO ?=
 BUILD ?=
 CATALOG ?=
+# Tests of what most depends on other packages' versions; each takes its share of an hour on 2 cores.
+COMPAT_TESTS ?= $(addprefix tests/test_,$(addsuffix .py,public data files models training adapter \
+  lora layers batching prompting switches attention search notebook batch))
 
-.PHONY: help setup data run course test bench gpu bundle lab clean
+.PHONY: help setup data run course test bench gpu bundle compat lab clean
 help:
 	@echo "make run    set-up, then lessons 1 to 5 on the cpu profile; results in $(OUT)/"
 	@echo "make course set-up, then every lesson, two at a time; results in $(OUT)/course/"
@@ -41,6 +44,7 @@ help:
 	@echo "make bench  ftkit and its peers on the same work (WORK=NAME for one), about an hour"
 	@echo "make bundle everything for a machine without a network, in parts: docs/air-gapped.md"
 	@echo "make gpu    on a machine with a CUDA card: its tests, the benchmark, the lessons; MINUTES=8"
+	@echo "make compat the tests under the oldest versions allowed, and under the newest there are"
 	@echo "make lab    JupyterLab on notebooks/"
 	@echo "make clean  remove what the above made (the cache of models and data stays)"
 
@@ -106,10 +110,28 @@ MINUTES ?=
 gpu: $(if $(filter file,$(origin PY)),data)
 	@$(PY) tools/gpu.py all $(if $(MINUTES),--minutes $(MINUTES)) --out $(OUT)/gpu $(ARGS)
 
+.venv-oldest/.ready: constraints-oldest.txt pyproject.toml .venv/.ready
+	@echo "set-up: the oldest versions that pyproject.toml allows"; $(PY) -m venv .venv-oldest
+	@.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check "pip>=23.1"
+	@.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
+	  $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') -c constraints-oldest.txt -e ".[test]"
+	@touch $@
+
+# The newest are looked for each time; both are tried though the first fails.
+compat: data .venv-oldest/.ready
+	@echo "set-up: the newest versions that pyproject.toml allows"; $(PY) -m venv .venv-newest
+	@.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --upgrade --upgrade-strategy eager \
+	  $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') "pip>=23.1" -e ".[test]"
+	@failed=""; for set in oldest newest; do \
+	  echo "compat: $$set"; FTKIT_PLAIN=1 .venv-$$set/bin/python -m pytest $(COMPAT_TESTS) \
+	    -n $(PYTEST_WORKERS) --dist loadfile || failed="$$failed $$set"; done; \
+	  [ -z "$$failed" ] || { echo "compat: failed under:$$failed"; exit 1; }
+
 lab: .venv/.ready
 	@.venv/bin/jupyter lab notebooks
 
 clean:
-	rm -rf .venv .venv-peers .venv-litgpt $(OUT) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-litgpt .venv-oldest .venv-newest $(OUT) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find ftkit tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 	find notebooks -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

@@ -30,7 +30,7 @@ LORA = ["kit", "trainer_best", "loop", "trainer_liger", "kit_default", "loop_pla
         "sft_liger", "trainer", "trainer_compiled"]
 # The contenders of each work, the kit first, then in the order of their importance.
 CONTENDERS = {
-    "full-135m": FULL, "lora-135m": LORA, "lora-0.6b": LORA, "full-0.6b": FULL,
+    "full-135m": FULL, "random-135m": FULL, "lora-135m": LORA, "lora-0.6b": LORA, "full-0.6b": FULL,
     "qlora-1.7b": ["kit", "trainer_best", "loop_plain", "sft", "trainer_liger", "sft_liger"],
     "lora-1.7b": LORA, "full-1.7b": FULL,
     "classify": ["kit", "trainer_best", "loop", "trainer", "loop_plain", "trainer_compiled"],

@@ -34,11 +34,14 @@ WORKS = {
     "generate": {"data": "phenotype-definitions", "model": DECODER, "kind": "generate",
                  "questions": 200, "new": 48, "batch": 100},
     "lora-135m": PAIRS | {"method": "lora", "base": "bf16"} | LORA,
+    # The same steps without the weights, for where there is little time to bring them.
+    "random-135m": PAIRS | {"method": "full", "rate": 1e-4, "random": True},
     "lora-1.7b": LARGER | {"method": "lora", "base": "bf16"} | LORA,
     "full-1.7b": LARGER | {"method": "full", "rate": 1e-4},
 }
 TITLES = {
     "full-135m": "SmolLM2-135M, all weights, question and definition pairs",
+    "random-135m": "SmolLM2-135M's shape, random weights, all trained, definition pairs",
     "lora-135m": "SmolLM2-135M, LoRA of rank 16 on all linear layers, the same pairs",
     "lora-0.6b": "Qwen3 shape of 0.6B, LoRA of rank 16 on all linear layers, passages",
     "full-0.6b": "Qwen3 shape of 0.6B, all weights, passages",
@@ -68,8 +71,8 @@ def prepare(name, root, tiny=False):
         ft.load_model(source, task="encoder")  # unpacked on its first use
         _FOLDERS[source] = str(fetch.model_folder(catalog.find(source)))
     work["model"] = _FOLDERS[source]
-    if "shape" in work or tiny:
-        kind = "-tiny" * tiny
+    if "shape" in work or tiny or work.get("random"):
+        kind = "-tiny" * tiny or "-random" * ("shape" not in work)
         target = root / (WORKS[name]["model"].replace(".", "-") + kind)
         _make(work["model"], target, work.pop("shape", None), tiny, work["kind"])
         work["model"] = str(target)
@@ -104,7 +107,7 @@ def _make(source, target, shape, tiny, kind):
     else:
         config = transformers.AutoConfig.from_pretrained(source)
         for key, value in TINY_SHAPE.items():
-            if hasattr(config, key):
+            if tiny and hasattr(config, key):
                 setattr(config, key, value)
     auto = transformers.AutoModel if kind == "classes" else transformers.AutoModelForCausalLM
     torch.manual_seed(0)

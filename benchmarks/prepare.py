@@ -30,7 +30,7 @@ WORKS = {
     "head": REVIEWS | {"train": 320, "epochs": 10, "rate": 3e-4, "depth": 0},
     "sweep": REVIEWS | {"train": 128, "test": 128, "epochs": 2, "trials": 20},
     "tricks-decoder": PAIRS | {"rate": 1e-4},
-    "tricks-encoder": REVIEWS | {"train": 320, "epochs": 2, "rate": 2e-4},
+    "tricks-encoder": REVIEWS | {"train": 320, "epochs": 3, "rate": 1e-4},
     "tricks-frozen": REVIEWS | {"train": 160, "epochs": 6, "rate": 1e-3, "depth": 0},
     "tricks-score": SCORE | {"questions": 40},
     "score": SCORE,
@@ -62,7 +62,7 @@ def prepare(name, folder):
         for part in ("train", "test"):
             rows = encode(data[part], model)
             work[part] = [{k: row[k] for k in ("input_ids", "labels")} for row in rows.rows]
-        work["constant"] = constant_loss(work["train"], work["test"])
+        work["constant"] = constant_loss(work["test"])
     if name == "sweep":
         draw = random.Random(0)
         work["trials"] = [{"depth": draw.randint(0, 1), "rate": 10 ** draw.uniform(-4, -2)}

@@ -15,7 +15,6 @@ import ftkit as ft
 SEEDS = (0, 1)
 GRID = {
     "classify": [(rate, 3) for rate in (5e-5, 1e-4, 2e-4, 4e-4)],
-    "tricks-encoder": [(rate, 2) for rate in (5e-5, 1e-4, 2e-4, 4e-4)],
     "top": [(rate, epochs) for epochs in (3, 5) for rate in (5e-5, 1e-4, 2e-4, 4e-4)],
     "head": [(rate, epochs) for epochs in (5, 10, 20) for rate in (1e-4, 3e-4, 1e-3, 3e-3)],
     "tricks-frozen": [(rate, 6) for rate in (1e-4, 3e-4, 1e-3, 3e-3)],

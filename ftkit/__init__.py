@@ -12,6 +12,7 @@ _WHERE = {
         "DataError",
         "DataWarning",
         "SettingError",
+        "Diverged",
         "ClaimNotHeld",
     ],
     "hardware": ["profile", "this_machine", "plan"],

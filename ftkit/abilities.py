@@ -19,11 +19,12 @@ _known = {}  # (what was tried, class of network, its configuration, type of wei
 def once(ability, net):
     """What the function `ability` finds out of a network, which is tried once for each kind.
 
-    It is called with the transformers model inside, at rest: no gradients, no dropout.
+    It is called with the transformers model inside, at rest: no gradients, dropout or autocast.
     """
     model = inner(net)
-    config = model.config.to_json_string(use_diff=False)
-    key = (ability, type(model), config, model.config._attn_implementation, model.dtype)
+    config = repr({name: v for name, v in vars(model.config).items() if not name.startswith("_")})
+    flash = "flash" in str(model.config._attn_implementation)
+    key = (ability, type(model), config, flash, model.dtype)
     if key not in _known:
         with _at_rest(model):
             _known[key] = ability(model)
@@ -35,7 +36,7 @@ def _at_rest(model):
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
             yield
     finally:
         model.train(training)
@@ -49,14 +50,14 @@ def two_texts(model):
     return ids
 
 
-def same(one, two):
-    """Whether tensors are equal up to rounding, measured by their largest number.
+def same(model, one, two):
+    """Whether tensors that a model gave are equal up to rounding, measured by the largest number.
 
     Weights of 16 bits round coarsely; there a small difference of a real cause may be missed.
     """
     if one.shape != two.shape:
         return False
-    room = 0.03 if torch.finfo(one.dtype).bits == 16 else 1e-5
+    room = 0.03 if torch.finfo(model.dtype).bits == 16 else 1e-5
     return bool((one - two).abs().max() <= room * one.abs().max())
 
 
@@ -79,7 +80,7 @@ def _predicts_next(model):
     out = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels, **plain)
     logits = out.logits[:, :-1].float()
     loss = F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
-    return same(logits[0, :2], logits[1, :2]) and same(loss, out.loss.float())
+    return same(model, logits[0, :2], logits[1, :2]) and same(model, loss, out.loss.float())
 
 
 def continues(net):
@@ -115,9 +116,9 @@ def _continues(model):
     except FAILURES:
         return False
     return (
-        same(behind, whole[:, 2:])
-        and same(out.logits[:, 1:], whole[:, :3])
-        and same(step.logits, whole[1:, 3:])
+        same(model, behind, whole[:, 2:])
+        and same(model, out.logits[:, 1:], whole[:, :3])
+        and same(model, step.logits, whole[1:, 3:])
     )
 
 
@@ -139,4 +140,5 @@ def _keeps_apart(model):
         found = model(input_ids=row, attention_mask=mask, position_ids=places, **plain)
     except FAILURES:
         return False
-    return same(found.logits[0, :4], whole[0]) and same(found.logits[0, 4:], whole[1, 2:])
+    one, other = found.logits[0, :4], found.logits[0, 4:]
+    return same(model, one, whole[0]) and same(model, other, whole[1, 2:])

@@ -48,7 +48,7 @@ def score(
     normalize=True divides by the number of tokens. dtype: as in evaluate. without: what to leave
     off of that, names of switches.TRICKS: "shared_prompts" (each prompt is read whole for each of
     its candidates), "trunk_cache", "label_logits" (the head is applied where an answer's tokens
-    are), "plain_attention".
+    are), "plain_attention", "similar_length".
     Returns an array of shape (prompts, candidates), in nats; -inf where a prompt has fewer.
     Raises SettingError when the model is no decoder or a candidate is empty.
     """
@@ -78,27 +78,29 @@ def score(
     kernel = attention.chosen(inner(model.net), longest, without)
     computing, trunk = precision.computing(model, dtype), cache.trunk(model.net, wanted=wanted)
     with torch.inference_mode(), computing, kernel, trunk:
-        past, skip = _beginning(model, shared)
+        past, skip = _beginning(model, shared) if sharing else (None, 0)
         own = [row[len(shared) :] for row in first]
         answers = [[known[c] for c in each] for each in lists]
-        for batch in _batches(own, answers, batch_size, load, apart):
+        sort = "similar_length" not in without
+        for batch in _batches(own, answers, batch_size, load, apart, sort):
             rows = [own[row] for row, _ in batch]
             wanted = [[answers[row][j] for j in columns] for row, columns in batch]
-            found = _score_batch(model, rows, wanted, past, skip, "label_logits" not in without)
+            found = _score_batch(model, rows, wanted, past, skip, without)
             for (row, columns), ids, values in zip(batch, wanted, found, strict=True):
                 counts = [len(i) if normalize else 1 for i in ids]
                 out[row, columns] = np.array(values) / counts
     return out
 
 
-def _batches(prompts, answers, most, load, apart):
+def _batches(prompts, answers, most, load, apart, sort=True):
     """Lists of (row, columns) to run side by side: at most `most` prompts, within `load` tokens.
 
-    apart: a prompt stands in a row of its own for each answer, else once for all of them.
+    apart: a prompt stands in a row of its own for each answer, else once for all of them. sort:
+    the longest first.
     """
     lengths = [len(p) + sum(map(len, own)) for p, own in zip(prompts, answers, strict=True)]
     batch, widest = [], 0
-    for row in sorted(range(len(prompts)), key=lambda row: -lengths[row]):
+    for row in sorted(range(len(prompts)), key=lambda row: -lengths[row] if sort else 0):
         columns, width = [], len(prompts[row])
         for column, answer in enumerate(answers[row]):
             columns.append(column)
@@ -114,7 +116,7 @@ def _batches(prompts, answers, most, load, apart):
         yield batch
 
 
-def _score_batch(model, rows, answers, past, skip, labels_only):
+def _score_batch(model, rows, answers, past, skip, without):
     """The log-likelihood of each answer after its prompt: a list of floats for each prompt.
 
     rows: token ids of the prompts from position `skip` on, where the cache `past` ends. answers:
@@ -136,7 +138,7 @@ def _score_batch(model, rows, answers, past, skip, labels_only):
     given = {"input_ids": batch, **branches.seen_by(model.net, rows, answers, ids, skip)}
     if skip:
         given |= {"past_key_values": _expand(past, len(rows)), "use_cache": True}
-    logits = text_logits(model.net, keep, wanted=labels_only, **given)
+    logits = text_logits(model.net, keep, without=without, **given)
     number = {source: n for n, source in enumerate(sorted(sources))}  # logits come row by row
     wanted = [(number[i, place], i, j, token) for i, place, j, token in wanted]
     found = [[0.0] * len(own) for own in answers]
@@ -177,14 +179,16 @@ def generate(
     prompts: one string or a list, each read after `prefix`, whose key-value cache is computed once.
     stop: a string (such as "\\n") or a list of them; the text ends before it. dtype: as in
     evaluate. without: "shared_prompts" reads what all prompts begin with once for each;
-    "plain_attention".
+    "plain_attention"; "similar_length".
     Returns the new text alone, a string or a list of strings.
     """
     single = isinstance(prompts, str)
     texts = [prefix + prompt for prompt in ([prompts] if single else prompts)]
     stops = [stop] if isinstance(stop, str) else list(stop or [])
-    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     out, without = [""] * len(texts), switches.names(without)
+    order = list(range(len(texts)))
+    if "similar_length" not in without:
+        order.sort(key=lambda i: -len(texts[i]))
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
         some = [texts[i] for i in part]
@@ -284,7 +288,7 @@ def _end_ids(model):
     """The tokens that end an answer: the library's, eos, and what ends a turn of the template."""
     ids = getattr(model.net.generation_config, "eos_token_id", None)
     ids = ids if isinstance(ids, list) else [ids]
-    ids = [*ids, model.tokenizer.eos_token_id, turn_marks(model.tokenizer)[1]]
+    ids = [*ids, model.tokenizer.eos_token_id, *turn_marks(model.tokenizer)[1]]
     return {i for i in ids if i is not None}
 
 

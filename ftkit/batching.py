@@ -62,6 +62,8 @@ class Cut:
             return ""
         n, longest = len(self.whole), int(self.whole.max())
         said = f"longest {longest:,} of {self.limit:,} tokens"
+        if self.records and not len(self.answers):
+            return f"{len(self.rows):,} of {n:,} prompts were cut and no answer; {said}."
         if self.records:
             return (
                 f"{len(self.answers):,} of {n:,} answers were cut, {len(self.lost):,} lost whole; "
@@ -120,8 +122,8 @@ def _cut(rows, whole, wanted, limit, task):
     left = None
     if wanted is not None:
         left = np.array([supervised(row["labels"]) for row in rows])
-    records = wanted is not None and task in ("causal-lm", "seq2seq-lm")
-    records &= wanted is not None and any(w < n for w, n in zip(wanted, whole, strict=True))
+    asked = wanted is not None and any(w < n for w, n in zip(wanted, whole, strict=True))
+    records = task == "seq2seq-lm" or task == "causal-lm" and asked
     return Cut(limit, np.array(whole), None if wanted is None else np.array(wanted), left, records)
 
 

@@ -88,6 +88,23 @@ def check_losses(model, method, smoothing, own):
         )
 
 
+def check_saving(folder, resume, passed):
+    """Raise SettingError where checkpoints are asked for, and no folder to keep them in."""
+    saves = [f"{name}={passed[name]!r}" for name in ("save_strategy", "load_best_model_at_end")
+             if passed.get(name, "no") not in ("no", False)]
+    asked = [*saves, *(["resume=True"] if resume else [])]
+    if asked and not folder:
+        raise SettingError(
+            f"{asked[0]} was given without checkpoint_dir, and checkpoints would be written where "
+            "nobody finds them; give fit checkpoint_dir=, or patience= to end with the best "
+            "weights."
+        )
+    if "output_dir" in passed:
+        raise SettingError(
+            f"output_dir={passed['output_dir']!r} has another name here: give fit checkpoint_dir=."
+        )
+
+
 def check_supervised(task, rows, split="train"):
     """Raise DataError for data of which nothing can be learned. Returns what was cut, in words.
 

@@ -33,7 +33,8 @@ class Comparison:
         if self.p_value is not None:
             test = f"sign flips of {self.groups} groups:" if self.groups else "McNemar"
             flips = f"{len(self.gained)} gained, {len(self.lost)} lost"
-            words = f"; {flips}; {test} p = {self.p_value:.2g}"
+            p = f"p = {self.p_value:.2g}" if self.p_value else "p < 1e-300"
+            words = f"; {flips}; {test} {p}"
         return (
             f"{self.metric}: {self.before} to {self.after}, "
             f"difference {self.difference.value:+.3f} "

@@ -40,34 +40,43 @@ def begun(rows, tokenizer):
 
 
 def turn_marks(tokenizer):
-    """What a chat template writes between a question and its answer, and the token behind that.
+    """What a chat template writes between a question and its answer, and what ends the answer.
 
-    Returns (opening, end): a string and a token id, each None where there is none.
+    Returns (opening, ends): a string, and the ids of the special tokens that stand directly behind
+    an answer, mostly one; "" and [] where there are none.
     """
     if not getattr(tokenizer, "chat_template", None):
-        return None, None
+        return "", []
     turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
     try:
         asked = _rendered(turns[:1], tokenizer, True)
         answered = _rendered(turns, tokenizer)
     except jinja2.TemplateError:
-        return None, None
-    opening = asked.rpartition(QUESTION)[2] if QUESTION in asked else None
-    special = set(tokenizer.all_special_ids) | {
-        number for number, token in tokenizer.added_tokens_decoder.items() if token.special
-    }
-    tail = tokenizer(answered.rpartition(ANSWER)[2], add_special_tokens=False)["input_ids"]
-    end = next((token for token in tail if token in special), None)
-    return opening or None, end if ANSWER in answered else None
+        return "", []
+    opening = asked.rpartition(QUESTION)[2] if QUESTION in asked else ""
+    tail = answered.rpartition(ANSWER)[2].lstrip() if ANSWER in answered else ""
+    special, ends = _special(tokenizer), []
+    for token in tokenizer(tail, add_special_tokens=False)["input_ids"]:
+        if token not in special:
+            break
+        ends.append(token)
+    return opening, ends
+
+
+def _special(tokenizer):
+    """The special tokens of a tokenizer, by their ids."""
+    added = tokenizer.added_tokens_decoder.items()
+    found = {number: token.content for number, token in added if token.special}
+    return found | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
 
 
 def answer_ends(prompts, tokenizer):
-    """The token that ends the answer to each prompt: the template's, where it wrote the prompt."""
-    opening, end = turn_marks(tokenizer)
+    """The tokens that end the answer to each prompt: the template's, where it wrote the prompt."""
+    opening, ends = turn_marks(tokenizer)
     eos = tokenizer.eos_token_id
-    found = [end if end is not None and opening and prompt.endswith(opening) else eos
+    found = [ends if ends and opening and prompt.endswith(opening) else [eos]
              for prompt in prompts]
-    if None in found:
+    if [None] in found:
         raise SettingError(
             "the tokenizer has no eos token, so an answer could not end. Set one, such as "
             'model.tokenizer.eos_token = "</s>".'
@@ -98,14 +107,14 @@ def conversation_tokens(conversations, tokenizer, where="row {}"):
     template = getattr(tokenizer, "chat_template", None)
     if not tokenizer.is_fast:
         raise SettingError("conversations need a fast tokenizer, which knows the place of a token.")
-    _, end = turn_marks(tokenizer)
+    _, ends = turn_marks(tokenizer)
     texts, spans = [], []
     for i, turns in enumerate(conversations):
         try:
             if template and "{% generation" in template.replace("{%-", "{%"):
                 text, own = _marked(turns, tokenizer)
             elif template:
-                text, own = _located(turns, tokenizer, end)
+                text, own = _located(turns, tokenizer)
             else:
                 text, own = _plain(turns, tokenizer.eos_token)
         except jinja2.TemplateError as error:
@@ -116,7 +125,7 @@ def conversation_tokens(conversations, tokenizer, where="row {}"):
         except DataError as error:
             raise DataError(f"{where.format(i)}: {error}") from None
         texts.append(text)
-        spans.append(_ended(text, own, tokenizer, end))
+        spans.append(_ended(text, own, tokenizer, ends))
     tokens = tokenizer([text + tail for text, (tail, _) in zip(texts, spans, strict=True)],
                        add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids, learned = [], []
@@ -159,17 +168,28 @@ def _marked(turns, tokenizer):
             spans[-1] = (spans[-1][0], end)
         elif on:
             spans.append((begin, end))
-    return _rendered(turns, tokenizer), spans
+    text, at = _rendered(turns, tokenizer), 0
+    for i, turn in enumerate(turns):
+        if turn["role"] == "assistant":
+            at = text.find(_words(turn), at)
+            if at < 0:
+                raise DataError(f"the chat template does not write what turn {i + 1} says.")
+    return text, spans
 
 
-def _located(turns, tokenizer, end):
+def _words(turn):
+    """What a template writes of an answer in any case; it may leave out or rewrite a thought."""
+    return turn["content"].rpartition("</think>")[2].strip()
+
+
+def _located(turns, tokenizer):
     """The text of a conversation, and the spans that the assistant writes in it."""
     text, spans = _rendered(turns, tokenizer), []
     for i, turn in enumerate(turns):
         if turn["role"] != "assistant":
             continue
         start = _start(text, turns[:i], tokenizer, spans[-1][1] if spans else 0)
-        words = turn["content"].strip()
+        words = _words(turn)
         at = text.find(words, start) if start is not None else -1
         if at < 0:
             raise DataError(
@@ -203,20 +223,26 @@ def _start(text, before, tokenizer, at_least):
     return None
 
 
-def _ended(text, spans, tokenizer, end):
-    """What to put behind the text, and the spans with the token that ends a turn in each of them.
+def _ended(text, spans, tokenizer, ends):
+    """What to put behind the text, and the spans with what ends a turn in each of them.
 
-    Where the template writes none behind the last turn, eos ends it.
+    Where the template writes nothing of the kind, eos ends the last turn.
     """
-    mark, found = None if end is None else tokenizer.convert_ids_to_tokens(end), []
+    mark, found = "".join(tokenizer.convert_ids_to_tokens(ends)), []
+    known = sorted(_special(tokenizer).values(), key=len, reverse=True) if ends else []
     for begin, stop in spans:
         at = text.find(mark, max(begin, stop - len(mark))) if mark else -1
         if at >= 0 and not text[stop:at].strip():
             stop = at + len(mark)
+        elif not any(text[begin:stop].rstrip().endswith(token) for token in known):
+            # a turn that others follow may end otherwise than the last one
+            gap = len(text[stop:]) - len(text[stop:].lstrip())
+            other = next((t for t in known if text.startswith(t, stop + gap)), None)
+            stop += gap + len(other) if other else 0
         found.append((begin, stop))
     tail = ""
-    if found and not mark and not text[found[-1][1] :].strip():
-        tail = tokenizer.convert_ids_to_tokens(answer_ends([""], tokenizer)[0])
+    if found and not ends and not text[found[-1][1] :].strip():
+        tail = tokenizer.convert_ids_to_tokens(answer_ends([""], tokenizer)[0])[0]
         tail = "" if text.endswith(tail) else tail
         found[-1] = (found[-1][0], len(text) + len(tail))
     return tail, found

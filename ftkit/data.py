@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
+import datasets
 from datasets import (
     ClassLabel,
     Dataset,
@@ -31,15 +32,14 @@ from ftkit.values import typed
 
 # Part of the cache key, so that a changed reader never meets rows of the old one. The text is read
 # now, with the code that runs: edited later on, it would name rows that it did not make.
+_RECIPES = (
+    "data", "sources", "reading", "phenotypes", "instructions", "newswire", "tagging", "splits",
+    "stereotypes",
+)
 _CODE_HASH = order(
-    *(
-        Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
-        for name in (
-            "data", "sources", "reading", "phenotypes", "instructions", "newswire", "tagging",
-            "splits", "stereotypes",
-        )
-    ),
-    written_here("capitals.csv").read_text(encoding="utf-8"),
+    *(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in _RECIPES),
+    *(path.read_text(encoding="utf-8") for path in sorted(written_here("").glob("*.csv"))),
+    datasets.__version__,
 )
 
 

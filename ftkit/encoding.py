@@ -176,7 +176,7 @@ def _answered(dataset, model):
     options = {"add_special_tokens": False, "verbose": False}
     first = begun(model.tokenizer(prompts, **options)["input_ids"], model.tokenizer)
     second = model.tokenizer(responses, **options)["input_ids"]
-    return [(a + b + [end], [False] * len(a) + [True] * (len(b) + 1))
+    return [(a + b + end, [False] * len(a) + [True] * len(b + end))
             for a, b, end in zip(first, second, ends, strict=True)]
 
 
@@ -198,7 +198,7 @@ def _seq2seq(dataset, model, limit, _):
     first, whole = _tokenized(model, sources, limit)
     second = model.tokenizer(text_target=targets, verbose=False)["input_ids"]
     # T5's tokenizer ends a text by itself; another must not leave the model without an end.
-    end = answer_ends([""], model.tokenizer)[0]
+    [end] = answer_ends([""], model.tokenizer)[0]
     second = [b if b[-1:] == [end] else [*b, end] for b in second]
     rows = [{"input_ids": a, "labels": b if len(b) <= limit else [*b[: limit - 1], end]}
             for a, b in zip(first["input_ids"], second, strict=True)]

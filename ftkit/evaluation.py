@@ -163,7 +163,7 @@ def evaluate(
     the things that make it fast, names of switches.TRICKS: "trunk_cache" (blocks below the lowest
     trained one are run once for each text, also over several evaluations), "similar_length",
     "label_logits" (a decoder's head is applied at labelled positions only), "plain_attention",
-    "shared_prompts" (with generate=True).
+    "shared_prompts" (what generate=True asks, and a learned prompt).
     Returns an Evaluation. Where the data has a column `group`, intervals resample whole groups.
     Where the model's output is NaN for any example, every metric is NaN.
     Raises DataError when columns are missing or there are no rows.
@@ -321,14 +321,15 @@ def from_scores(name, values, weights=None, *, groups=None, dataset=None):
 
     With weights, `values` are the sums over each example, such as its summed loss in nats.
     """
+    _need_pairs(values, values if weights is None else weights, "values", "weights")
     groups = _groups(dataset) if groups is None else groups
     return Evaluation({name: mean_metric(values, weights)}, dataset=dataset, groups=groups)
 
 
-def _need_pairs(answers, references, what):
+def _need_pairs(answers, references, what, against="references"):
     if len(answers) != len(references) or not len(references):
         raise DataError(
-            f"{len(answers)} {what} for {len(references)} references; "
+            f"{len(answers)} {what} for {len(references)} {against}; "
             "one is needed for each example, and at least one."
         )
 
@@ -345,10 +346,12 @@ def _forward(model, rows, batches, without):
     keep = model.net.training
     model.net.eval()
     out = {"logits": [None] * len(rows), "nll": np.zeros(len(rows)), "tokens": np.zeros(len(rows))}
-    for index in batches:
-        batch = {k: v.to(model.device) for k, v in collate([rows[i] for i in index]).items()}
-        _run(model, batch, index, out, without)
-    model.net.train(keep)
+    try:
+        for index in batches:
+            batch = {k: v.to(model.device) for k, v in collate([rows[i] for i in index]).items()}
+            _run(model, batch, index, out, without)
+    finally:
+        model.net.train(keep)
     return out
 
 
@@ -371,7 +374,7 @@ def _run(model, batch, index, out, without):
 
 def _token_losses(model, batch, without):
     if model.task == "causal-lm":
-        return next_token_losses(model.net, batch, wanted="label_logits" not in without)
+        return next_token_losses(model.net, batch, without=without)
     labels = batch.pop("labels")
     extra = {"labels": labels} if model.task == "seq2seq-lm" else {}
     logits = model.net(**batch, **extra).logits

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import codecs
 import csv
-import io
 import json
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -78,6 +78,11 @@ def _read_folder(folder: Path, paragraphs: bool, sep: str | None) -> Columns | S
     for file in sorted(folder.iterdir()):
         name = _split_name(file.stem)
         if name in SPLITS and file.suffix.lower() in READERS:
+            if name in splits:
+                raise DataError(
+                    f"{folder} holds two files for the {name} split, one of them {file.name}. "
+                    "Take one out."
+                )
             splits[name] = read_own(file, paragraphs=paragraphs, sep=sep)
     if "train" not in splits:
         found = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
@@ -149,23 +154,27 @@ def read_table(path: Path, sep: str | None = None) -> Columns:
     of SEPARATORS gives the header and the lines below it the same number of fields, two at least.
     Raises DataError, naming the line, for one of more or fewer fields than the header has.
     """
-    text = _text_of(path)
-    if text[:4].lower() == "sep=" and text[5:6] in ("\n", "\r"):  # a line that Excel writes
-        sep, text = sep or text[4], text[5:].lstrip("\r\n")
+    first = list(islice(_lines_of(path), _TRIED))
+    named = re.fullmatch(r"sep=(.)\n", first[0], re.IGNORECASE) if first else None  # as Excel does
     if sep is None:
-        sep = "\t" if path.suffix.lower() == ".tsv" else _separator(text)
+        sep = named[1] if named else "\t" if path.suffix.lower() == ".tsv" else _separator(first)
     if len(sep) != 1:
         raise DataError(f"sep={sep!r}: expected one character, such as ',' or ';'.")
     before = csv.field_size_limit(_LONGEST)
     try:
-        return _parsed(text, sep, path.name)
+        try:
+            return _parsed(islice(_lines_of(path), bool(named), None), sep, path.name, bool(named))
+        except DataError:
+            if sep != "\t":
+                raise
+            # Between tabs a quote is mostly a sign like any other.
+            return _parsed(_lines_of(path), sep, path.name, 0, quoting=csv.QUOTE_NONE)
     finally:
         csv.field_size_limit(before)
 
 
-def _separator(text: str) -> str:
+def _separator(first: list[str]) -> str:
     """Return the separator that fits the first lines of a table; a comma where none does."""
-    first = list(islice(io.StringIO(text), _TRIED))
     several = []
     for sep in SEPARATORS:
         try:
@@ -178,9 +187,9 @@ def _separator(text: str) -> str:
     return max(several, key=lambda found: found[0])[1] if several else ","
 
 
-def _parsed(text: str, sep: str, name: str) -> Columns:
-    reader = csv.reader(io.StringIO(text), delimiter=sep, strict=True)
-    header, columns, line = None, [], 1
+def _parsed(lines: Iterable[str], sep: str, name: str, skipped: int, **options) -> Columns:
+    reader = csv.reader(lines, delimiter=sep, strict=True, **options)
+    header, columns, line = None, [], 1 + skipped
     try:
         for row in reader:
             if not row or (header and len(header) > 1 and not any(field.strip() for field in row)):
@@ -198,7 +207,7 @@ def _parsed(text: str, sep: str, name: str) -> Columns:
             else:
                 for column, field in zip(columns, row, strict=True):
                     column.append(field)
-            line = reader.line_num + 1
+            line = reader.line_num + 1 + skipped
     except csv.Error as error:
         raise DataError(
             f"{name} cannot be read as a table: the row that begins in line {line} is not quoted "
@@ -228,7 +237,7 @@ def _read_parquet(path: Path) -> Columns:
 def _read_jsonl(path: Path) -> Columns:
     def rows():
         # Line ends alone part the rows: a string may hold U+2028 and the like as they are.
-        for number, line in enumerate(io.StringIO(_text_of(path)), 1):
+        for number, line in enumerate(_lines_of(path), 1):
             if line.strip():
                 try:
                     row = json.loads(line)
@@ -244,9 +253,12 @@ def _read_jsonl(path: Path) -> Columns:
 
 
 def _read_json(path: Path) -> Columns:
+    text = _text_of(path)
     try:
-        content = json.loads(_text_of(path))
+        content = json.loads(text)
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and text.lstrip().startswith("{"):
+            return _read_jsonl(path)  # an object a line, under the other name
         raise DataError(f"{path.name} is not JSON: {error}") from None
     if isinstance(content, dict) and isinstance(content.get("questions"), list):
         return as_columns(_read_bioasq(content["questions"], path.name))
@@ -334,23 +346,31 @@ def read_pairs(source: Path | str, target: Path | str) -> Rows:
     return rows
 
 
-def _text_of(path: Path | str) -> str:
-    """Return the text of a UTF-8 file, without the mark (BOM) that some programs begin it with."""
+def _lines_of(path: Path | str) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file, each ending in \\n, one at a time.
+
+    The mark (BOM) that some programs begin a file with is no part of the first line. Other signs
+    that end a line for Unicode, such as U+2028, do not end one here.
+    """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"There is no file {str(path)!r} (looked in {Path.cwd()}).")
-    content = path.read_bytes()
-    if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        raise DataError(f"{path.name} is not UTF-8 text (it is UTF-16). Save it as UTF-8.")
+    with path.open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise DataError(f"{path.name} is not UTF-8 text (it is UTF-16). Save it as UTF-8.")
     try:
-        # as text files are read: every line ends in \n alone
-        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        with path.open(encoding="utf-8-sig") as file:
+            yield from file
     except UnicodeDecodeError as error:
         raise DataError(f"{path.name} is not UTF-8 text ({error}). Save it as UTF-8.") from None
 
 
+def _text_of(path: Path | str) -> str:
+    return "".join(_lines_of(path))
+
+
 READERS: dict[str, Callable[[Path], Columns]] = {
-    ".csv": read_table, ".tsv": read_table, ".jsonl": _read_jsonl, ".json": _read_json,
-    ".parquet": _read_parquet, ".txt": _read_text,
+    ".csv": read_table, ".tsv": read_table, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl,
+    ".json": _read_json, ".parquet": _read_parquet, ".txt": _read_text,
     ".conll": lambda path: as_columns(read_conll(path)),
 }

@@ -122,7 +122,9 @@ def this_machine():
 
     cores = usable_cores()
     if torch.cuda.is_available():
-        card = torch.cuda.get_device_properties(0)
+        if (own := os.environ.get("LOCAL_RANK")) is not None:
+            torch.cuda.set_device(int(own))  # "cuda" is each process's own card from here on
+        card = torch.cuda.get_device_properties(torch.cuda.current_device())
         return Machine(
             "cuda",
             card.name,

@@ -67,7 +67,8 @@ def _label_form(model):
             continue
         kept = fewer["logits_to_keep"]
         wanted = whole.logits[kept] if form == MASK else whole.logits[:, kept]
-        if abilities.same(wanted, some.logits) and abilities.same(whole.loss, some.loss):
+        pairs = ((wanted, some.logits), (whole.loss, some.loss))
+        if all(abilities.same(model, *pair) for pair in pairs):
             return form
     return None
 
@@ -114,31 +115,32 @@ def logits_at(net, keep, *, wanted=True, **inputs):
     return model(**inputs).logits[keep]
 
 
-def text_logits(net, keep, *, wanted=True, **given):
+def text_logits(net, keep, *, without=(), **given):
     """A decoder's own logits at chosen positions of texts, also behind a learned prompt.
 
     As logits_at; given: input_ids and attention_mask (rows, tokens), or what `past_key_values` of
-    a beginning ask for, which then has the prompt.
+    a beginning ask for, which then has the prompt. without: names of switches.TRICKS:
+    "label_logits", and "shared_prompts", with which peft reads a learned prompt before each text.
     """
+    wanted = "label_logits" not in without
     if "past_key_values" in given:
         return logits_at(net, keep, wanted=wanted, **given)
     if not learned_tokens(net):
         return logits_at(net, keep, wanted=wanted, use_cache=False, **given)
-    if abilities.continues(net):
+    if "shared_prompts" not in without and abilities.continues(net):
         return logits_at(net, keep, wanted=wanted, **behind_prompt(net, **given))
-    # peft's own way, with the prompt before each text
     return net(**given, use_cache=False).logits[:, -keep.shape[1] :][keep]
 
 
-def next_token_losses(net, batch, *, wanted=True):
+def next_token_losses(net, batch, *, without=()):
     """The loss of each labelled token, from the decoder's own logits.
 
-    batch: of a collator, with labels (rows, tokens). A learned prompt is read before each text.
+    batch: of a collator, with labels (rows, tokens). without: as in text_logits.
     Returns (losses, rows): float32 losses in nats, and the batch row of each, both (labelled,).
     """
     given = {k: v for k, v in batch.items() if k != "labels"}
     following = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
     keep = following != IGNORED
-    logits = text_logits(net, keep, wanted=wanted, **given)
+    logits = text_logits(net, keep, without=without, **given)
     losses = F.cross_entropy(logits.float(), following[keep], reduction="none")
     return losses, keep.nonzero()[:, 0]

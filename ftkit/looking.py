@@ -150,7 +150,7 @@ def _roles(splits):
                 open_end[name].append(i)
     return [
         _row(what, {name: len(found[name]) for name in splits},
-             "; ".join(f"{name} rows {_some(own)}" for name, own in found.items()))
+             "; ".join(f"{name} rows {_some(own)}" for name, own in found.items() if own))
         for what, found in (("roles out of order", odd), ("no answer at the end", open_end))
     ]
 
@@ -204,7 +204,7 @@ def _tokens(splits, texts, model, max_length):
 
 def _ends(model):
     """The tokens that may end an answer."""
-    return {model.tokenizer.eos_token_id, turn_marks(model.tokenizer)[1]} - {None}
+    return {model.tokenizer.eos_token_id, *turn_marks(model.tokenizer)[1][-1:]}
 
 
 def _unknown(text, tokenizer, known):

@@ -17,7 +17,8 @@ _WORD = re.compile(r"[^\W_]+")
 class Metric:
     """A metric as sums over examples and a finish, so that resampling is a matrix product.
 
-    parts: shape (n, k), each example's share. finish: sums of shape (..., k) to values (...).
+    parts: shape (n, k), each example's share, bool where it is only counted. finish: sums of shape
+    (..., k) to values (...).
     single: each example's own value, shape (n,), where that has a meaning. weights: how much each
     example counts, shape (n,), where they differ. span: the least and greatest possible value.
     share: whether it is a share of right answers. noise: of a metric that noise lifts, resampled
@@ -105,7 +106,7 @@ def class_metrics(predictions, references, labels):
     """
     classes = np.arange(len(labels))
     guessed, real = predictions[:, None] == classes, references[:, None] == classes
-    parts = np.concatenate([guessed & real, guessed, real], 1).astype(float)
+    parts = np.concatenate([guessed & real, guessed, real], 1)
 
     def each(sums):
         return f1(*np.split(sums, 3, axis=-1))

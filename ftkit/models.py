@@ -100,7 +100,8 @@ class Model:
             else:
                 # peft would ask the hub whether the vocabulary has grown, and here it has not.
                 options = {"save_embedding_layers": False} if configs else {}
-                self.net.save_pretrained(target, **options)
+                with _quiet():
+                    self.net.save_pretrained(target, **options)
                 self.tokenizer.save_pretrained(target)
             card["seed"] = self.settings.get("seed")  # of what the base's archive does not have
             return card
@@ -332,7 +333,8 @@ def _four_bits():
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute,
     )
-    return {"quantization_config": config, "device_map": {"": 0}, "dtype": compute}
+    own = torch.cuda.current_device()  # of several processes, each has one of its own
+    return {"quantization_config": config, "device_map": {"": own}, "dtype": compute}
 
 
 @contextmanager

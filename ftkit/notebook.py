@@ -136,14 +136,31 @@ def parameters(notebook, name="this notebook"):
 
 
 def claims(notebook):
-    """Return the claims that an executed notebook shows; of two with the same words, the later."""
+    """Return the claims that an executed notebook shows; of two with the same words, the later.
+
+    Raises DataError for an output that says to be a claim and is none.
+    """
     found = {}
-    for _, cell in code_cells(notebook):
+    for number, cell in code_cells(notebook):
         for output in cell.get("outputs", ()):
             shown = output.get("data", {}).get(CLAIM, [])
             for claim in shown if isinstance(shown, list) else [shown]:
+                if not _is_claim(claim):
+                    raise DataError(f"cell {number + 1} shows a claim without what one has (see "
+                                    f"ft.claim): {str(claim)[:100]}")
                 found[claim["claim"]] = claim
     return list(found.values())
+
+
+def _is_claim(claim):
+    """Whether all that judges, tables and figures read of a claim is there."""
+    try:
+        parts = [claim[part] for part in ("before", "after", "difference")]
+        numbers = [part[key] for part in parts if part for key in ("value", "low", "high")]
+        return (isinstance(claim["claim"], str) and {"held", "judged", "metric", "relative"}
+                <= claim.keys() and all(n is None or float(n) is not None for n in numbers))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def failure(notebook):

@@ -30,13 +30,15 @@ COLUMNS = {
 NAMES = tuple(dict.fromkeys([c for columns in COLUMNS.values() for c in columns] + [*MORE]))
 CLASSES = 20  # so many different whole numbers with a decimal point are classes; more are scores
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-_GUESSES = {
-    "text": ("text", "message", "review", "sentence", "comment", "body", "content", "title"),
-    "label": ("label", "labels", "class", "category", "sentiment", "intent", "queue", "score",
-              "rating", "stars", "target"),
-    "tokens": ("tokens", "words"),
-    "tags": ("tags", "ner_tags", "pos_tags"),
-}
+# What people call the columns of the commonest tasks, the task's own name first.
+_GUESSES = (
+    {"tokens": ("tokens", "words"), "tags": ("tags", "ner_tags", "pos_tags")},
+    {"text": ("text", "message", "review", "sentence", "comment", "body", "content", "title"),
+     "label": ("label", "labels", "class", "category", "sentiment", "intent", "queue", "score",
+               "rating", "stars", "target")},
+    {"prompt": ("prompt", "question", "query", "context"),
+     "response": ("response", "answer", "reply")},
+)
 
 
 def trimmed(columns: Columns, source: str, notes: list[str]) -> Columns:
@@ -81,16 +83,11 @@ def find_task(columns: Columns, task: str | None, source: str, notes: list[str])
     if task is None:
         fits = [name for name, wanted in COLUMNS.items() if set(wanted) <= set(present)]
         if not fits:
-            guess = {
-                ours: next((c for c in present if c.lower() in theirs), None)
-                for ours, theirs in _GUESSES.items()
-            }
-            guessed = ", ".join(f"{ours}={c!r}" for ours, c in guess.items() if c and c != ours)
+            needs = "; ".join(f"{name}: {', '.join(wanted)}" for name, wanted in COLUMNS.items())
             raise DataError(
                 f"{source} fits no task. It has the columns {', '.join(map(repr, present))}. "
-                f"Name yours with text=, label=, group=, messages= or another of "
-                f"{', '.join(NAMES)}{f' (perhaps {guessed})' if guessed else ''}, or give task= "
-                f"(one of {', '.join(COLUMNS)})."
+                f"Name yours with text=, label=, messages= and the like{_guessed(present)}. "
+                f"Expected are the columns of one task ({needs})."
             )
         task = fits[0]
         if task == "classification" and _are_scores(columns["label"]):
@@ -103,6 +100,16 @@ def find_task(columns: Columns, task: str | None, source: str, notes: list[str])
         if column not in present:
             raise missing(column, present, source, f"needed for {task}")
     return task
+
+
+def _guessed(present: list[str]) -> str:
+    """Return what the columns probably are, as words for an error; "" where that is not clear."""
+    for names in _GUESSES:
+        found = {ours: next((c for c in present if c.lower() in theirs), None)
+                 for ours, theirs in names.items()}
+        if all(found.values()):
+            return f" (perhaps {', '.join(f'{ours}={c!r}' for ours, c in found.items())})"
+    return ""
 
 
 def _are_scores(labels: list) -> bool:

@@ -176,7 +176,7 @@ def estimates(metrics, groups, n, *, seed=0, undefined=None):
 
     groups: one name an example or None. undefined: an array where some examples have no value;
     then every estimate is NaN. Memory grows with the examples and with the resamples, not with
-    their product: 100,000 rows take some 40 MB besides their own.
+    their product: 100,000 rows of three classes take 70 MB for the while (measured).
     """
     numbers = group_numbers(groups, n)
     size = int(numbers.max()) + 1 if n else 0
@@ -288,9 +288,10 @@ def sign_flips(differences):
     total = abs(int(differences.sum()))
     chances = np.ones(1)  # of each total, from its least in steps of 1
     for step, times in sorted(Counter(np.abs(differences[differences != 0]).tolist()).items()):
-        spread = np.zeros(2 * step * times + 1)
-        spread[:: 2 * step] = binom.pmf(np.arange(times + 1), times, 0.5)
-        chances = np.convolve(chances, spread)
+        before, chances = chances, np.zeros(len(chances) + 2 * step * times)
+        for k, chance in enumerate(binom.pmf(np.arange(times + 1), times, 0.5)):
+            if chance:
+                chances[2 * step * k :][: len(before)] += chance * before
     middle = len(chances) // 2
     return float(min(1.0, chances[: middle - total + 1].sum() + chances[middle + total :].sum()))
 

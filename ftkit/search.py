@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 import transformers
 
-from ftkit.errors import SettingError
+from ftkit.errors import Diverged, SettingError
 from ftkit.training import fit
 
 
@@ -21,8 +21,9 @@ def rate_range(
     dataset: training examples, gone through as often as `updates` batches need. The rate grows by
     the same factor each time. method and options are those of `fit`, for any task and model; the
     model stays as it is. A good rate lies well below the one at which the loss turns up.
-    Returns (rates, losses), two arrays of shape (updates,). Raises SettingError where low is not
-    below high or there are fewer than two updates.
+    Returns (rates, losses), two arrays of shape (updates,); a loss is NaN from where on the
+    training diverged. Raises SettingError where low is not below high or there are fewer than two
+    updates.
     """
     if not 0 < low < high or updates < 2:
         raise SettingError(
@@ -31,12 +32,17 @@ def rate_range(
         )
     rates = np.geomspace(low, high, updates)
     climb = _Climb(rates)
-    run = fit(
-        model, dataset, method=method, learning_rate=low, schedule="constant", warmup=0,
-        max_steps=updates, logging_steps=1, batch_size=batch_size, seed=seed,
-        callbacks=[climb, *options.pop("callbacks", [])], **{"quiet": True} | options,
-    )
-    return rates, run.history["loss"].to_numpy()
+    try:
+        logged = fit(
+            model, dataset, method=method, learning_rate=low, schedule="constant", warmup=0,
+            max_steps=updates, logging_steps=1, batch_size=batch_size, seed=seed,
+            callbacks=[climb, *options.pop("callbacks", [])], **{"quiet": True} | options,
+        ).history["loss"].to_numpy()
+    except Diverged as error:
+        logged = [row["loss"] for row in error.history if "loss" in row]
+    losses = np.full(updates, np.nan)
+    losses[: len(logged)] = logged
+    return rates, losses
 
 
 class _Climb(transformers.TrainerCallback):

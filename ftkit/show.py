@@ -38,7 +38,7 @@ def _errors(estimates):
     values, low, high = (
         np.array([getattr(e, part, e) for e in estimates]) for part in ("value", "low", "high")
     )
-    return values, np.nan_to_num(np.abs(np.stack([values - low, high - values])))
+    return values, np.abs(np.stack([values - low, high - values]))
 
 
 def plot_bars(estimates, title, ylabel, *, baseline=None):

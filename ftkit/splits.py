@@ -6,6 +6,7 @@ import hashlib
 import math
 import re
 from array import array
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from itertools import islice
 
@@ -189,7 +190,8 @@ def _rarest_first(texts: Sequence[str], threshold: float = THRESHOLD):
     rarity[np.argsort(counts, kind="stable")] = np.arange(len(counts))
     rows *= len(counts)
     rows += rarity[runs]
-    cells = np.unique(rows)  # by text, then rarest first
+    rows.sort()  # by text, then rarest first
+    cells = rows[np.concatenate([[True], rows[1:] != rows[:-1]])]  # np.unique would hash, slowly
     del rows, runs, rarity
     sizes = np.bincount(cells // len(counts), minlength=len(texts))
     prefix = sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1
@@ -200,12 +202,13 @@ def _word_runs(texts: Sequence[str]):
     """Return (text number, run number) of every run of three words, as two int64 arrays."""
     import numpy as np
 
-    numbers: dict[str, int] = {}
+    numbers: dict[str, int] = defaultdict()
+    numbers.default_factory = numbers.__len__  # a new word gets the next number
     words, lengths = array("q"), []
     for text in texts:
         found = _WORD.findall(text.lower())
         found += [""] * (_RUN - len(found))  # a short text is one run of its own
-        words.extend([numbers.setdefault(word, len(numbers)) for word in found])
+        words.extend(map(numbers.__getitem__, found))
         lengths.append(len(found))
     words = np.frombuffer(words, np.int64)
     rows = np.repeat(np.arange(len(texts)), lengths)

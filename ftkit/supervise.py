@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from ftkit import notebook as nb
-from ftkit.errors import FtkitError
+from ftkit.errors import DataError, FtkitError
 from ftkit.hardware import usable_cores
 
 WORK = ".ftkit-run-"  # how the scratch folder of a running lesson begins
@@ -125,7 +125,9 @@ class Running:
         self._kill(self.family.values())
         self.process.wait()
         # What a cell has cut off from all its parents still has the environment it was given.
-        while left := [p for p in self.psutil.process_iter() if self._carries_mark(p)]:
+        for _ in range(5):  # a process may start another while it is being ended
+            if not (left := [p for p in self.psutil.process_iter() if self._carries_mark(p)]):
+                break
             self._kill(left)
             self.psutil.wait_procs(left, timeout=1)
 
@@ -155,11 +157,18 @@ class Running:
             executed = nb.scrub(nb.read(self.partial))
         except FtkitError:
             executed = None  # killed while writing, or before
-        status, message, failure = self._judge(executed)
+        claims, broken = [], None
+        try:
+            claims = nb.claims(executed) if executed else []
+        except DataError as error:
+            broken = str(error)
+        status, message, failure = self._judge(executed, claims)
+        if broken and status == "ok":
+            status, message = "error", broken
         record = lesson.record(status, message, failure=failure, **measured)
         try:
             if executed:
-                record["claims"] = nb.claims(executed)
+                record["claims"] = claims
                 executed["metadata"]["ftkit"] = {
                     "source_hash": nb.source_hash(lesson.notebook),
                     "profile": lesson.values.get("profile"), "parameters": lesson.values}
@@ -175,7 +184,7 @@ class Running:
             self.clean()
         return record
 
-    def _judge(self, executed):
+    def _judge(self, executed, claims):
         """Return (status, message, failure): "ok" only when everything says so."""
         failure = nb.failure(executed) if executed else None
         if self.verdict:
@@ -202,7 +211,7 @@ class Running:
             return "disk" if disk else "error", f"{said['error']}: {said['message']}", failure
         if failure:
             return "not executed", f"cell {failure['cell'] + 1} was not executed", failure
-        return self._judge_claims(nb.claims(executed))
+        return self._judge_claims(claims)
 
     def _judge_claims(self, claims):
         lost = [claim["claim"] for claim in claims
@@ -221,13 +230,15 @@ def _child_environment(work, out, workers):
     kernel.mkdir(parents=True)
     (kernel / "kernel.json").write_text(json.dumps({
         "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        "display_name": "Python 3 (ipykernel)", "language": "python"}))
+        "display_name": "Python 3 (ipykernel)", "language": "python",
+        "env": {"TMPDIR": tempfile.gettempdir()}}))
     environment = dict(os.environ)
     environment.pop("MPLBACKEND", None)  # figures go into the notebook, whatever the caller uses
     threads = str(max(1, usable_cores() // workers))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         environment.setdefault(name, threads)
-    return {**environment, MARK: str(work), "FTKIT_RUNS": str(out / "runs"),
+    return {**environment, MARK: str(work), "TMPDIR": str(work),  # the kernel's own keeps the usual
+            "FTKIT_RUNS": str(out / "runs"),
             "TOKENIZERS_PARALLELISM": "false", "FTKIT_PLAIN": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
             "PYTHONUNBUFFERED": "1",
             # Jupyter looks here first, so neither a kernel nor a setting of the user gets between.

@@ -48,7 +48,7 @@ def check_tagged(tokens, tags, where) -> None:
             f"{where}: {len(tokens)} tokens but {len(tags)} tags. Expected one tag for each token."
         )
     for number, (token, tag) in enumerate(zip(tokens, tags, strict=True), 1):
-        if not str(token or "").strip() or not str(tag or "").strip():
+        if any(part is None or not str(part).strip() for part in (token, tag)):
             raise DataError(
                 f"{where}: token {number} is {token!r} with the tag {tag!r}; neither may be empty."
             )

@@ -3,7 +3,7 @@
 import torch
 import xxhash
 
-from ftkit import batching, kept, losses
+from ftkit import batching, kept, losses, switches
 from ftkit.label_logits import at_labels, label_form
 
 PARTS = ("logits", "index", "vectors")
@@ -68,7 +68,8 @@ class Teacher:
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
         given = {k: v for k, v in inputs.items() if k != "labels" or task == "seq2seq-lm"}
         if task == "causal-lm":
-            given = at_labels(inputs, label_form(net))
+            off = "label_logits" in switches.names(()) or losses.learned_tokens(net)
+            given = dict(at_labels(inputs, None if off else label_form(net)))
             given.pop("labels", None)
             given.pop("shift_labels", None)
         if task in ("causal-lm", "seq2seq-lm"):
@@ -97,7 +98,8 @@ def labelled_logits(task, inputs, out):
     logits, kept = out.logits, inputs.get("logits_to_keep")
     if kept is not None:  # the same numbers for all rows
         return logits[wanted[:, kept]]
-    return logits[:, : wanted.shape[1]][wanted]
+    behind = logits[:, -inputs["labels"].shape[1] :]  # a learned prompt
+    return behind[:, : wanted.shape[1]][wanted]
 
 
 def targets(task, inputs):
@@ -108,4 +110,5 @@ def targets(task, inputs):
 def vectors_of(hidden_states, attention_mask):
     """The mean token vector of each text after each block, shape (texts, blocks, width)."""
     real = attention_mask.unsqueeze(-1)
-    return torch.stack([(h * real).sum(1) / real.sum(1) for h in hidden_states[1:]], dim=1)
+    behind = (h[:, -real.shape[1] :] for h in hidden_states[1:])  # a learned prompt
+    return torch.stack([(h * real).sum(1) / real.sum(1) for h in behind], dim=1)

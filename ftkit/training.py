@@ -173,6 +173,7 @@ def fit(
     rate = getattr(method, "learning_rate", 1e-4) if learning_rate is None else learning_rate
     split = 1 if "per_device_train_batch_size" in passed else plan.accumulation
     accumulate = passed.pop("gradient_accumulation_steps", 1) * split
+    checks.check_saving(checkpoint_dir, resume, passed)
     scratch = None if checkpoint_dir else tempfile.mkdtemp(prefix="ftkit-")
     settings = {
         "output_dir": str(checkpoint_dir or scratch),
@@ -219,6 +220,8 @@ def fit(
         trainer = _trainer(tuned, settings, rows, held, extra, keep, quiet, plan, decay, without)
         trainer.kit_method, trainer.kit_smoothing = method, smoothing
         last = checkpoints.last_whole(checkpoint_dir, processes) if resume else None
+        if resume and not quiet:
+            print(f"goes on from {last.name}" if last else "no whole checkpoint: begins anew")
         with (
             measured() as used,
             tricks.applied(

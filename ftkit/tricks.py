@@ -50,7 +50,7 @@ def applied(
         if packed.value:
             stack.enter_context(padding_free.packed(model, trainer, plan.dtype))
         elif model.task == "causal-lm" and not whole_logits and not _own_loss(trainer):
-            stack.enter_context(_label_logits(model.net, trainer, "label_logits" not in without))
+            stack.enter_context(_label_logits(model.net, trainer, without))
         said.append(packed.why)
         noisy = trainer.args.neftune_noise_alpha  # other embeddings for a text each time
         wanted = plain and not noisy and cache.suits(model.task) and "trunk_cache" not in without
@@ -86,7 +86,7 @@ def applied(
 
 
 @contextmanager
-def _label_logits(net, trainer, wanted):
+def _label_logits(net, trainer, without):
     """While open, a decoder's head is applied at labels only, and its learned prompt runs once."""
     learned = learned_tokens(net)
     prefix = learned and net.active_peft_config.peft_type == "PREFIX_TUNING"
@@ -100,7 +100,9 @@ def _label_logits(net, trainer, wanted):
         )
     # A router's loss wants to know about the prompt's tokens, too.
     whole = checkpointing or getattr(losses.inner(net).config, "output_router_logits", False)
+    whole = whole or "shared_prompts" in without
     once = bool(learned) and not prefix and not whole and abilities.continues(net)
+    wanted = "label_logits" not in without
     ahead = 0 if once or prefix else learned
     collate = trainer.data_collator
     if wanted or ahead:

@@ -74,16 +74,25 @@ def without_fillers(batch, rows, real):
     if labels is None or len(labels) != rows or real >= rows:
         return batch
     left = max(1, real)
-    if "index" in batch:  # questions, and behind them the choices of all
-        kept = torch.cat([torch.arange(left), torch.arange(rows, len(batch["input_ids"]))])
+    found = {name: value for name, value in batch.items() if name != COUNT}
+    keep, whole = found.get("logits_to_keep"), ()
+    if keep is not None and keep.dim() == 2:  # the next tokens stand in one line, row after row
+        found["shift_labels"] = found["shift_labels"][: int(keep[:left].sum())]
+        whole = ("shift_labels",)
+    elif keep is not None:  # numbers that count for all rows
+        whole = ("logits_to_keep",)
+    if "index" in found:  # questions, and behind them the choices of all
+        kept = torch.cat([torch.arange(left), torch.arange(rows, len(found["input_ids"]))])
         kept = kept.to(labels.device)
-        batch = {k: v[:left] if k in ("index", "labels") else v[kept] for k, v in batch.items()}
+        found = {k: v[:left] if k in ("index", "labels") else v[kept] for k, v in found.items()}
     else:
-        batch = {k: v[:left] for k, v in batch.items()}
+        found = {k: v if k in whole or len(v) != rows else v[:left] for k, v in found.items()}
     if real < 1:
         missing = float("nan") if labels.is_floating_point() else IGNORED
-        batch["labels"] = torch.full_like(batch["labels"], missing)
-    return batch
+        for name in ("labels", "shift_labels"):
+            if name in found:
+                found[name] = torch.full_like(found[name], missing)
+    return found
 
 
 def smoothed(task, outputs, labels, epsilon, loss):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import warnings
@@ -49,6 +50,7 @@ def typed(
         elif column not in wanted:
             found[column] = _as_it_is(values)
     if task == "tagging":
+        found |= {name: [_words(value) for value in found[name]] for name in ("tokens", "tags")}
         for i, (tokens, tags) in enumerate(zip(found["tokens"], found["tags"], strict=True), 1):
             check_tagged(tokens, tags, f"{source}, row {i}")
         found["tokens"] = [[_clean(str(word)) for word in words] for words in found["tokens"]]
@@ -56,6 +58,18 @@ def typed(
     if task == "choice":
         _check_choices(found, source)
     return found
+
+
+def _words(value):
+    """Return the words or tags of a sentence; in a table they are a text, or a list in a text."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return ast.literal_eval(value.strip())
+        except (SyntaxError, ValueError):
+            pass
+    return value.split()
 
 
 def _texts(values: list, column: str, source: str, notes: list[str]) -> list:
@@ -155,7 +169,10 @@ def as_number(value, where: str) -> float:
     except (TypeError, ValueError):
         found = math.nan
     if not math.isfinite(found):
-        raise DataError(f"{where}: the label {value!r} is no finite number, as regression needs.")
+        point = " Write decimals with a point." if "," in str(value) else ""
+        raise DataError(
+            f"{where}: the label {value!r} is no finite number, as regression needs.{point}"
+        )
     return found
 
 

@@ -149,7 +149,9 @@ def test_adapters_are_swapped_on_one_base(tmp_path):
         assert (served.task, served.labels) == (tuned[name].task, tuned[name].labels)
         data = tiny.reviews(8)["test"]
         for metric, found in ft.evaluate(tuned[name], data).metrics.items():
-            assert ft.evaluate(served, data)[metric].value == pytest.approx(found.value)
+            again = ft.evaluate(served, data)[metric].value
+            # The f1 of a class that no row is of is NaN.
+            assert again == pytest.approx(found.value, nan_ok=True)
     assert served.hash("base") == base.hash("base")
     assert weights == {n: p.data_ptr() for n, p in served.net.bert.named_parameters()
                        if "bottleneck" not in n}, "a base weight moved"

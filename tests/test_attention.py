@@ -5,9 +5,11 @@ import copy
 import pytest
 import tiny
 import torch
+from datasets import Dataset
 
 import ftkit as ft
-from ftkit import attention
+from ftkit import attention, hardware
+from ftkit.hardware import Machine
 
 
 def both(**changes):
@@ -59,3 +61,49 @@ def test_a_saved_model_does_not_name_it(tmp_path):
     assert attention.NAME not in (tmp_path / "kept" / "config.json").read_text()
     again = ft.load_model(tmp_path / "kept")
     assert again.hash() == model.hash()
+
+
+def kernels_of(net):
+    """The kernels that a network attends with from now on, a list that fills up."""
+    used = []
+    module = next(m for m in net.modules() if hasattr(m, "q_proj"))
+    module.register_forward_pre_hook(lambda m, *_: used.append(m.config._attn_implementation))
+    return used
+
+
+@pytest.mark.parametrize("call", [
+    lambda model, **off: ft.evaluate(model, Dataset.from_dict({"text": ["the film was"]}), **off),
+    lambda model, **off: ft.score(model, ["the film was"], [" good", " bad plot"], **off),
+    lambda model, **off: ft.generate(model, ["the film was"], max_new_tokens=2, **off)],
+    ids=["evaluate", "score", "generate"])
+def test_it_is_there_while_it_is_used_and_can_be_left_off(call, monkeypatch):
+    model = tiny.decoder()
+    monkeypatch.setattr(hardware, "this_machine", lambda: Machine("cpu", "a laptop", 8 << 30))
+    monkeypatch.setattr(attention, "this_machine", hardware.this_machine)
+    call(model)  # the first call tries what the family can do
+    before, used = model.net.config._attn_implementation, kernels_of(model.net)
+    for off, wanted in (((), attention.NAME), ("plain_attention", before)):
+        used.clear()
+        call(model, without=off)
+        assert set(used) == {wanted}
+        assert model.net.config._attn_implementation == before
+    monkeypatch.setenv("FTKIT_WITHOUT", "all")
+    used.clear()
+    call(model)
+    assert set(used) == {before}
+
+
+def test_a_trained_network_attends_as_the_library_would():
+    run = ft.fit(tiny.decoder(), Dataset.from_dict({"text": ["the film was", "a cat"]}), epochs=1,
+                 quiet=True)
+    assert run.model.net.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("kind", ["deberta-v2", "mpnet"])
+def test_a_family_without_the_fused_kernel_keeps_its_own_where_that_would_be_chosen(
+        kind, tmp_path, monkeypatch):
+    """On every card, and for long texts on a processor, the fused kernel is what is wanted."""
+    monkeypatch.setattr(hardware, "SHORT", 0)
+    model = ft.load_model(tiny.family(kind, "classification").save(tmp_path / "model"))
+    run = ft.fit(model, tiny.reviews(8), epochs=1, quiet=True)
+    assert ft.evaluate(run.model, tiny.reviews(8)["test"])["loss"].value > 0

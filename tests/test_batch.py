@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import psutil
@@ -54,8 +55,9 @@ def everything_wrong(tmp_path_factory, write_notebook):
     child = folder / "child"
     hold = "import time\nheld = bytearray(900_000_000)\nfor i in range(0, 900_000_000, 4096):\n"
     lessons = {
-        "01_good": ["#md # Good", PARAMETERS, "import os, sys\nprint(seed, os.getcwd())\n"
-                    "print(sys.executable)", show(CLAIM)],
+        "01_good": ["#md # Good", PARAMETERS, "import os, sys, tempfile\n"
+                    "print(seed, os.getcwd())\nprint(sys.executable, tempfile.gettempdir())",
+                    show(CLAIM)],
         "02_error": ["1 / 0", "print('never')"],
         "03_dead": ["import os\nos._exit(3)", "print('never')"],
         "04_hang": [CHILD.format(path=str(child)) + "time.sleep(600)"],
@@ -66,6 +68,7 @@ def everything_wrong(tmp_path_factory, write_notebook):
         "09_open": [show({**CLAIM, "held": False, "expect": "open", "difference": NOTHING})
                     .replace("'NaN'", "float('nan')")],
         "08_silent": ["def conclude():\n    pass", "conclude()"],
+        "09_no_claim": [show({"claim": "of an older version"})],
     }
     for name, cells in lessons.items():
         write_notebook(folder / f"{name}.ipynb", *cells)
@@ -100,7 +103,7 @@ def test_the_kernel_is_this_python_in_the_notebooks_folder(everything_wrong):
     _, out, _ = everything_wrong
     executed = nb.read(out / "01_good.ipynb")
     printed = "".join("".join(o.get("text", "")) for o in executed["cells"][2]["outputs"])
-    assert "lessons" in printed and sys.executable in printed
+    assert "lessons" in printed and f"{sys.executable} {tempfile.gettempdir()}" in printed
 
 
 def test_the_executed_file_says_what_made_it_and_nothing_of_the_machine(everything_wrong):
@@ -120,6 +123,7 @@ def test_the_executed_file_says_what_made_it_and_nothing_of_the_machine(everythi
     ("06_early", "error", "SystemExit"),
     ("07_lost", "claim not held", "tuned beats base"),
     ("08_silent", "no claim", "conclude()"),
+    ("09_no_claim", "error", "cell 1 shows a claim without"),
 ])
 def test_each_failure_has_its_name_and_never_counts_as_done(everything_wrong, name, status, words):
     records, out, _ = everything_wrong
@@ -196,8 +200,9 @@ def test_parameters_are_injected_only_when_they_differ(tmp_path, write_notebook)
     assert nb.source_hash(executed) == nb.source_hash(nb.read(lesson))
 
 
-def start_batch(*arguments):
+def start_batch(*arguments, **environment):
     return subprocess.Popen([sys.executable, "-m", "ftkit.cli", "batch", *map(str, arguments)],
+                            env=os.environ | environment,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                             # A shell's background job ignores ^C, and its children inherit that.
                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
@@ -219,7 +224,8 @@ def test_a_stopped_batch_leaves_no_process_and_no_half_file(tmp_path, write_note
     out = tmp_path / "out"
     out.mkdir()
     (out / "hang.ipynb").write_text(EARLIER)
-    batch = start_batch(hang, "--out", out)
+    (tmp_path / "tmp").mkdir()
+    batch = start_batch(hang, "--out", out, TMPDIR=str(tmp_path / "tmp"))
     wait_for(lambda: pid.exists() and pid.read_text())
     family = psutil.Process(batch.pid).children(recursive=True)
     assert len(family) >= 3  # the worker, its kernel and the kernel's child
@@ -229,6 +235,7 @@ def test_a_stopped_batch_leaves_no_process_and_no_half_file(tmp_path, write_note
     psutil.wait_procs(family, timeout=20)
     assert not [p for p in family if p.is_running() and p.status() != "zombie"]
     assert (out / "hang.ipynb").read_text() == EARLIER
+    assert not list((tmp_path / "tmp").glob("*.json")), "a kernel's connection file was left"
     if number != signal.SIGKILL:
         assert not [path for path in out.glob(f"{WORK}*")]
 

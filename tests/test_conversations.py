@@ -113,6 +113,30 @@ def test_an_answer_without_an_end_in_the_template_ends_with_eos():
     assert text.endswith("great\n</s>") and answers == [" great\n</s>"]
 
 
+def test_ends_of_several_tokens_and_of_turns_that_others_follow():
+    two = CHATML.replace("<|im_end|>", "<|eot|><|im_end|>")
+    assert learned(decoder(two))[1] == ["great<|eot|><|im_end|>", "not so bad<|eot|><|im_end|>"]
+    row = encode(Dataset.from_list([{"instruction": "x", "output": "y"}]), decoder(two))[0]
+    assert words().decode(row["labels"][-2:]) == "<|eot|><|im_end|>"
+    last = CHATML.replace(
+        "<|im_end|>", "{{ '<|im_end|>' if loop.last and m.role == 'assistant' else '<|eot|>' }}"
+    )
+    assert learned(decoder(last))[1] == ["great<|eot|>", "not so bad<|im_end|>"]
+
+
+def test_thoughts_that_a_template_leaves_out_of_earlier_answers():
+    template = CHATML.replace("m.content", "m.content.split('</think>')[-1]")
+    turns = [{**turn, "content": "<think>so</think>" + turn["content"]}
+             if turn["role"] == "assistant" else turn for turn in TURNS]
+    assert learned(decoder(template), turns)[1] == ["great<|im_end|>", "not so bad<|im_end|>"]
+
+
+def test_a_template_that_drops_an_answer_is_refused():
+    for template in (CHATML, MARKED):
+        with pytest.raises(DataError, match="row 0: the chat template .* turn 3"):
+            learned(decoder(template.replace("m.content", "m.content.text")))
+
+
 def test_what_a_template_adds_to_the_last_answer_is_learned_too():
     _, answers = learned(decoder(THOUGHT))
     assert answers == ["great<|im_end|>", "<think>\n\n</think>\n\nnot so bad<|im_end|>"]
@@ -158,7 +182,7 @@ def test_the_last_answer_is_what_is_generated_and_compared():
 def test_a_model_learns_to_stop_where_its_template_ends_a_turn():
     model = decoder(CHATML)
     end = model.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    assert turn_marks(model.tokenizer) == ("<|im_end|>\n<|im_start|>assistant\n", end)
+    assert turn_marks(model.tokenizer) == ("<|im_end|>\n<|im_start|>assistant\n", [end])
     data = Dataset.from_list([{"messages": TURNS[1:3]}] * 16)
     run = ft.fit(model, data, epochs=15, learning_rate=1e-2, batch_size=4, quiet=True)
     prompt, _ = ft.apply_template({"messages": TURNS[1:3]}, model.tokenizer)
@@ -184,9 +208,9 @@ def test_only_a_prompt_that_the_template_wrote_ends_with_its_token():
     made = words(CHATML)
     prompt, _ = ft.apply_template({"instruction": "x"}, made)
     end = made.convert_tokens_to_ids("<|im_end|>")
-    assert answer_ends([prompt, "Q: x\nA:"], made) == [end, made.eos_token_id]
+    assert answer_ends([prompt, "Q: x\nA:"], made) == [[end], [made.eos_token_id]]
     made.eos_token = None
-    assert answer_ends([prompt], made) == [end]
+    assert answer_ends([prompt], made) == [[end]]
     with pytest.raises(SettingError, match="no eos token"):
         answer_ends(["Q: x\nA:"], made)
 
@@ -348,6 +372,9 @@ def test_answers_that_the_limit_takes_are_counted():
     again = encode(Dataset.from_list(rows), model, max_length=50)
     assert again.cut.lost.size == 0 and len(again[1]["input_ids"]) == 50
     assert again[1]["labels"][-2:] == found[0]["labels"][-2:]
+    assert "1 of 5 answers were cut, 0 lost whole" in str(again.cut)
+    again = encode(Dataset.from_list(rows[:4]), model, max_length=50).cut
+    assert str(again).startswith("2 of 4 prompts were cut and no answer; longest")
 
 
 def test_a_text_cut_from_the_left_still_begins_with_bos():

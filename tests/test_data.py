@@ -1,12 +1,15 @@
 """Catalog data: fixed splits that do not leak, draws by seed, and rows that are what they say."""
 
 import json
+import re
 import time
+from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 
+from ftkit import data as data_module
 from ftkit import fetch, newswire, phenotypes
 from ftkit.cards import FORMS
 from ftkit.data import load_data
@@ -295,3 +298,20 @@ def test_a_made_sentence_says_where_its_names_are():
     assert " ".join(tags) == (
         "B-LOC I-LOC O B-PER I-PER I-PER I-PER O B-ORG I-ORG I-ORG I-ORG O"
     )
+
+
+def test_the_key_of_a_cached_set_covers_all_code_that_makes_its_rows():
+    """A recipe that imports another module must not meet rows that the old one made."""
+    folder = Path(data_module.__file__).parent
+    # The catalog's archives and revision are in the key; what is fetched is verified by checksum.
+    apart, found, waiting = {"catalog", "fetch", "errors"}, set(), ["sources"]
+    while waiting:
+        name = waiting.pop()
+        if name in found | apart or not (folder / f"{name}.py").exists():
+            continue
+        found.add(name)
+        text = (folder / f"{name}.py").read_text(encoding="utf-8")
+        waiting += re.findall(r"from ftkit\.(\w+)", text)
+        for names in re.findall(r"from ftkit import ([\w, ]+)", text):
+            waiting += names.split(", ")
+    assert {"sources", "phenotypes", "splits"} <= found <= set(data_module._RECIPES)

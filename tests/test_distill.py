@@ -7,7 +7,7 @@ import torch
 from lessons import from_lesson
 
 import ftkit as ft
-from ftkit import teacher
+from ftkit import batching, teacher
 from ftkit.methods import distill
 
 
@@ -106,6 +106,18 @@ def test_a_student_comes_to_say_what_its_teacher_says_word_by_word(make, data):
     assert losses[1] < 0.7 * losses[0]
 
 
+def test_a_teacher_speaks_with_its_learned_prompt():
+    large = ft.PromptTuning(tokens=3).apply(tiny.decoder())
+    batch = batching.Collator(large)(list(batching.encode(TEXTS, large)))
+    with torch.no_grad():
+        logits = large.net(input_ids=batch["input_ids"],
+                           attention_mask=batch["attention_mask"]).logits[:, 3:-1]
+    wanted = logits[batch["labels"][:, 1:] != -100].topk(5)
+    found = teacher.Teacher(large, 5).about(batch)
+    torch.testing.assert_close(torch.cat([values for values, _, _ in found]), wanted.values,
+                               rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("without", [(), ("label_logits",)])
 def test_the_loss_of_a_decoder_is_the_divergence_at_labelled_positions(without):
     large, student = tiny.decoder(), tiny.decoder()
@@ -127,7 +139,7 @@ def test_the_loss_of_a_decoder_is_the_divergence_at_labelled_positions(without):
             return loss
 
     seen, rows = [], datasets.Dataset.from_dict({"text": ["x", "y"]})
-    from ftkit import batching, training
+    from ftkit import training
 
     encoded = batching.Encoded([
         {"input_ids": i[m.bool()].tolist(), "labels": y[m.bool()].tolist()}
@@ -186,3 +198,15 @@ def test_what_cannot_be_meant_is_named():
         ft.fit(tiny.encoder(), tiny.reviews()["train"], method=ft.Distill(), quiet=True)
     with pytest.raises(ft.SettingError, match="0 to 2"):
         ft.shrink(tiny.encoder(), (0, 3))
+
+
+def test_hidden_states_are_those_of_every_block_also_where_lower_ones_are_frozen():
+    data, large = tiny.reviews(16)["train"], taught()
+    found = []
+    for without in ((), "trunk_cache"):
+        method = ft.Distill(large, hidden=1.0, within=ft.Freeze(top=1))
+        run = ft.fit(tiny.encoder(), data, method=method, epochs=2, batch_size=8, quiet=True,
+                     learning_rate=1e-3, dtype="float32", without=without)
+        found.append(run.history["loss"].to_numpy())
+        assert not run.model.net.config.output_hidden_states  # a plain library model
+    assert found[0] == pytest.approx(found[1], rel=1e-5)

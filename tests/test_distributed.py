@@ -59,3 +59,21 @@ def test_one_process_speaks_for_both(together):
     printed = together[2]
     assert printed.count("parameters are trained") == len(WORKS) == printed.count("validation loss")
     assert not torch.distributed.is_initialized()
+
+
+def test_each_process_has_a_card_of_its_own(monkeypatch):
+    from types import SimpleNamespace
+
+    from ftkit import hardware
+
+    chosen = [0]
+    cards = [SimpleNamespace(name=f"card {i}", total_memory=1, major=8, minor=0) for i in (0, 1)]
+    for name, value in {"is_available": lambda: True, "device_count": lambda: 2,
+                        "set_device": lambda i: chosen.append(i),
+                        "current_device": lambda: chosen[-1],
+                        "get_device_properties": lambda i: cards[i]}.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert hardware.this_machine.__wrapped__().name == "card 0" and chosen == [0]
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert hardware.this_machine.__wrapped__().name == "card 1" and chosen == [0, 1]

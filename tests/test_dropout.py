@@ -1,5 +1,7 @@
 """A user's model is regularized as before by the quicker dropout: same odds, same scale."""
 
+import threading
+
 import pytest
 import tiny
 import torch
@@ -65,3 +67,46 @@ def test_fit_uses_it_and_puts_the_library_back(monkeypatch):
     model.net.bert.pooler.register_forward_hook(lambda *_: seen.append(F.dropout is library))
     ft.fit(model, tiny.reviews(8)["train"], epochs=1, quiet=True)
     assert seen and not any(seen) and F.dropout is library
+
+
+def test_several_that_overlap_leave_the_library_as_it_was():
+    library = F.dropout
+    one, two, off = quick_dropout(), quick_dropout(), quick_dropout(False)
+    one.__enter__()
+    two.__enter__()
+    off.__enter__()
+    one.__exit__(None, None, None)  # not the last that was opened
+    assert F.dropout is not library
+    off.__exit__(None, None, None)
+    two.__exit__(None, None, None)
+    assert F.dropout is library
+    with pytest.raises(KeyError), quick_dropout(), quick_dropout():
+        raise KeyError
+    assert F.dropout is library
+
+
+def test_another_thread_draws_as_the_library_does():
+    drawn = {}
+
+    def draw(name):
+        torch.manual_seed(0)
+        drawn[name] = F.dropout(torch.ones(200), 0.5)
+
+    draw("library")
+    with quick_dropout():
+        thread = threading.Thread(target=draw, args=("thread",))
+        thread.start()
+        thread.join()
+        draw("quick")
+    assert torch.equal(drawn["thread"], drawn["library"])
+    assert not torch.equal(drawn["quick"], drawn["library"])
+
+
+def test_what_somebody_else_puts_in_its_place_meanwhile_stays(monkeypatch):
+    library, theirs = F.dropout, lambda *args, **kwargs: "theirs"
+    try:
+        with quick_dropout():
+            F.dropout = theirs
+        assert F.dropout is theirs
+    finally:
+        F.dropout = library

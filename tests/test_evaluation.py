@@ -139,6 +139,9 @@ def test_wrong_requests_are_explained():
         ft.evaluate(tiny.encoder("encoder"), data)
     with pytest.raises(DataError, match="2 predictions for 1"):
         ft.from_predictions([1, 2], [1])
+    for values, weights in (([], None), ([1.0, 2.0], [1])):
+        with pytest.raises(DataError, match="at least one"):
+            ft.from_scores("x", values, weights)
     with pytest.raises(SettingError, match="confusion"):
         ft.from_scores("x", [1.0]).confusion()
     short = Dataset.from_dict({"text": ["a", "a"]})

@@ -146,3 +146,14 @@ def test_settings_that_cannot_be_meant_are_named():
         ft.EWC(weight=-1).apply(tiny.encoder())
     with pytest.raises(ft.SettingError, match="no trained weight of tiny-llama"):
         ft.EWC(memory_of(tiny.encoder())).apply(tiny.decoder())
+
+
+@pytest.mark.parametrize("weight", [0.0, 1e6])
+def test_a_compiled_network_is_held_as_well(weight):
+    data, memory = tiny.reviews(16)["train"], memory_of(tiny.encoder())
+    settings = dict(method=ft.EWC(memory, weight=weight), epochs=2, batch_size=8, quiet=True,
+                    learning_rate=1e-3, dtype="float32")
+    plain, compiled = (ft.fit(tiny.encoder(), data, **settings, **more).model.net.state_dict()
+                       for more in ({}, dict(torch_compile=True, torch_compile_backend="eager")))
+    for name, tensor in plain.items():
+        torch.testing.assert_close(compiled[name], tensor, atol=1e-5, rtol=1e-4)

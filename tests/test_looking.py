@@ -117,6 +117,8 @@ def test_roles_and_ends_of_conversations():
     assert found["roles out of order"]["see"] == "data rows 2, 3"
     assert found["no answer at the end"]["see"] == "data rows 3, 4"
     assert found["answers without an end"]["data"] == 0
+    good = ft.look(Dataset.from_list([{"messages": rows[0]}]))
+    assert good["roles out of order"] == {"what": "roles out of order", "data": 0, "see": ""}
 
 
 def test_answers_that_the_limit_takes():

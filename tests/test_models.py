@@ -24,9 +24,10 @@ from ftkit.errors import DataError, FetchError, SettingError
         lambda: tiny.encoder("choice"),
     ],
 )
-def test_a_saved_model_comes_back_the_same(make, tmp_path):
+def test_a_saved_model_comes_back_the_same(make, tmp_path, capfd):
     model = make()
     folder = model.save(tmp_path / "model")
+    assert "shards" not in capfd.readouterr().err, "a bar of the library's stays in the notebook"
     again = ft.load_model(folder)
     assert again.hash() == model.hash()
     assert (again.task, again.labels, again.name) == (model.task, model.labels, model.name)

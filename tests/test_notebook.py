@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ftkit import notebook as nb
-from ftkit.errors import FtkitError
+from ftkit.errors import DataError, FtkitError
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -96,9 +96,28 @@ def test_the_hash_changes_with_code_and_not_with_prose(lesson):
     assert nb.source_hash(notebook) != first
 
 
-def test_of_two_claims_with_the_same_words_the_later_counts(lesson):
-    notebook = lesson[1]
-    for cell, held in zip(notebook["cells"][1:], (False, True), strict=True):
-        data = {nb.CLAIM: {"claim": "same", "held": held}}
+def shown(notebook, *claims):
+    """The notebook, with a claim in the output of each code cell."""
+    for cell, claim in zip(notebook["cells"][1:], claims, strict=False):
+        data = {nb.CLAIM: claim}
         cell["outputs"] = [{"output_type": "display_data", "metadata": {}, "data": data}]
-    assert nb.claims(notebook) == [{"claim": "same", "held": True}]
+    return notebook
+
+
+PART = {"value": 0.5, "low": "nan", "high": None}
+WHOLE = {"claim": "same", "held": True, "judged": True, "metric": None, "relative": False,
+         "before": None, "after": PART, "difference": PART}
+
+
+def test_of_two_claims_with_the_same_words_the_later_counts(lesson):
+    assert nb.claims(shown(lesson[1], WHOLE | {"held": False}, WHOLE)) == [WHOLE]
+
+
+@pytest.mark.parametrize("claim", [
+    "a word", {}, {"claim": "x"}, {k: v for k, v in WHOLE.items() if k != "held"},
+    WHOLE | {"claim": 3}, WHOLE | {"after": {"value": 1}}, WHOLE | {"after": PART | {"low": "x"}},
+    WHOLE | {"difference": [1]},
+])
+def test_what_only_says_to_be_a_claim_is_named(lesson, claim):
+    with pytest.raises(DataError, match="cell 2 shows a claim without what one has"):
+        nb.claims(shown(lesson[1], claim))

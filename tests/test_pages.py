@@ -1,5 +1,6 @@
 """Without these, training could lose its time to fresh memory, or keep the memory for good."""
 
+import gc
 import subprocess
 import sys
 
@@ -45,3 +46,35 @@ def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(pages, "_mallopt", lambda: None)
     with pages.kept_pages():
         pass
+
+
+def test_overlapping_trainings_set_it_once_and_the_last_one_puts_it_back(monkeypatch):
+    said = []
+    monkeypatch.setattr(pages, "_mallopt", lambda: lambda name, value: said.append((name, value)))
+    for name in ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    one, two = pages.kept_pages(), pages.kept_pages()
+    one.__enter__()
+    two.__enter__()
+    opened = list(said)
+    one.__exit__(None, None, None)
+    assert said == opened and (pages.MMAP_MAX, 0) in opened
+    two.__exit__(None, None, None)
+    assert said[len(opened):] == list(pages.AFTER.items())
+
+
+@pytest.mark.parametrize(("name", "value"), [("MALLOC_TRIM_THRESHOLD_", "100000"),
+                                             ("GLIBC_TUNABLES", "glibc.malloc.mmap_max=3")])
+def test_what_the_user_set_for_malloc_is_left_alone(name, value, monkeypatch):
+    said = []
+    monkeypatch.setattr(pages, "_mallopt", lambda: lambda *given: said.append(given))
+    monkeypatch.setenv(name, value)
+    with pages.kept_pages():
+        pass
+    assert not said
+
+
+def test_a_training_leaves_the_users_objects_to_the_garbage_collector():
+    before = gc.get_freeze_count()
+    ft.fit(tiny.encoder(), tiny.reviews(8)["train"], epochs=1, quiet=True)
+    assert gc.get_freeze_count() == before

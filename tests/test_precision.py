@@ -206,14 +206,13 @@ def test_weights_of_16_bits_are_said_and_not_trained():
     assert ft.evaluate(model, data).computed.dtype == "bf16"
     with pytest.raises(SettingError, match="weights of tiny-bert are bf16.*Load it"):
         ft.evaluate(model, data, dtype="float32")
-    with pytest.raises(SettingError, match="are bf16.*rounded away.*float32"):
+    with pytest.raises(SettingError, match="stored in bfloat16.*lost in rounding.*float32"):
         ft.fit(model, data, quiet=True)
 
 
 def test_a_bf16_base_under_lora_is_trained_in_bf16(tmp_path):
-    folder = tiny.encoder("encoder").save(tmp_path / "base")
-    base = ft.load_model(folder, "classification", labels=["bad", "good"], dtype="bf16")
-    data = Dataset.from_dict(REVIEWS)
+    base = ft.load_model(tiny.decoder().save(tmp_path / "base"), dtype="bf16")
+    data = Dataset.from_dict({"text": REVIEWS["text"]})
     run = ft.fit(base, data, method=ft.LoRA(rank=2), epochs=1, quiet=True)
     assert run.plan.dtype == "bf16"
     assert ft.evaluate(run.model, data).computed.dtype == "bf16"
@@ -409,16 +408,15 @@ def test_claims_and_records_say_in_what_they_were_computed():
 
 def test_a_loss_that_is_no_number_is_not_shown_as_zero():
     data = tiny.reviews(16)["train"]
-    run = ft.fit(tiny.encoder(), data, epochs=4, learning_rate=1e25, batch_size=4,
-                 max_grad_norm=1e30, quiet=True)
-    assert not (run.history["loss"] == 0).any()
-    assert run.history["loss"].isna().any() or (run.history["loss"] > 1e3).any()
+    with pytest.raises(ft.Diverged, match="loss became (nan|inf).*learning rate 1e.25"):
+        ft.fit(tiny.encoder(), data, epochs=4, learning_rate=1e25, batch_size=4,
+               max_grad_norm=1e30, quiet=True)
 
 
-@pytest.mark.parametrize(("before", "meanwhile"), [("eager", "sdpa"), ("sdpa", "eager")])
-def test_the_attention_of_a_training_is_not_left_behind(before, meanwhile, monkeypatch):
+def test_the_attention_of_a_training_is_not_left_behind(monkeypatch):
     """An evaluation after long texts would differ from that of the same weights, loaded."""
-    monkeypatch.setattr(hardware, "SHORT", 1 if meanwhile == "sdpa" else 256)
+    before, meanwhile = "sdpa", "eager"
+    monkeypatch.setattr(hardware, "SHORT", 256)
     seen, model = [], tiny.encoder()
     model.net.set_attn_implementation(before)
 

@@ -38,6 +38,14 @@ def test_every_figure_has_a_title_and_units():
     assert figures[1].axes[0].get_xlabel() == "examples"
 
 
+def test_what_has_no_value_or_no_interval_ends_no_figure(tmp_path):
+    nan = float("nan")
+    nothing, alone, e = ft.Estimate(nan, nan, nan), ft.Estimate(0.7, nan, nan), ft.Estimate(2, 1, 3)
+    ft.plot_bars({"a": nothing, "b": alone, "c": e}, "t", "y").savefig(tmp_path / "a.png")
+    lines = {"a": ([1, 2, 3], [nothing, alone, e])}
+    ft.plot_curve(lines, "t", "x", "y").savefig(tmp_path / "b.png")
+
+
 def test_figures_are_told_apart_without_colour():
     e = ft.Estimate(0.7, 0.6, 0.8)
     axes = ft.plot_curve({k: ([1, 2], [e, e]) for k in "abc"}, "t", "x", "y").axes[0]

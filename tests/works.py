@@ -107,7 +107,8 @@ def train(work, n=N, held=0, **settings):
     n, held: rows of training and validation data.
     """
     task, method = WORKS[work]
-    asked = dict(epochs=1, batch_size=8, learning_rate=0.05, optim="sgd", bf16=False, quiet=True)
+    asked = dict(epochs=1, batch_size=8, learning_rate=0.05, optim="sgd", dtype="float32",
+                 quiet=True)
     data = {"train": columns(task, n)} | ({"validation": columns(task, held)} if held else {})
     return ft.fit(base(task), data, method=method(), **asked | settings)
 

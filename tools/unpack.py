@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_machine(manifest)
         into = options.into.absolute()
         return Installation(manifest, options.parts, into, options.cache or into / "cache").run()
-    except (UnpackError, OSError) as error:
+    except (UnpackError, OSError, tarfile.TarError) as error:
         print(f"unpack: {error}", file=sys.stderr)
         return 1
 
@@ -199,7 +199,8 @@ class Installation:
                     # only members that the manifest names are read, and only as bytes
                     with archive.extractfile(piece["member"]) as source:
                         write(self._piece(piece), source)
-            for name in dict.fromkeys(piece["file"] for piece in wanted):
+        for name in self.manifest["files"]:  # an aborted run may have left pieces of any part
+            if not self._has(name):
                 self._join(name)
         return damaged, missing
 
