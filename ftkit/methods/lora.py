@@ -77,7 +77,8 @@ class LoRA:
             task_type=KINDS.get(model.task, "FEATURE_EXTRACTION"),
         )
         if _bits(net):
-            net = peft.prepare_model_for_kbit_training(net)
+            # fit decides on checkpointing, by what fits; peft would switch it on.
+            net = peft.prepare_model_for_kbit_training(net, use_gradient_checkpointing=False)
         try:
             with quiet_peft():
                 model.net = peft.get_peft_model(net, config)
