@@ -167,17 +167,11 @@ def test_accumulated_gradients_equal_a_larger_batch():
     data = Dataset.from_dict(
         {"text": ["the film was good", "a cat and a dog", "so very dull plot"] * 4}
     )
-    one = ft.fit(tiny.decoder(), data, epochs=1, batch_size=12, quiet=True, learning_rate=1e-3)
-    two = ft.fit(
-        tiny.decoder(),
-        data,
-        epochs=1,
-        batch_size=3,
-        quiet=True,
-        learning_rate=1e-3,
-        gradient_accumulation_steps=4,
-    )
-    torch.testing.assert_close(weights(one.model), weights(two.model), rtol=1e-3, atol=1e-5)
+    # Plain steps: AdamW would hide a gradient that is too large or too small by a factor.
+    settings = dict(epochs=1, quiet=True, learning_rate=0.1, optim="sgd", dtype="float32")
+    one = ft.fit(tiny.decoder(), data, batch_size=12, **settings)
+    two = ft.fit(tiny.decoder(), data, batch_size=3, gradient_accumulation_steps=4, **settings)
+    torch.testing.assert_close(weights(one.model), weights(two.model), rtol=1e-5, atol=1e-6)
 
 
 def test_what_trainer_takes_passes_through():
