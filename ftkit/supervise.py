@@ -26,6 +26,7 @@ class Running:
 
         self.psutil, self.lesson, self.limits = psutil, lesson, limits
         self.peak, self.verdict, self.family, self.next_search = 0, None, {}, 0.0
+        self.shared, self.next_own = 0, 0.0  # bytes that several processes count, as last asked
         for folder in (lesson.out, lesson.log.parent, lesson.status.parent):
             folder.mkdir(parents=True, exist_ok=True)
         self.work = Path(tempfile.mkdtemp(prefix=f"{WORK}{lesson.name}-", dir=lesson.out))
@@ -87,12 +88,17 @@ class Running:
             # Looking through all processes of a machine costs: a hundredth of the time, or so.
             pause = min(2, 100 * (time.thread_time() - start))
             self.next_search = time.monotonic() + pause
-        # What processes share is counted once; asking for that takes milliseconds, so only where
-        # the sum with it could matter.
+        # What processes share is counted once. Asking for that takes milliseconds, in which the
+        # lesson waits: a hundredth of the time at most, and before anything is stopped for it.
         held = self._sum(lambda process: process.memory_info().rss)
-        if held > self.peak:
-            held = self._sum(_own_memory)
-        return held
+        near = held - self.shared
+        due = near > self.peak and time.monotonic() >= self.next_own
+        if due or near > self.limits["memory"]:
+            start = time.monotonic()
+            near = self._sum(_own_memory)
+            self.shared = held - near
+            self.next_own = time.monotonic() + 100 * (time.monotonic() - start)
+        return near
 
     def _sum(self, measure):
         held = 0
