@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import ftkit as ft
 from ftkit import evidence, hardware
 from ftkit.errors import ClaimNotHeld, SettingError
+from ftkit.hardware import Computed
 from ftkit.resampling import sign_flips
 
 
@@ -253,13 +254,15 @@ def test_too_few_or_unnamed_seeds_are_explained():
 
 def test_a_claim_states_its_evidence():
     ev = right([1] * 90 + [0] * 10)
-    ev.precision, ev.device, ev.threads = "float32", "cpu", 2
+    ev.computed = Computed("float32", "cpu", 2)
     made = ft.claim("x", ev, right([0] * 100), metric="accuracy", opponent="always wrong")
-    assert (made.precision, made.device, made.threads) == ("float32", "cpu", 2)
+    assert made.computed == [{"dtype": "float32", "device": "cpu", "threads": 2}]
     assert made.covers == "100 examples" and made.bound == {"at_least": 0}
     other = right([0] * 100)
-    other.precision = "bf16"
-    assert ft.claim("x", ev, other, metric="accuracy").precision == ["float32", "bf16"]
+    other.computed = Computed("bf16", "cpu", 2)
+    both = ft.claim("x", ev, other, metric="accuracy")
+    assert [way["dtype"] for way in both.computed] == ["float32", "bf16"]
+    assert "float32 on cpu, 2 threads; bf16" in both.row()["computed"]
     plain = ft.claim("the largest difference", 3e-5, at_most=1e-3)
     assert plain.held and "without an interval" in plain.row()["interval over"]
     gain = ft.bootstrap(np.mean, [1.0, 2.0, 4.0, 3.0], groups=list("aabb"))

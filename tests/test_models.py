@@ -250,9 +250,11 @@ def test_four_bit_weights_are_computed_with_what_the_card_multiplies(
     card = hardware.Machine("cuda", "a card", 16 * 1024**3, 4, capability)
     monkeypatch.setattr(models, "this_machine", lambda: card)
     monkeypatch.setattr(models.transformers, "BitsAndBytesConfig", lambda **given: given)
+    monkeypatch.setattr(models.torch.cuda, "current_device", lambda: 3)
     options = models._four_bits()
     assert options["quantization_config"]["bnb_4bit_compute_dtype"] is compute
     assert options["quantization_config"]["bnb_4bit_quant_type"] == "nf4"
+    assert options["device_map"] == {"": 3}, "each process has a card of its own"
 
 
 def test_a_catalog_model_loads_in_three_seconds_the_second_time():

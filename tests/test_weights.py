@@ -10,12 +10,18 @@ from safetensors.torch import load_file, save_file
 
 import ftkit as ft
 from ftkit import hardware
+from ftkit.tasks import CARD
 
 
 def change(folder, edit):
-    """Rewrite the weights in a folder: `edit` is given the dict of tensors and returns one."""
-    file = folder / "model.safetensors"
+    """Rewrite the weights in a folder: `edit` is given the dict of tensors and returns one.
+
+    As if the folder came so from elsewhere: its card has no list of files to compare with.
+    """
+    file, card = folder / "model.safetensors", folder / CARD
     save_file(edit(load_file(file)), file, metadata={"format": "pt"})
+    said = json.loads(card.read_text())
+    card.write_text(json.dumps({k: v for k, v in said.items() if k != "files"}))
 
 
 def without(part):
