@@ -80,8 +80,16 @@ def prompt_once(net, wanted=True):
             attention_mask = torch.ones_like(input_ids)
         return inner(net)(**behind_prompt(net, input_ids, attention_mask, **kwargs))
 
-    before = vars(net).get("forward")
-    net.forward = forward
+    with another_forward(net, forward):
+        yield
+
+
+@contextmanager
+def another_forward(net, replacement):
+    """While open, a network has another forward of its own; None for that of its class."""
+    before = vars(net).pop("forward", None)
+    if replacement is not None:
+        net.forward = replacement
     try:
         yield
     finally:

@@ -292,7 +292,9 @@ def _plain_head(net, top):
     batch = PackedCollator(0)([{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}])
     read, training = _read(batch, top.weight.device) | {"use_cache": False}, net.training
     net.eval()
-    hidden, logits = backbone(net)(**read)[0], inner(net)(**read).logits
-    net.train(training)
+    try:
+        hidden, logits = backbone(net)(**read)[0], inner(net)(**read).logits
+    finally:
+        net.train(training)
     scores = F.linear(hidden, top.weight, top.bias)
     return bool(torch.allclose(scores.float(), logits.float(), rtol=1e-3, atol=1e-4))

@@ -5,12 +5,11 @@ their number over the whole update: all batches that are accumulated, on all pro
 brings the mean over its own; its share in the update is the share of its tokens.
 """
 
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ftkit import losses
 from ftkit.tagging import IGNORED
 
 COUNT = "supervised"  # where a collator says how many, so that nobody has to ask a card
@@ -127,25 +126,11 @@ def run(model, net, function):
     found = []
 
     def forward():
-        with _forward(net, before):  # the function calls the network as it was
+        with losses.another_forward(net, before):  # the function calls the network as it was
             loss, other = function()
         found.append(other)
         return loss
 
     before = vars(net).get("forward")
-    with _forward(net, forward):
+    with losses.another_forward(net, forward):
         return model(), *found
-
-
-@contextmanager
-def _forward(net, replacement):
-    """While open, a network has another forward of its own; None for that of its class."""
-    before = vars(net).pop("forward", None)
-    if replacement is not None:
-        net.forward = replacement
-    try:
-        yield
-    finally:
-        vars(net).pop("forward", None)
-        if before is not None:
-            net.forward = before
