@@ -19,8 +19,8 @@ import growth
 from prepare import WORKS
 from worker import PREFIX
 
-from ftkit import atomic
-from ftkit.hardware import usable_cores
+from ftkit.assets import atomic
+from ftkit.models.hardware import usable_cores
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

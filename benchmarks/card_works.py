@@ -61,7 +61,7 @@ _FOLDERS = {}  # of the catalog's models
 def prepare(name, root, tiny=False):
     """Write work.json of one of WORKS into root/name, and its network where that is made."""
     import ftkit as ft
-    from ftkit import catalog, fetch
+    from ftkit.assets import catalog, fetch
 
     work = {"epochs": EPOCHS, "tiny": tiny, "base": "float32"} | WORKS[name]
     if tiny:
@@ -138,7 +138,7 @@ def _questions(work):
 def _rows(work):
     """Texts for the kit and the same encoded for everybody; what a step must multiply."""
     import ftkit as ft
-    from ftkit.batching import encode
+    from ftkit.tasks.batching import encode
 
     # Passages are chosen by their length out of more.
     more = 8 if work.get("least") else 1

@@ -7,15 +7,16 @@ from datasets import Dataset
 from worker import timed
 
 import ftkit as ft
-from ftkit import attention, batching, cache
-from ftkit.dropout import quick_dropout
-from ftkit.label_logits import LabelLogits
-from ftkit.pages import kept_pages
+from ftkit.speed import attention, feature_cache
+from ftkit.speed.allocator import kept_pages
+from ftkit.speed.dropout import quick_dropout
+from ftkit.speed.label_logits import LabelLogits
+from ftkit.tasks import batching
 
 
 def _begin(folder, seed):
     """The work, its model and its training data; nothing is left from an earlier round."""
-    cache.forget()
+    feature_cache.forget()
     work = load(folder)
     model = ft.load_model(work["name"], task=work["task"], labels=work["labels"], seed=seed)
     return work, model, Dataset.from_list(work["texts"]["train"])
@@ -85,7 +86,7 @@ def loop(folder, seed):
 
 def score(folder, seed, apart=False):
     """All prompts in one call, or each in a call of its own, which can share no beginning."""
-    cache.forget()
+    feature_cache.forget()
     work = load(folder)
     model = ft.load_model(work["name"])
     calls = [[prompt] for prompt in work["prompts"]] if apart else [work["prompts"]]

@@ -41,8 +41,8 @@ def prepare(name, folder):
     """Write work.json for one of WORKS into a folder. Returns what it says."""
     from common import constant_loss
 
-    from ftkit import catalog, fetch
-    from ftkit.batching import encode
+    from ftkit.assets import catalog, fetch
+    from ftkit.tasks.batching import encode
 
     work = dict(WORKS[name])
     work["name"] = work["model"]

@@ -15,10 +15,24 @@ _WHERE = {
         "Diverged",
         "ClaimNotHeld",
     ],
-    "hardware": ["profile", "this_machine", "plan"],
-    "shelf": ["activate", "attach"],
-    "models": ["load_model", "Model", "trainable_summary"],
-    "data": ["load_data", "Data"],
+    "models.hardware": [
+        "profile",
+        "this_machine",
+        "plan",
+    ],
+    "models.adapters": [
+        "activate",
+        "attach",
+    ],
+    "models.model": [
+        "load_model",
+        "Model",
+        "trainable_summary",
+    ],
+    "data.load": [
+        "load_data",
+        "Data",
+    ],
     "methods": [
         "Adapter",
         "Distill",
@@ -40,15 +54,37 @@ _WHERE = {
         "Reinforce",
         "reinforce_loss",
     ],
-    "search": ["rate_range", "Prune"],
-    "methods.ewc": ["Memory"],
-    "students": ["shrink"],
-    "prompting": ["few_shot", "apply_template"],
-    "answering": ["score", "calibrate", "generate", "chat"],
-    "training": ["fit", "Run"],
-    "predicting": ["predict"],
-    "looking": ["look"],
-    "evaluation": [
+    "training.search": [
+        "rate_range",
+        "Prune",
+    ],
+    "methods.ewc": [
+        "Memory",
+    ],
+    "models.drop_layers": [
+        "shrink",
+    ],
+    "data.templates": [
+        "few_shot",
+        "apply_template",
+    ],
+    "evaluation.generation": [
+        "score",
+        "calibrate",
+        "generate",
+        "chat",
+    ],
+    "training.fit": [
+        "fit",
+        "Run",
+    ],
+    "evaluation.predict": [
+        "predict",
+    ],
+    "tasks.look": [
+        "look",
+    ],
+    "evaluation.evaluate": [
         "evaluate",
         "from_predictions",
         "from_values",
@@ -57,25 +93,57 @@ _WHERE = {
         "from_scores",
         "Evaluation",
     ],
-    "metrics": ["rouge_l"],
-    "files": ["read_conll", "read_pairs"],
-    "tagging": ["align_tags", "entities"],
-    "resampling": ["bootstrap", "Estimate"],
-    "power_analysis": ["power"],
-    "comparing": ["compare"],
-    "evidence": ["claim", "conclude"],
-    "records": ["runs"],
-    "exercises": ["check", "cases"],
-    "diagnosis": ["diagnose", "verdict"],
-    "modelcard": ["model_card"],
-    "show": [
+    "evaluation.metrics": [
+        "rouge_l",
+    ],
+    "data.files": [
+        "read_conll",
+        "read_pairs",
+    ],
+    "tasks.tagging": [
+        "align_tags",
+        "entities",
+    ],
+    "evaluation.resampling": [
+        "bootstrap",
+        "Estimate",
+    ],
+    "evaluation.power": [
+        "power",
+    ],
+    "evaluation.compare": [
+        "compare",
+    ],
+    "course.claims": [
+        "claim",
+        "conclude",
+    ],
+    "training.records": [
+        "runs",
+    ],
+    "course.exercises": [
+        "check",
+        "cases",
+    ],
+    "course.diagnosis": [
+        "diagnose",
+        "verdict",
+    ],
+    "course.model_card": [
+        "model_card",
+    ],
+    "training.curves": [
         "plot_history",
+    ],
+    "course.plots": [
         "plot_bars",
         "plot_curve",
         "plot_confusion",
         "plot_calibration",
         "show_examples",
         "show_tokens",
+    ],
+    "display": [
         "show_table",
     ],
 }

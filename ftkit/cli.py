@@ -71,8 +71,8 @@ def _parser():
 
 
 def _fetch(options):
-    from ftkit import catalog
-    from ftkit import fetch as fetching
+    from ftkit.assets import catalog
+    from ftkit.assets import fetch as fetching
 
     if bool(options.names) == options.all:
         raise SettingError("name what to fetch (`ftkit models` and `ftkit data` list the names), "
@@ -89,7 +89,7 @@ def _fetch(options):
     for entry in models:
         if not fetching.is_built(fetching.model_key(entry)):
             print(f"unpacking {entry.name} (once; up to a minute)", flush=True)
-            from ftkit.models import load_model
+            from ftkit.models.model import load_model
 
             load_model(entry.name)
     print(f"{len(archives)} archives and {len(models)} models are in {fetching.cache_home()}")
@@ -98,7 +98,7 @@ def _fetch(options):
 def _download(names):
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ftkit import catalog, fetch
+    from ftkit.assets import catalog, fetch
 
     with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
                   TimeRemainingColumn(), disable=not sys.stdout.isatty()) as progress:
@@ -112,20 +112,20 @@ def _download(names):
 
 
 def _models(options):
-    from ftkit import catalog
+    from ftkit.assets import catalog
 
     _list(catalog.models())
 
 
 def _data(options):
-    from ftkit import catalog
+    from ftkit.assets import catalog
 
     _list(catalog.datasets())
 
 
 def _list(entries):
     """Print catalog entries as a table, with the notes that a user should see before using one."""
-    from ftkit import fetch
+    from ftkit.assets import fetch
 
     rows = [("name", "task", "download", "licence", "cached", "what it is")]
     for entry in entries:
@@ -147,8 +147,8 @@ def _doctor(options):
 
 
 def _batch(options):
-    from ftkit.batch import run_batch
-    from ftkit.report import text_table, write_results
+    from ftkit.batch.report import text_table, write_results
+    from ftkit.batch.run import run_batch
 
     live = _StatusLine() if sys.stderr.isatty() else None
     parameters = {name: _value(text) for name, text in options.parameters}
@@ -224,8 +224,8 @@ def _runs(options):
 
 
 def _report(options):
-    from ftkit import report
-    from ftkit.notebook import write_file
+    from ftkit.batch import report
+    from ftkit.batch.notebook import write_file
 
     folder = Path(options.notebooks)
     if options.figure:

@@ -37,8 +37,8 @@ def _torch():
 
 
 def _compute():
-    from ftkit import hardware, precision
-    from ftkit.measuring import matrix_peak
+    from ftkit.models import hardware, precision
+    from ftkit.models.peak import matrix_peak
 
     machine = hardware.this_machine()
     many = f", {machine.devices} of them" if machine.devices > 1 else ""
@@ -54,7 +54,7 @@ def _compute():
 def _memory():
     import psutil
 
-    from ftkit.hardware import usable_cores
+    from ftkit.models.hardware import usable_cores
 
     memory = psutil.virtual_memory()
     words = (f"{usable_cores()} cores, {memory.total / GIB:.1f} GiB of memory, "
@@ -65,7 +65,7 @@ def _memory():
 
 
 def _cache():
-    from ftkit import catalog, fetch
+    from ftkit.assets import catalog, fetch
 
     home = fetch.cache_home()
     there = next(path for path in [home, *home.parents] if path.exists())
@@ -96,7 +96,7 @@ def _cache():
 
 
 def _network():
-    from ftkit import fetch
+    from ftkit.assets import fetch
 
     if fetch.offline():
         return OK, "network", "not used: FTKIT_OFFLINE is set"

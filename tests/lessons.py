@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from ftkit import notebook as nb
+from ftkit.batch import notebook as nb
 
 ROOT = Path(__file__).parents[1]
 

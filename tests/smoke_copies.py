@@ -9,7 +9,7 @@ from pathlib import Path
 
 from papermill import execute_notebook
 
-from ftkit import notebook as nb
+from ftkit.batch import notebook as nb
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 

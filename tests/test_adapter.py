@@ -10,9 +10,9 @@ from datasets import Dataset
 from lessons import from_lesson
 
 import ftkit as ft
-from ftkit import cache
-from ftkit.bottleneck import Bottleneck
 from ftkit.errors import DataError, FetchError, SettingError
+from ftkit.models.bottleneck import Bottleneck
+from ftkit.speed import feature_cache
 
 PLACEMENTS = ("houlsby", "pfeiffer")
 MODELS = {
@@ -255,22 +255,22 @@ def test_text_is_generated_through_the_adapter(placement, tmp_path):
 
 @both
 def test_the_trunk_cache_does_not_step_over_adapters(placement, tmp_path):
-    cache.forget()
+    feature_cache.forget()
     base = saved_base(tmp_path, tiny.decoder)
     folder = loud(ft.Adapter(size=4, placement=placement).apply(base.copy())).save(tmp_path / "a")
     model = ft.load_model(folder)  # nothing of it is trainable
-    choice = cache.trunk_depth(model.net)
+    choice = feature_cache.trunk_depth(model.net)
     assert choice.value == 0 and "adapters" in choice.why
     plain = ft.evaluate(model, texts(), without="trunk_cache")["loss"].value
     assert ft.evaluate(model, texts())["loss"].value == pytest.approx(plain)
     ft.activate(model, "base")
     model.net.requires_grad_(False)
-    assert cache.trunk_depth(model.net).value == 3
+    assert feature_cache.trunk_depth(model.net).value == 3
     cached = [ft.evaluate(model, texts())["loss"].value for _ in range(2)]
     assert cached == pytest.approx([measure(base)] * 2, rel=1e-5)
     ft.activate(model, "adapter")
     assert ft.evaluate(model, texts())["loss"].value == pytest.approx(plain)
-    cache.forget()
+    feature_cache.forget()
 
 
 def test_an_adapter_refuses_another_base(tmp_path):

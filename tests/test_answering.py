@@ -37,9 +37,9 @@ def test_scores_over_a_shared_prefix_are_those_of_one_by_one(kind, batch_size):
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
 def test_answers_behind_one_prompt_do_not_see_each_other(kind, monkeypatch):
-    monkeypatch.setattr("ftkit.answering.POSITIONS", 3)  # logits in several portions
+    monkeypatch.setattr("ftkit.evaluation.generation.POSITIONS", 3)  # logits in several portions
     monkeypatch.setattr(
-        "ftkit.answering.LOAD", {"cpu": 14}
+        "ftkit.evaluation.generation.LOAD", {"cpu": 14}
     )  # and a prompt's answers in several rows
     model = tiny.decoder(kind)
     if kind == "gemma2":

@@ -8,8 +8,9 @@ import torch
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit import attention, hardware
-from ftkit.hardware import Machine
+from ftkit.models import hardware
+from ftkit.models.hardware import Machine
+from ftkit.speed import attention
 
 
 def both(**changes):

@@ -12,11 +12,11 @@ import time
 import psutil
 import pytest
 
-from ftkit import notebook as nb
-from ftkit import report
-from ftkit.batch import LOCK, find_notebooks, run_batch
+from ftkit.batch import notebook as nb
+from ftkit.batch import report
+from ftkit.batch.run import LOCK, find_notebooks, run_batch
+from ftkit.batch.supervise import WORK
 from ftkit.errors import DataError, FtkitError, SettingError
-from ftkit.supervise import WORK
 
 PARAMETERS = ('profile = "cpu"  # smoke, cpu or gpu\nseed = 0  # any whole number', ["parameters"])
 # A child of the kernel: it must not outlive the lesson.
@@ -161,7 +161,7 @@ def test_resume_runs_only_what_is_not_done(tmp_path, write_notebook, monkeypatch
 
     def runs(**options):
         with monkeypatch.context() as patch:
-            patch.setattr("ftkit.batch.Running", lambda *_: (_ for _ in ()).throw(Ran))
+            patch.setattr("ftkit.batch.run.Running", lambda *_: (_ for _ in ()).throw(Ran))
             try:
                 [record] = run_batch([lesson], out=out, report=quiet, **options)
             except Ran:
@@ -179,7 +179,7 @@ def test_resume_runs_only_what_is_not_done(tmp_path, write_notebook, monkeypatch
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
             assert runs()
-    monkeypatch.setattr("ftkit.batch._environment", lambda: "another package was installed")
+    monkeypatch.setattr("ftkit.batch.run._environment", lambda: "another package was installed")
     assert runs()
     monkeypatch.undo()
     assert not runs()

@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit import batch_size
+from ftkit.speed import batch_size
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def small_card(monkeypatch):
 
 def trainer_of(model, data, size):
     """A Trainer as fit makes it, caught before it trains."""
-    import ftkit.training as training
+    import ftkit.training.fit as training
 
     caught = {}
 

@@ -8,8 +8,16 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftkit.batching import IGNORED, Collator, SameChoices, SimilarLength, by_length, encode, pad
 from ftkit.errors import DataError, SettingError
+from ftkit.tasks.batching import (
+    IGNORED,
+    Collator,
+    SameChoices,
+    SimilarLength,
+    by_length,
+    encode,
+    pad,
+)
 
 TEXTS = st.lists(st.sampled_from(tiny.WORDS), min_size=1, max_size=12).map(" ".join)
 

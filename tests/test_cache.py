@@ -10,7 +10,8 @@ import torch
 import transformers
 
 import ftkit as ft
-from ftkit import cache, layers
+from ftkit.models import structure
+from ftkit.speed import feature_cache
 
 WORDS = [f"w{i}" for i in range(60)]
 KINDS = {
@@ -26,9 +27,9 @@ KINDS = {
 
 @pytest.fixture(autouse=True)
 def _nothing_kept():
-    cache.forget()
+    feature_cache.forget()
     yield
-    cache.forget()
+    feature_cache.forget()
 
 
 def tiny(kind="llama", seed=0, **settings):
@@ -70,13 +71,13 @@ def frozen(model, top=2):
 def test_evaluating_with_the_cache_gives_the_same_losses(kind):
     model, held = frozen(tiny(kind)), texts()
     plain = ft.evaluate(model, held, without="trunk_cache").per_example("loss")
-    assert cache.kept_bytes() == 0
+    assert feature_cache.kept_bytes() == 0
     first = ft.evaluate(model, held, batch_size=7).per_example("loss")
-    kept = cache.kept_bytes()
+    kept = feature_cache.kept_bytes()
     again = ft.evaluate(model, held, batch_size=5).per_example("loss")
     np.testing.assert_allclose(first, plain, rtol=1e-4)
     np.testing.assert_allclose(again, plain, rtol=1e-4)
-    assert cache.kept_bytes() == kept > 0
+    assert feature_cache.kept_bytes() == kept > 0
 
 
 @pytest.mark.usefixtures("float32")
@@ -177,7 +178,7 @@ def test_an_encoder_gives_the_same_with_the_cache(top):
     # Dropout stays on in the trained blocks; without it the two runs draw the same numbers.
     model = tiny_encoder(dropout=0.0 if top else 0.1)
     runs = [ft.fit(model, data, without=off, **options) for off in ((), "trunk_cache")]
-    assert cache.kept_bytes() > 0
+    assert feature_cache.kept_bytes() > 0
     with_cache, without = (run.model.net.state_dict() for run in runs)
     for name, tensor in without.items():
         torch.testing.assert_close(with_cache[name], tensor, rtol=1e-3, atol=1e-4)
@@ -191,10 +192,10 @@ def test_the_second_text_of_a_pair_is_told_from_the_first():
     ids = torch.tensor([[2, 3, 4, 5]])
     types = [torch.zeros(1, 4, dtype=torch.long), torch.tensor([[0, 0, 1, 1]])]
     want = [model.net(ids, token_type_ids=t).logits for t in types]
-    with cache.trunk(model.net):
+    with feature_cache.trunk(model.net):
         for wanted, kind in zip(want, types, strict=True):
             torch.testing.assert_close(model.net(ids, token_type_ids=kind).logits, wanted)
-    assert not torch.equal(*want) and cache.kept_bytes()
+    assert not torch.equal(*want) and feature_cache.kept_bytes()
 
 
 def test_frozen_blocks_run_without_dropout_until_they_are_trained_again():
@@ -204,43 +205,43 @@ def test_frozen_blocks_run_without_dropout_until_they_are_trained_again():
     assert bert.encoder.layer[3].output.dropout.p == 0.1
     again = ft.fit(run.model, pairs(), epochs=1, quiet=True)
     assert again.model.net.bert.embeddings.dropout.p == 0.1
-    assert cache.trunk_depth(run.model.net, training=True).value == 3
+    assert feature_cache.trunk_depth(run.model.net, training=True).value == 3
 
 
 def test_it_is_off_when_anything_below_is_trained():
-    assert cache.trunk_depth(tiny().net).value == 0
+    assert feature_cache.trunk_depth(tiny().net).value == 0
     model = frozen(tiny())
-    assert cache.trunk_depth(model.net).value == 2
+    assert feature_cache.trunk_depth(model.net).value == 2
     model.net.model.embed_tokens.weight.requires_grad_(True)
-    assert cache.trunk_depth(model.net).value == 0
+    assert feature_cache.trunk_depth(model.net).value == 0
     model = frozen(tiny())
     model.net.model.layers[0].self_attn.q_proj.weight.requires_grad_(True)
-    assert cache.trunk_depth(model.net).value == 0
-    assert cache.trunk_depth(ft.LoRA(rank=2).apply(tiny()).net).value == 0
+    assert feature_cache.trunk_depth(model.net).value == 0
+    assert feature_cache.trunk_depth(ft.LoRA(rank=2).apply(tiny()).net).value == 0
 
 
 def test_it_is_off_in_training_when_the_trunk_has_dropout():
     model = frozen(tiny(attention_dropout=0.1))
-    assert cache.trunk_depth(model.net, training=True).value == 2
-    layers.with_dropout(model.net)
-    choice = cache.trunk_depth(model.net, training=True)
+    assert feature_cache.trunk_depth(model.net, training=True).value == 2
+    structure.with_dropout(model.net)
+    choice = feature_cache.trunk_depth(model.net, training=True)
     assert choice.value == 0 and "attention_dropout" in choice.why
-    assert cache.trunk_depth(model.net).value == 2
+    assert feature_cache.trunk_depth(model.net).value == 2
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gemma"])
 def test_it_is_off_where_the_first_block_gets_more_than_the_embedding(kind):
     model, held = frozen(tiny(kind)), texts()
-    assert cache.trunk_depth(model.net).value == 0
+    assert feature_cache.trunk_depth(model.net).value == 0
     ft.evaluate(model, held)
-    assert cache.kept_bytes() == 0
+    assert feature_cache.kept_bytes() == 0
 
 
 def test_lora_above_a_frozen_trunk_can_use_it():
     pytest.importorskip("peft")
     targets = tuple(f"layers.3.mlp.{name}" for name in ("up_proj", "down_proj"))
     model, held = ft.LoRA(rank=2, targets=targets).apply(tiny()), texts()
-    assert cache.trunk_depth(model.net).value == 3
+    assert feature_cache.trunk_depth(model.net).value == 3
     plain = ft.evaluate(model, held, without="trunk_cache").per_example("loss")
     np.testing.assert_allclose(ft.evaluate(model, held).per_example("loss"), plain, rtol=1e-4)
 
@@ -251,27 +252,27 @@ def test_calls_that_are_no_plain_reading_run_all_blocks():
     left = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
     want = net(ids, attention_mask=left, use_cache=False).logits
     written = net.generate(ids, max_new_tokens=4, do_sample=False)
-    with cache.trunk(net) as choice:
+    with feature_cache.trunk(net) as choice:
         assert choice.value == 2
         got = net(ids, attention_mask=left, use_cache=False).logits
         torch.testing.assert_close(net.generate(ids, max_new_tokens=4, do_sample=False), written)
         assert net(ids).past_key_values is not None
     torch.testing.assert_close(got, want)
-    assert cache.kept_bytes() == 0
+    assert feature_cache.kept_bytes() == 0
 
 
 def test_memory_has_a_limit_and_older_trunks_give_way(monkeypatch):
     held = texts()
-    monkeypatch.setattr(cache, "LIMIT", 4000)
+    monkeypatch.setattr(feature_cache, "LIMIT", 4000)
     model = frozen(tiny())
     small = ft.evaluate(model, held).per_example("loss")
-    assert 0 < cache.kept_bytes() <= 4000
+    assert 0 < feature_cache.kept_bytes() <= 4000
     plain = ft.evaluate(model, held, without="trunk_cache").per_example("loss")
     np.testing.assert_allclose(small, plain, rtol=1e-4)
-    monkeypatch.setattr(cache, "LIMIT", cache.kept_bytes())
+    monkeypatch.setattr(feature_cache, "LIMIT", feature_cache.kept_bytes())
     other = frozen(tiny(seed=1))
     ft.evaluate(other, held)
-    assert 0 < cache.kept_bytes() <= cache.LIMIT
+    assert 0 < feature_cache.kept_bytes() <= feature_cache.LIMIT
 
 
 def test_fit_says_what_was_chosen(capsys):

@@ -11,8 +11,9 @@ import torch
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit import batch_size, graphs, hardware, padding_free
-from ftkit.batching import encode
+from ftkit.models import hardware
+from ftkit.speed import batch_size, cuda_graphs, padding_free
+from ftkit.tasks.batching import encode
 
 pytestmark = [
     pytest.mark.gpu,
@@ -91,7 +92,7 @@ def test_no_step_waits_for_the_card():
         return value
 
     batch["count"] = (batch["target"] >= 0).sum()
-    run = graphs.StepGraphs(step, net.parameters())
+    run = cuda_graphs.StepGraphs(step, net.parameters())
     first = run(batch)
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -126,7 +127,7 @@ def test_gradients_of_replays_add_up_over_batches():
             run(part)
         return [p.grad.clone() for p in net.parameters()]
 
-    run = graphs.StepGraphs(step, net.parameters())
+    run = cuda_graphs.StepGraphs(step, net.parameters())
     run(parts[0]), run(parts[0])
     replayed, plain = gradients(run), gradients(step)
     assert len(run.made) == 1

@@ -4,12 +4,13 @@ import re
 import subprocess
 import sys
 
+import cards
 import pytest
 
-from ftkit import cards, catalog
+from ftkit.assets import catalog
+from ftkit.data.recipe import written_here
 from ftkit.errors import SettingError
-from ftkit.reading import written_here
-from ftkit.sources import SOURCES
+from ftkit.recipes.sources import SOURCES
 
 ENTRIES = [*catalog.models(), *catalog.datasets()]
 

@@ -9,7 +9,7 @@ from datasets import Dataset
 from works import base, columns, other
 
 import ftkit as ft
-from ftkit import updates
+from ftkit.tasks import updates
 
 
 def long_prompts(sizes):
@@ -47,7 +47,7 @@ def test_what_was_cut_is_said(capsys):
 def test_a_prompt_cut_from_the_left_keeps_its_answer():
     model = tiny.decoder()
     model.tokenizer.truncation_side = "left"
-    from ftkit.batching import encode
+    from ftkit.tasks.batching import encode
 
     row = encode(long_prompts([20]), model, max_length=12).rows[0]
     answer = [*model.tokenizer(" a warm plot and music")["input_ids"], 2]

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ftkit import chunked_loss
+from ftkit.speed import chunked_loss
 
 
 @pytest.mark.parametrize("numbers", [1 << 28, 70 * 64])

@@ -7,7 +7,8 @@ from importlib import metadata
 
 import pytest
 
-from ftkit import catalog, cli, doctor, fetch
+from ftkit import cli, doctor
+from ftkit.assets import catalog, fetch
 from ftkit.errors import FetchError
 
 

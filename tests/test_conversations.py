@@ -10,10 +10,10 @@ import torch
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit.batching import IGNORED, encode
-from ftkit.conversations import answer_ends, beginning, begun, turn_marks
-from ftkit.data import load_data
+from ftkit.data.conversations import answer_ends, beginning, begun, turn_marks
+from ftkit.data.load import load_data
 from ftkit.errors import DataError, DataWarning, SettingError
+from ftkit.tasks.batching import IGNORED, encode
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -196,7 +196,7 @@ def test_eos_is_learned_though_it_is_the_padding_too():
     model.tokenizer.pad_token = model.tokenizer.eos_token
     rows = encode(Dataset.from_list([{"prompt": "the", "response": " cat"},
                                      {"prompt": "the film was", "response": " good"}]), model).rows
-    from ftkit.batching import Collator
+    from ftkit.tasks.batching import Collator
 
     batch = Collator(model)(rows)
     eos = model.tokenizer.eos_token_id

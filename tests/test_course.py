@@ -4,10 +4,10 @@ import ast
 import inspect
 from pathlib import Path
 
+import methods_page as table
 import pytest
 
 import ftkit as ft
-from ftkit import methods_page as table
 
 ROOT = Path(__file__).parents[1]
 # Each method, the lesson that teaches it, and the test that holds the lesson's plain code against

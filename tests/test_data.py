@@ -8,16 +8,17 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from cards import FORMS
 
-from ftkit import data as data_module
-from ftkit import fetch, newswire, phenotypes
-from ftkit.cards import FORMS
-from ftkit.data import load_data
+from ftkit.assets import fetch
+from ftkit.data import load as data_module
+from ftkit.data.load import load_data
+from ftkit.data.splits import SPLITS, THRESHOLD, near_pairs, normalized
 from ftkit.errors import DataError, FetchError, SettingError
-from ftkit.instructions import EXAMPLE
-from ftkit.sources import SOURCES
-from ftkit.splits import SPLITS, THRESHOLD, near_pairs, normalized
-from ftkit.tagging import entities
+from ftkit.recipes import newswire, phenotypes
+from ftkit.recipes.instructions import EXAMPLE
+from ftkit.recipes.sources import SOURCES
+from ftkit.tasks.tagging import entities
 
 EVERY = [(name, options) for name in SOURCES for options in FORMS.get(name, [{}])]
 IDS = [f"{name}-{'-'.join(options.values())}".strip("-") for name, options in EVERY]
@@ -226,7 +227,7 @@ HUB = {
 
 @pytest.mark.parametrize("name", ["boolq", "pubmedqa", "nq-open", "commonsense-qa", "openbook-qa"])
 def test_hub_rows_become_the_same_columns_at_the_pinned_revision(name, monkeypatch):
-    from ftkit import catalog
+    from ftkit.assets import catalog
 
     asked = []
 

@@ -7,7 +7,7 @@ import tiny
 from lessons import from_lesson
 
 import ftkit as ft
-from ftkit import callbacks
+from ftkit.training import callbacks
 
 NONE = np.nan
 

@@ -7,8 +7,8 @@ import torch
 from lessons import from_lesson
 
 import ftkit as ft
-from ftkit import batching, teacher
-from ftkit.methods import distill
+from ftkit.methods import distill, teacher
+from ftkit.tasks import batching
 
 
 @pytest.fixture(autouse=True)
@@ -139,13 +139,13 @@ def test_the_loss_of_a_decoder_is_the_divergence_at_labelled_positions(without):
             return loss
 
     seen, rows = [], datasets.Dataset.from_dict({"text": ["x", "y"]})
-    from ftkit import training
+    from ftkit.training import fit
 
     encoded = batching.Encoded([
         {"input_ids": i[m.bool()].tolist(), "labels": y[m.bool()].tolist()}
         for i, m, y in zip(ids, mask, labels, strict=True)], [4, 2])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "encode", lambda *_, **__: encoded)
+        patch.setattr(fit, "encode", lambda *_, **__: encoded)
         ft.fit(student, rows, method=Seen(large, temperature=1.0, soft=1.0, top=1000), epochs=1,
                without=without, quiet=True)
     torch.testing.assert_close(seen[0], wanted, atol=1e-5, rtol=1e-4)

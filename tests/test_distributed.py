@@ -64,7 +64,7 @@ def test_one_process_speaks_for_both(together):
 def test_each_process_has_a_card_of_its_own(monkeypatch):
     from types import SimpleNamespace
 
-    from ftkit import hardware
+    from ftkit.models import hardware
 
     chosen = [0]
     cards = [SimpleNamespace(name=f"card {i}", total_memory=1, major=8, minor=0) for i in (0, 1)]

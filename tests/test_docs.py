@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from ftkit import notebook as nb
-from ftkit import report
+from ftkit.batch import notebook as nb
+from ftkit.batch import report
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -7,7 +7,7 @@ import tiny
 import torch
 
 import ftkit as ft
-from ftkit.dropout import quick_dropout
+from ftkit.speed.dropout import quick_dropout
 
 F = torch.nn.functional
 

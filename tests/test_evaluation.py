@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit import evidence
+from ftkit.course import claims
 from ftkit.errors import DataError, SettingError
 
 
@@ -117,7 +117,7 @@ def test_of_a_model_with_nan_weights_every_metric_is_nan_and_no_claim_holds(task
             assert not ft.claim("no worse", broken, broken, metric=name, **bound).held
         single = broken.per_example(name)
         assert single is None or np.isnan(single).all()
-    evidence._claims.clear()
+    claims._claims.clear()
 
 
 def test_own_scores_become_an_evaluation():

@@ -9,18 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ftkit as ft
-from ftkit import evidence, hardware
+from ftkit.course import claims
 from ftkit.errors import ClaimNotHeld, SettingError
-from ftkit.hardware import Computed
-from ftkit.resampling import sign_flips
+from ftkit.evaluation.resampling import sign_flips
+from ftkit.models import hardware
+from ftkit.models.hardware import Computed
 
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    evidence._claims.clear()
+    claims._claims.clear()
     hardware.profile("cpu")
     yield
-    evidence._claims.clear()
+    claims._claims.clear()
 
 
 def right(mask):
@@ -148,7 +149,7 @@ def test_a_claim_carries_itself_as_json():
         "better", right([1] * 90 + [0] * 10), right([1] * 50 + [0] * 50), metric="accuracy"
     )
     bundle = made._repr_mimebundle_()
-    carried = json.loads(json.dumps(bundle[evidence.CLAIM_MIME]))
+    carried = json.loads(json.dumps(bundle[claims.CLAIM_MIME]))
     assert carried["held"] is True
     assert carried["difference"]["low"] <= carried["difference"]["value"]
     assert "better" in bundle["text/plain"]
@@ -184,7 +185,7 @@ def test_what_is_no_number_bears_no_claim():
     assert not ft.claim("x", undefined, metric="nats", at_most=9).held
     assert not ft.claim("x", right([1] * 9), right([0] * 9), metric="accuracy", relative=True).held
     # JSON has no NaN: what carries the claim must be readable by every notebook.
-    carried = ft.claim("x", nothing)._repr_mimebundle_()[evidence.CLAIM_MIME]
+    carried = ft.claim("x", nothing)._repr_mimebundle_()[claims.CLAIM_MIME]
     assert json.loads(json.dumps(carried, allow_nan=False))["difference"]["value"] is None
     with pytest.raises(ClaimNotHeld, match="nan"):
         ft.conclude()
@@ -194,7 +195,7 @@ def test_an_open_question_may_come_out_either_way(capsys):
     ft.claim("more right", right([1, 0] * 50), metric="accuracy", at_least=0.99, expect="open")
     made = ft.claim("some right", right([1, 0] * 50), metric="accuracy", expect="open")
     assert made.row()["verdict"] == "held (open question)"
-    assert made._repr_mimebundle_()[evidence.CLAIM_MIME]["expect"] == "open"
+    assert made._repr_mimebundle_()[claims.CLAIM_MIME]["expect"] == "open"
     ft.conclude()
     assert "did not hold (open question)" in capsys.readouterr().out
     with pytest.raises(SettingError, match='"open"'):

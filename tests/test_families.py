@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit import cache, layers
-from ftkit.batching import Collator, encode
-from ftkit.switches import TRICKS
+from ftkit.models import structure
+from ftkit.speed import feature_cache
+from ftkit.speed.switches import TRICKS
+from ftkit.tasks.batching import Collator, encode
 
 OFF = ((), TRICKS)
 PAIRS = [("the film was", " good"), ("a cat and the very great plot was so", " dull"), ("so", " a"),
@@ -26,7 +27,7 @@ LONG = "the cat was not so bad and the music was warm. "
 def _float32(monkeypatch, tmp_path):
     monkeypatch.setenv("FTKIT_DTYPE", "float32")
     monkeypatch.setenv("FTKIT_HOME", str(tmp_path / "home"))
-    cache.forget()
+    feature_cache.forget()
 
 
 def data_for(task):
@@ -188,7 +189,7 @@ def test_an_encoder_decoder(kind, tmp_path):
     small = ft.shrink(model, (1,))
     again = ft.load_model(small.save(tmp_path / "small"))
     assert again.hash() == small.hash()
-    assert len(layers.blocks(again.net)) == 1
+    assert len(structure.blocks(again.net)) == 1
     assert ft.generate(again, prompts, max_new_tokens=6) == ft.generate(
         small, prompts, max_new_tokens=6)
 

@@ -8,10 +8,10 @@ import pytest
 import tiny
 
 import ftkit as ft
-from ftkit.batching import encode
-from ftkit.data import load_data
+from ftkit.data.load import load_data
+from ftkit.data.splits import SPLITS
 from ftkit.errors import DataError, SettingError
-from ftkit.splits import SPLITS
+from ftkit.tasks.batching import encode
 
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
 ROWS = [

@@ -7,9 +7,10 @@ import pytest
 import tiny
 import torch
 
-from ftkit import hardware as hw
-from ftkit import measuring, precision
 from ftkit.errors import SettingError
+from ftkit.models import hardware as hw
+from ftkit.models import peak, precision
+from ftkit.training import measure
 
 GIB = 1024**3
 T4 = hw.Machine("cuda", "Tesla T4", 16 * GIB, 4, (7, 5))
@@ -126,7 +127,7 @@ def test_estimate_is_near_the_measured_peak_on_this_cpu():
 
     weights = sum(p.numel() for p in net.parameters()) * 4
     before = psutil.Process().memory_info().rss - weights
-    with measuring.measured() as used:
+    with measure.measured() as used:
         for _ in range(3):
             net(input_ids=ids, labels=ids).loss.backward()
             optimizer.step()
@@ -145,15 +146,15 @@ def test_memory_is_looked_at_where_there_may_be_more_and_seldom_where_looking_is
         looks.append(1)
         return 0
 
-    with measuring.measured() as used:
+    with measure.measured() as used:
         used.look("forward", 100)
         held = torch.ones(60_000_000)  # 240 MB
         used.look("forward", 50)  # a smaller batch is not looked at
         used.look("backward", 50)
         del held
     assert 230e6 < used.added_memory < 260e6
-    monkeypatch.setattr(measuring, "_unused", slow)
-    with measuring.measured() as used:
+    monkeypatch.setattr(measure, "_unused", slow)
+    with measure.measured() as used:
         for _ in range(20):
             used.look("forward", 100)
             time.sleep(0.01)
@@ -173,7 +174,7 @@ def test_this_machine_is_described_and_measured():
     machine = hw.this_machine()
     assert machine.device in ("cuda", "mps", "cpu")
     assert machine.memory > GIB / 2
-    assert measuring.matrix_peak(size=256, repeats=2) > 1e8
+    assert peak.matrix_peak(size=256, repeats=2) > 1e8
 
 
 @pytest.mark.gpu

@@ -13,24 +13,26 @@ import xxhash
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit import batching, cache, kept
+from ftkit.assets import disk_cache
 from ftkit.errors import SettingError
+from ftkit.speed import feature_cache
+from ftkit.tasks import batching
 
 
 @pytest.fixture(autouse=True)
 def _home(tmp_path, monkeypatch):
     monkeypatch.setenv("FTKIT_HOME", str(tmp_path / "home"))
-    cache.forget()
+    feature_cache.forget()
     yield
-    cache.forget()
+    feature_cache.forget()
 
 
 def files():
-    return sorted(path for path in kept.root().rglob("*") if path.is_file())
+    return sorted(path for path in disk_cache.root().rglob("*") if path.is_file())
 
 
 def test_a_later_store_gives_back_what_was_written():
-    store = kept.Store("test", "abc")
+    store = disk_cache.Store("test", "abc")
     rows = {f"{i:02x}": torch.randn(i + 1, 4) for i in range(5)}
     for key, tensor in rows.items():
         store.put(key, tensor)
@@ -38,33 +40,33 @@ def test_a_later_store_gives_back_what_was_written():
     assert not files() and len(store) == 5
     store.write()
     assert len(files()) == 1 and files()[0].suffix == ".safetensors"
-    for again in (store, kept.Store("test", "abc")):
+    for again in (store, disk_cache.Store("test", "abc")):
         assert len(again) == 5
         for key, tensor in rows.items():
             assert torch.equal(again.get(key), tensor)
-    assert len(kept.Store("test", "other")) == 0
+    assert len(disk_cache.Store("test", "other")) == 0
 
 
 def test_a_store_writes_by_itself_before_it_holds_too_much(monkeypatch):
-    monkeypatch.setattr(kept, "PART", 100)
-    store = kept.Store("test", "abc")
+    monkeypatch.setattr(disk_cache, "PART", 100)
+    store = disk_cache.Store("test", "abc")
     for i in range(6):
         store.put(str(i), torch.zeros(10))
-    assert len(files()) == 2 and not store.new and len(kept.Store("test", "abc")) == 6
+    assert len(files()) == 2 and not store.new and len(disk_cache.Store("test", "abc")) == 6
 
 
 def test_what_was_not_used_for_longest_goes_first(monkeypatch):
     monkeypatch.setenv("FTKIT_KEPT_GB", "0.00001")  # 10 kB
     for number, name in enumerate(("old", "used", "new")):
-        store = kept.Store("test", name)
+        store = disk_cache.Store("test", name)
         store.put("key", torch.zeros(1000))
         if name == "new":
             break
         store.write()
         os.utime(files()[-1], (number, number))
         if name == "used":
-            kept.Store("test", "old")  # reading counts as use
-            os.utime(next((kept.root() / "test").glob("used-*/*")), (9, 9))
+            disk_cache.Store("test", "old")  # reading counts as use
+            os.utime(next((disk_cache.root() / "test").glob("used-*/*")), (9, 9))
     store.write()
     assert {path.parent.name.partition("-")[0] for path in files()} == {"old", "new"}
 
@@ -79,15 +81,15 @@ def test_no_file_is_kept_where_that_is_wished_or_cannot_be(hold, monkeypatch, tm
         return store.get("key") is not None
 
     monkeypatch.setenv("FTKIT_KEPT_GB", "0")
-    assert kept_by(kept.Store("test", "abc", hold=hold)) == hold and not files()
+    assert kept_by(disk_cache.Store("test", "abc", hold=hold)) == hold and not files()
     monkeypatch.setenv("FTKIT_KEPT_GB", "0.000000004")  # 4 bytes
-    assert kept_by(kept.Store("test", "abc", hold=hold)) == hold and not files()
+    assert kept_by(disk_cache.Store("test", "abc", hold=hold)) == hold and not files()
     monkeypatch.setenv("FTKIT_KEPT_GB", "plenty")
     with pytest.raises(SettingError, match="'plenty' is no number"):
-        kept.Store("test", "abc")
+        disk_cache.Store("test", "abc")
     monkeypatch.delenv("FTKIT_KEPT_GB")
     (tmp_path / "home").write_text("a file where the folder should be")
-    store = kept.Store("test", "abc", hold=hold)
+    store = disk_cache.Store("test", "abc", hold=hold)
     with pytest.warns(UserWarning, match="cannot be written"):
         assert kept_by(store) == hold
     assert kept_by(store) == hold
@@ -106,49 +108,49 @@ def spoilt(how, content):
 
 @pytest.mark.parametrize("how", ["cut", "length", "head", "name", "shape", "checksum", "tensor"])
 def test_a_damaged_file_is_named_and_as_good_as_none(how):
-    store = kept.Store("test", "abc")
+    store = disk_cache.Store("test", "abc")
     store.put("key", torch.ones(300))
     store.put("other", torch.tensor([], dtype=torch.bfloat16))
     store.write()
     [path] = files()
-    assert kept.Store("test", "abc").get("other").shape == (0,)
+    assert disk_cache.Store("test", "abc").get("other").shape == (0,)
     path.write_bytes(spoilt(how, path.read_bytes()))
     with pytest.warns(UserWarning, match=f"{path.name} was damaged .* computed again"):
-        again = kept.Store("test", "abc")
+        again = disk_cache.Store("test", "abc")
         assert again.get("key") is None
     assert len(again) == 0 and not files()
     again.put("key", torch.ones(300))
     again.write()
-    assert torch.equal(kept.Store("test", "abc").get("key"), torch.ones(300))
+    assert torch.equal(disk_cache.Store("test", "abc").get("key"), torch.ones(300))
 
 
 def test_each_tensor_is_compared_once_with_its_checksum(monkeypatch):
-    store = kept.Store("test", "abc")
+    store = disk_cache.Store("test", "abc")
     store.put("key", torch.ones(300))
     store.write()
-    compared, compute = [], kept._checksum
-    monkeypatch.setattr(kept, "_checksum", lambda tensor: compared.append(1) or compute(tensor))
-    later = kept.Store("test", "abc")
+    compared, compute = [], disk_cache._checksum
+    monkeypatch.setattr(disk_cache, "_checksum", lambda tensor: compared.append(1) or compute(tensor))
+    later = disk_cache.Store("test", "abc")
     assert later.get("key") is not None and later.get("key") is not None and len(compared) == 1
 
 
 def test_other_code_and_other_packages_have_other_files(monkeypatch):
     """What a mended fault has computed wrongly must not live on in files."""
-    store = kept.Store("test", "abc")
+    store = disk_cache.Store("test", "abc")
     store.put("key", torch.ones(3))
     store.write()
-    assert kept.Store("test", "abc").get("key") is not None
-    versions = kept.versions()
+    assert disk_cache.Store("test", "abc").get("key") is not None
+    versions = disk_cache.versions()
     for name, value in [("_CODE", "edited"), ("versions", lambda: versions | {"torch": "9.9"}),
                         ("versions", lambda: versions | {"tokenizers": "9.9"})]:
         with monkeypatch.context() as patch:
-            patch.setattr(kept, name, value)
-            kept.environment.cache_clear()
-            assert kept.Store("test", "abc").get("key") is None, name
-        kept.environment.cache_clear()
-    sources = [path.read_bytes() for path in sorted(Path(kept.__file__).parent.rglob("*.py"))]
+            patch.setattr(disk_cache, name, value)
+            disk_cache.environment.cache_clear()
+            assert disk_cache.Store("test", "abc").get("key") is None, name
+        disk_cache.environment.cache_clear()
+    sources = [path.read_bytes() for path in sorted(Path(disk_cache.__file__).parent.rglob("*.py"))]
     assert len(sources) > 50
-    assert kept._CODE == xxhash.xxh3_128_hexdigest(b"".join(sources))
+    assert disk_cache._CODE == xxhash.xxh3_128_hexdigest(b"".join(sources))
 
 
 def texts(n=30):
@@ -163,17 +165,17 @@ def frozen():
 
 @pytest.mark.usefixtures("float32")
 def test_frozen_blocks_do_not_run_again_in_a_later_process(monkeypatch, capsys):
-    monkeypatch.setattr(cache, "LONG", 0.0)
+    monkeypatch.setattr(feature_cache, "LONG", 0.0)
     model, held = frozen(), texts()
     plain = ft.evaluate(model, held, without="trunk_cache").per_example("loss")
     first = ft.evaluate(model, held).per_example("loss")
     assert files()
-    cache.forget()  # as a new process begins
+    feature_cache.forget()  # as a new process begins
 
     def never(*args, **kwargs):
         raise AssertionError("the frozen block ran again")
 
-    monkeypatch.setattr(cache._Reader, "_run_trunk", never)
+    monkeypatch.setattr(feature_cache._Reader, "_run_trunk", never)
     again = ft.evaluate(model, held).per_example("loss")
     np.testing.assert_allclose(again, plain, rtol=1e-4)
     np.testing.assert_array_equal(again, first)
@@ -182,22 +184,22 @@ def test_frozen_blocks_do_not_run_again_in_a_later_process(monkeypatch, capsys):
 
 
 def test_what_the_same_process_kept_is_not_called_earlier(monkeypatch, capsys):
-    monkeypatch.setattr(cache, "LONG", 0.0)
+    monkeypatch.setattr(feature_cache, "LONG", 0.0)
     for _ in range(2):
         ft.fit(tiny.decoder(), texts(), method=ft.Freeze(top=1), epochs=1)
     assert files() and "earlier runs" not in capsys.readouterr().out
 
 
 def test_a_store_that_others_own_is_read(monkeypatch):
-    store = kept.Store("test", "abc")
+    store = disk_cache.Store("test", "abc")
     store.put("key", torch.ones(3))
     store.write()
 
     def denied(path):
         raise PermissionError(f"{path} belongs to somebody else")
 
-    monkeypatch.setattr(kept.os, "utime", denied)
-    assert torch.equal(kept.Store("test", "abc").get("key"), torch.ones(3))
+    monkeypatch.setattr(disk_cache.os, "utime", denied)
+    assert torch.equal(disk_cache.Store("test", "abc").get("key"), torch.ones(3))
 
 
 def test_short_work_leaves_no_files():
@@ -206,16 +208,16 @@ def test_short_work_leaves_no_files():
 
 
 def test_other_weights_and_other_numbers_have_other_files(monkeypatch):
-    monkeypatch.setattr(cache, "LONG", 0.0)
+    monkeypatch.setattr(feature_cache, "LONG", 0.0)
     held = texts()
     ft.evaluate(frozen(), held)
-    one = len(list((kept.root() / "trunk").iterdir()))
+    one = len(list((disk_cache.root() / "trunk").iterdir()))
     other = frozen()
     with torch.no_grad():
         other.net.model.layers[0].mlp.up_proj.weight[0, 0] += 1
     want = ft.evaluate(other, held, without="trunk_cache").per_example("loss")
     np.testing.assert_allclose(ft.evaluate(other, held).per_example("loss"), want, rtol=1e-4)
-    assert len(list((kept.root() / "trunk").iterdir())) == one + 1
+    assert len(list((disk_cache.root() / "trunk").iterdir())) == one + 1
 
 
 def test_two_processes_may_write_at_once():
@@ -227,7 +229,7 @@ def test_two_processes_may_write_at_once():
     )
     running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
     assert [process.wait(120) for process in running] == [0, 0]
-    store = kept.Store("test", "abc")
+    store = disk_cache.Store("test", "abc")
     assert len(store) == 50 and store.get("31")[0] == 49
     assert not [path for path in files() if path.suffix != ".safetensors"]
 
@@ -235,7 +237,7 @@ def test_two_processes_may_write_at_once():
 def test_a_large_data_set_is_tokenized_once(monkeypatch):
     model, data = tiny.encoder(), tiny.reviews(12)["train"]
     monkeypatch.setattr(batching, "MANY", 5)
-    monkeypatch.setattr(kept, "LONG", 0.0)
+    monkeypatch.setattr(disk_cache, "LONG", 0.0)
     first = batching.encode(data, model)
     assert len(files()) == 1
     calls = []
@@ -317,7 +319,7 @@ INGREDIENTS = {
 def test_kept_tokens_depend_on_everything_that_makes_them(monkeypatch):
     """Each ingredient is changed by itself: no change may be answered with the rows of another."""
     monkeypatch.setattr(batching, "MANY", 5)
-    monkeypatch.setattr(kept, "LONG", 0.0)
+    monkeypatch.setattr(disk_cache, "LONG", 0.0)
     encoder_rows(lambda model, data: None)
     known = set(files())
     assert len(known) == 1
@@ -334,12 +336,12 @@ def test_kept_tokens_depend_on_everything_that_makes_them(monkeypatch):
 def test_a_tokenizer_from_another_folder_finds_the_same_rows(monkeypatch, tmp_path):
     """Where it is from, and how it was called before, change no token."""
     one = tiny.tokenizer()
-    before = kept.tokenizer_text(one)
+    before = disk_cache.tokenizer_text(one)
     one("the film " * 300, truncation=True, max_length=4, padding="max_length")
-    assert kept.tokenizer_text(one) == before
+    assert disk_cache.tokenizer_text(one) == before
     folders = [tiny.encoder("encoder").save(tmp_path / name) for name in "ab"]
     first, second = (ft.load_model(folder).tokenizer for folder in folders)
-    assert kept.tokenizer_text(first) == kept.tokenizer_text(second)
+    assert disk_cache.tokenizer_text(first) == disk_cache.tokenizer_text(second)
 
 
 @pytest.mark.parametrize("part", ["num_attention_heads", "layer_norm_eps", "hidden_act",
@@ -353,7 +355,7 @@ def test_kept_activations_depend_on_the_configuration(part):
 
     def print_of(model):
         base = model.net.base_model
-        return cache._fingerprint(base.embeddings, base.encoder.layer[:1], base)
+        return feature_cache._fingerprint(base.embeddings, base.encoder.layer[:1], base)
 
     assert print_of(one) == print_of(tiny.encoder()) != print_of(other)
     named = tiny.encoder(labels=("no", "yes"))
@@ -369,7 +371,7 @@ def test_kept_activations_depend_on_the_configuration(part):
 
 
 def test_a_net_with_other_heads_does_not_get_the_activations_of_its_twin(monkeypatch):
-    monkeypatch.setattr(cache, "LONG", 0.0)
+    monkeypatch.setattr(feature_cache, "LONG", 0.0)
     held = texts()
     held = held.add_column("label", [i % 2 for i in range(len(held))])
     one, other = tiny.encoder(), tiny.encoder()
@@ -385,7 +387,7 @@ def test_a_net_with_other_heads_does_not_get_the_activations_of_its_twin(monkeyp
 
 
 def test_a_teacher_of_another_configuration_is_asked_anew():
-    from ftkit.teacher import Teacher
+    from ftkit.methods.teacher import Teacher
 
     one, other = tiny.encoder(), tiny.encoder()
     other.net.config.layer_norm_eps = 1e-3

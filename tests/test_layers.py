@@ -6,7 +6,7 @@ import torch
 import transformers
 
 import ftkit as ft
-from ftkit import layers
+from ftkit.models import structure
 
 KINDS = {
     "encoder": tiny.encoder,
@@ -19,8 +19,8 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_module_is_below_in_or_above_the_blocks(kind):
     net = KINDS[kind]().net
-    below, above = layers.around(net)
-    parts = [*below, *layers.blocks(net), *above]
+    below, above = structure.around(net)
+    parts = [*below, *structure.blocks(net), *above]
     found = {id(p) for part in parts for p in part.parameters()}
     assert found == {id(p) for p in net.parameters()}
     assert any(p is net.get_input_embeddings().weight for part in below for p in part.parameters())
@@ -32,22 +32,22 @@ def test_a_norm_of_the_embeddings_is_below_the_blocks_wherever_it_is_named():
         decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, vocab_size=100,
     )
     net = transformers.BartForConditionalGeneration(config)
-    below, above = layers.around(net)
-    assert layers.blocks(net) is net.model.decoder.layers
+    below, above = structure.around(net)
+    assert structure.blocks(net) is net.model.decoder.layers
     norm = net.model.decoder.layernorm_embedding
     assert any(m is norm for m in below) and not any(m is norm for m in above)
 
 
 def test_a_network_without_blocks_is_named():
     with pytest.raises(ft.SettingError, match="Linear has no list of blocks"):
-        layers.blocks(torch.nn.Linear(2, 2))
+        structure.blocks(torch.nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rates_fall_from_the_top_to_the_embeddings(kind):
     net = KINDS[kind]().net
-    share = layers.rates(net, 0.5)
-    blocks = layers.blocks(net)
+    share = structure.rates(net, 0.5)
+    blocks = structure.blocks(net)
     for i, block in enumerate(blocks):
         assert {share[id(p)] for p in block.parameters()} == {0.5 ** (len(blocks) - 1 - i)}
     assert share[id(net.get_input_embeddings().weight)] == 0.5 ** len(blocks)
@@ -101,14 +101,14 @@ def test_frozen_blocks_have_no_dropout_of_any_kind(kind, monkeypatch):
     if kind == "bart":
         batch["decoder_input_ids"] = batch["input_ids"]
     caught = []
-    stack = layers.blocks(net)
+    stack = structure.blocks(net)
     stack[-1].register_forward_pre_hook(
         lambda _, args, kwargs: caught.append((args or tuple(kwargs.values()))[0].detach()),
         with_kwargs=True)
     outs = [net(**batch).logits for _ in range(2)]
     assert torch.equal(*caught), "what goes into the trained block is not the same twice"
     assert not torch.equal(*outs), "the trained block itself keeps its dropout"
-    layers.with_dropout(net)
+    structure.with_dropout(net)
     assert all(m.p == 0.5 for m in net.modules() if isinstance(m, torch.nn.Dropout))
     assert not any(hasattr(m, "dropout_before") for m in net.modules())
 

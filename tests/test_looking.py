@@ -8,7 +8,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 import ftkit as ft
 from ftkit.errors import DataError, DataWarning
-from ftkit.looking import RARE
+from ftkit.tasks.look import RARE
 
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
 
@@ -77,7 +77,7 @@ def test_lengths_and_what_the_limit_cuts():
 def test_the_numbers_do_not_depend_on_how_many_rows_are_read_at_a_time(monkeypatch):
     model, data = tiny.encoder(), tiny.reviews(40)
     whole = ft.look(data, model, max_length=6).rows
-    monkeypatch.setattr("ftkit.looking.PART", 7)
+    monkeypatch.setattr("ftkit.tasks.look.PART", 7)
     assert ft.look(data, model, max_length=6).rows == whole
 
 
@@ -132,7 +132,7 @@ def test_answers_that_the_limit_takes():
 
 
 def test_a_row_that_the_task_cannot_read_is_named(monkeypatch):
-    monkeypatch.setattr("ftkit.looking.PART", 2)
+    monkeypatch.setattr("ftkit.tasks.look.PART", 2)
     data = Dataset.from_dict({"text": ["x", "y", "z"], "label": [0, 1, 7]})
     with pytest.raises(DataError, match="data, rows from 2 on: row 0 has label 7"):
         ft.look(data, tiny.encoder())

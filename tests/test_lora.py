@@ -8,8 +8,8 @@ from datasets import Dataset
 from lessons import from_lesson
 
 import ftkit as ft
-from ftkit import models
 from ftkit.errors import SettingError
+from ftkit.models import model as models
 
 VARIANTS = [ft.LoRA(rank=2), ft.LoRA(rank=2, dora=True), ft.LoRA(rank=4, rslora=True)]
 KINDS = {

@@ -6,16 +6,18 @@ import torch
 import transformers
 
 import ftkit as ft
-from ftkit import label_logits, losses
+from ftkit.models import structure
+from ftkit.speed import label_logits
+from ftkit.tasks import multiple_choice
 
 
 def batch_of(model, labelled=0.4):
     torch.manual_seed(1)
     ids = torch.randint(5, 100, (3, 14))
-    labels = torch.where(torch.rand(ids.shape) < labelled, ids, losses.IGNORED)
+    labels = torch.where(torch.rand(ids.shape) < labelled, ids, structure.IGNORED)
     mask = torch.ones_like(ids)
     mask[0, 9:] = 0
-    labels[0, 9:] = losses.IGNORED
+    labels[0, 9:] = structure.IGNORED
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
@@ -46,7 +48,7 @@ def test_labels_only_equals_the_library(kind, form, lora):
     net.zero_grad()
     fewer = label_logits.at_labels(batch, form)
     found = net(**fewer)
-    labelled = (batch["labels"][:, 1:] != losses.IGNORED).sum()
+    labelled = (batch["labels"][:, 1:] != structure.IGNORED).sum()
     made = found.logits.numel() // found.logits.shape[-1]
     assert made == labelled if form == label_logits.MASK else made < batch["labels"].numel()
     found.loss.backward()
@@ -66,7 +68,7 @@ def test_the_divisor_of_the_trainer_is_used():
 @pytest.mark.parametrize("form", [label_logits.MASK, label_logits.POSITIONS])
 def test_a_batch_without_labels_is_no_nan(form):
     model, batch = tiny.decoder(), batch_of(None)
-    batch["labels"][:] = losses.IGNORED
+    batch["labels"][:] = structure.IGNORED
     batch = label_logits.at_labels(batch, form)
     loss = model.net(**batch, num_items_in_batch=torch.tensor(7)).loss  # of other batches
     assert loss.item() == 0
@@ -117,10 +119,10 @@ def test_what_cannot_take_it_gets_whole_batches():
 def test_sentence_vectors_do_not_see_padding():
     net = tiny.encoder("choice").net
     ids = torch.randint(5, 100, (1, 6))
-    alone = losses.sentence_vectors(net, ids, torch.ones_like(ids))
+    alone = multiple_choice.sentence_vectors(net, ids, torch.ones_like(ids))
     padded = torch.cat([ids, torch.zeros(1, 4, dtype=torch.long)], 1)
     mask = (padded != 0).long()
-    torch.testing.assert_close(losses.sentence_vectors(net, padded, mask), alone)
+    torch.testing.assert_close(multiple_choice.sentence_vectors(net, padded, mask), alone)
     assert alone.norm(dim=-1).item() == pytest.approx(1, abs=1e-5)
 
 
@@ -130,15 +132,15 @@ def test_texts_in_parts_have_the_gradients_of_texts_in_one(monkeypatch):
     mask = (torch.arange(8) < torch.tensor([3, 8, 1, 5, 5, 2, 8, 4, 6])[:, None]).long()
     found = []
     for texts in (2, 100):
-        monkeypatch.setattr(losses, "TEXTS", texts)
+        monkeypatch.setattr(multiple_choice, "TEXTS", texts)
         net.zero_grad()
-        vectors = losses._vectors_by_length(net, ids * mask, mask)
+        vectors = multiple_choice._vectors_by_length(net, ids * mask, mask)
         (vectors * torch.arange(9)[:, None]).sum().backward()
         found.append(
             (vectors.detach(), *(p.grad.clone() for p in net.parameters() if p.grad is not None))
         )
     with torch.no_grad():
-        found.append((losses.sentence_vectors(net, ids * mask, mask), *found[0][1:]))
+        found.append((multiple_choice.sentence_vectors(net, ids * mask, mask), *found[0][1:]))
     assert len(found[0]) > 10
     for one, two, three in zip(*found, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)

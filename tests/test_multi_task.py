@@ -11,7 +11,7 @@ from tokenizers import processors
 
 import ftkit as ft
 from ftkit.methods import multi_task
-from ftkit.models import Model
+from ftkit.models.model import Model
 
 TASKS = {"films": ["bad", "good"], "pets": ["cat", "dog", "neither"]}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ftkit import notebook as nb
+from ftkit.batch import notebook as nb
 from ftkit.errors import DataError, FtkitError
 
 WIDGET = "application/vnd.jupyter.widget-view+json"

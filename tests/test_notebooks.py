@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ftkit import notebook as nb
+from ftkit.batch import notebook as nb
 
 ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))

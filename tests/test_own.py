@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 import ftkit as ft
-from ftkit.data import load_data
+from ftkit.data.files import read_own, read_table
+from ftkit.data.load import load_data
+from ftkit.data.splits import SPLITS, near_sets
 from ftkit.errors import DataError, DataWarning
-from ftkit.files import read_own, read_table
-from ftkit.splits import SPLITS, near_sets
 
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
 TEXTS = [f"{WORDS[i % 10]} {WORDS[i // 10]} number {i}" for i in range(60)]

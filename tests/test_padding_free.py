@@ -8,11 +8,12 @@ import transformers
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit import hardware, padding_free, tricks
-from ftkit.batching import encode
-from ftkit.hardware import Choice, Machine
-from ftkit.padding_free import NAME, PackedCollator, PackedLoss, keeps_apart
-from ftkit.tagging import IGNORED
+from ftkit.models import hardware
+from ftkit.models.hardware import Choice, Machine
+from ftkit.models.structure import IGNORED
+from ftkit.speed import apply, padding_free
+from ftkit.speed.padding_free import NAME, PackedCollator, PackedLoss, keeps_apart
+from ftkit.tasks.batching import encode
 
 CARD = Machine("cuda", "a card", 24 << 30, capability=(8, 0), flash=True)
 TEXTS = ["the film was good", "bad plot and very dull music", "a cat", "the dog is not terrible"]
@@ -139,7 +140,7 @@ def test_training_on_packed_rows_learns_the_same(monkeypatch, method):
     settings = dict(epochs=2, batch_size=4, learning_rate=1e-2, quiet=True, dtype="float32")
     data = Dataset.from_dict({"text": TEXTS})
     plain = ft.fit(tiny.decoder(), data, method=method, **settings).model
-    monkeypatch.setattr(tricks.hardware, "choose_packing", lambda *_: Choice(True, "packing"))
+    monkeypatch.setattr(apply.hardware, "choose_packing", lambda *_: Choice(True, "packing"))
     packed = ft.fit(tiny.decoder(), data, method=method, **settings).model
     assert packed.net.config._attn_implementation != NAME, "what it was before is there again"
     assert ft.evaluate(packed, data)["loss"].value == pytest.approx(

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 import ftkit as ft
-from ftkit import pages
+from ftkit.speed import allocator
 
 COUNT = """
 import resource, torch
@@ -28,7 +28,7 @@ with kept_pages():
 """
 
 
-@pytest.mark.skipif(not pages._mallopt(), reason="another C library than glibc")
+@pytest.mark.skipif(not allocator._mallopt(), reason="another C library than glibc")
 def test_freed_memory_is_taken_again_while_training():
     found = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True,
                            check=True)
@@ -43,33 +43,33 @@ def test_a_training_is_the_same_without():
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
-    monkeypatch.setattr(pages, "_mallopt", lambda: None)
-    with pages.kept_pages():
+    monkeypatch.setattr(allocator, "_mallopt", lambda: None)
+    with allocator.kept_pages():
         pass
 
 
 def test_overlapping_trainings_set_it_once_and_the_last_one_puts_it_back(monkeypatch):
     said = []
-    monkeypatch.setattr(pages, "_mallopt", lambda: lambda name, value: said.append((name, value)))
+    monkeypatch.setattr(allocator, "_mallopt", lambda: lambda name, value: said.append((name, value)))
     for name in ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
-    one, two = pages.kept_pages(), pages.kept_pages()
+    one, two = allocator.kept_pages(), allocator.kept_pages()
     one.__enter__()
     two.__enter__()
     opened = list(said)
     one.__exit__(None, None, None)
-    assert said == opened and (pages.MMAP_MAX, 0) in opened
+    assert said == opened and (allocator.MMAP_MAX, 0) in opened
     two.__exit__(None, None, None)
-    assert said[len(opened):] == list(pages.AFTER.items())
+    assert said[len(opened):] == list(allocator.AFTER.items())
 
 
 @pytest.mark.parametrize(("name", "value"), [("MALLOC_TRIM_THRESHOLD_", "100000"),
                                              ("GLIBC_TUNABLES", "glibc.malloc.mmap_max=3")])
 def test_what_the_user_set_for_malloc_is_left_alone(name, value, monkeypatch):
     said = []
-    monkeypatch.setattr(pages, "_mallopt", lambda: lambda *given: said.append(given))
+    monkeypatch.setattr(allocator, "_mallopt", lambda: lambda *given: said.append(given))
     monkeypatch.setenv(name, value)
-    with pages.kept_pages():
+    with allocator.kept_pages():
         pass
     assert not said
 

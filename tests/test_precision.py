@@ -14,9 +14,10 @@ import transformers
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit import evidence, hardware, losses, precision
+from ftkit.course import claims
 from ftkit.errors import SettingError
-from ftkit.precision import Block
+from ftkit.models import hardware, precision, structure
+from ftkit.models.precision import Block
 
 FAST = hardware.Machine("cpu", "a CPU", 16 << 30, 2, fast_bf16=True)
 PLAIN = hardware.Machine("cpu", "a CPU", 16 << 30, 2)
@@ -397,13 +398,13 @@ def test_claims_and_records_say_in_what_they_were_computed():
     assert record["hardware"]["threads"] == torch.get_num_threads()
     after, before = (ft.evaluate(m, data["test"]) for m in (run.model, tiny.encoder()))
     made = ft.claim("tuned is better", after, before, metric="accuracy")
-    (said,) = made._repr_mimebundle_()[evidence.CLAIM_MIME]["computed"]
+    (said,) = made._repr_mimebundle_()[claims.CLAIM_MIME]["computed"]
     assert said["dtype"] == "float32" and said["threads"] == torch.get_num_threads()
     assert said["device"] and str(after.computed) in made._repr_mimebundle_()["text/plain"]
     half = ft.evaluate(run.model, data["test"], dtype="bf16")
     made = ft.claim("and in bf16", half, before, metric="accuracy")
     assert [c["dtype"] for c in made.computed] == ["bf16", "float32"]
-    evidence._claims.clear()
+    claims._claims.clear()
 
 
 def test_a_loss_that_is_no_number_is_not_shown_as_zero():
@@ -436,4 +437,4 @@ def test_restoring_gives_back_a_forward_that_was_there_before():
     net._original_forward, net.forward = net.forward, lambda *args, **kwargs: 1
     restore()
     assert net.forward is mine and "_original_forward" not in vars(net)
-    assert losses.inner(net) is net
+    assert structure.inner(net) is net

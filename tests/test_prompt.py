@@ -12,10 +12,11 @@ from datasets import Dataset
 from lessons import from_lesson
 
 import ftkit as ft
-from ftkit import cache, losses
 from ftkit.errors import SettingError
-from ftkit.label_logits import LabelLogits
-from ftkit.losses import learned_tokens
+from ftkit.models import learned_prompt, structure
+from ftkit.models.learned_prompt import learned_tokens
+from ftkit.speed import feature_cache
+from ftkit.speed.label_logits import LabelLogits
 
 TEXT = "the film was"
 PROMPTS = [" so good and the plot", " not", " very great and so very dull"]
@@ -93,10 +94,10 @@ def test_the_prompt_run_once_for_a_batch_gives_the_librarys_loss_and_gradient(ki
     model = far(method(tokens=4), tiny.decoder(kind))
     torch.manual_seed(1)
     ids = torch.randint(5, 100, (3, 14))
-    labels = torch.where(torch.rand(ids.shape) < 0.5, ids, losses.IGNORED)
+    labels = torch.where(torch.rand(ids.shape) < 0.5, ids, structure.IGNORED)
     mask = torch.ones_like(ids)
     mask[0, 9:] = 0
-    labels[0, 9:] = labels[:, 0] = losses.IGNORED
+    labels[0, 9:] = labels[:, 0] = structure.IGNORED
     batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
     net = model.net.train()
     found = []
@@ -104,7 +105,7 @@ def test_the_prompt_run_once_for_a_batch_gives_the_librarys_loss_and_gradient(ki
     for once, ahead in ((None, None), (False, 4 if vectors else 0), (vectors, 0)):
         net.zero_grad()
         given = batch if once is None else LabelLogits(dict, net, ahead=ahead)(batch)
-        with losses.prompt_once(net, once):
+        with learned_prompt.prompt_once(net, once):
             loss = net(**given).loss
         loss.backward()
         found.append((loss.detach(), [p.grad for p in net.parameters() if p.requires_grad][0]))
@@ -134,10 +135,10 @@ def test_the_lessons_own_definition_computes_what_the_package_does(kind, method,
     in_lesson = from_lesson("10", name)
     model = far(method(tokens=4), tiny.decoder(kind))
     ids = torch.randint(5, 100, (3, 9), generator=torch.Generator().manual_seed(2))
-    labels = torch.where(ids > 40, ids, losses.IGNORED)
+    labels = torch.where(ids > 40, ids, structure.IGNORED)
     weight = next(p for p in model.net.parameters() if p.requires_grad)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    with losses.prompt_once(model.net, method is ft.PromptTuning):
+    with learned_prompt.prompt_once(model.net, method is ft.PromptTuning):
         loss = model.net(**LabelLogits(dict, model.net)(batch)).loss
     loss.backward()
     own = weight.detach().clone().requires_grad_()
@@ -268,8 +269,8 @@ def test_texts_leave_room_for_the_prompt():
 
 def test_no_trunk_cache_under_a_learned_prompt():
     model = ft.PromptTuning(tokens=3).apply(tiny.decoder())
-    assert cache.trunk_depth(model.net).value == 0
-    assert "learned prompt" in cache.trunk_depth(model.net).why
+    assert feature_cache.trunk_depth(model.net).value == 0
+    assert "learned prompt" in feature_cache.trunk_depth(model.net).why
 
 
 @pytest.mark.usefixtures("float32")

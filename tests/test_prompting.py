@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ftkit as ft
+from ftkit.data.templates import as_prompt_and_response
 from ftkit.errors import DataError, SettingError
-from ftkit.prompting import as_prompt_and_response
 
 
 @settings(max_examples=25, deadline=None)

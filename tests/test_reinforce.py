@@ -9,7 +9,7 @@ from lessons import from_lesson
 from tokenizers import processors
 
 import ftkit as ft
-from ftkit.models import Model
+from ftkit.models.model import Model
 
 
 def paid(labels, actions):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ftkit import notebook as nb
-from ftkit import report
+from ftkit.batch import notebook as nb
+from ftkit.batch import report
 from ftkit.errors import DataError
 
 

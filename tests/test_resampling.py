@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ftkit as ft
-from ftkit import resampling
 from ftkit.errors import SettingError
+from ftkit.evaluation import resampling
 
 GROUPS = (5, 8, 15, 30, 100)
 RUNS = 2000

@@ -10,7 +10,7 @@ import transformers
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit import checkpoints
+from ftkit.training import checkpoints
 
 WORDS = tiny.WORDS * 3
 TEXTS = Dataset.from_dict({"text": [" ".join(WORDS[i : i + 6 + i % 9]) for i in range(12)]})

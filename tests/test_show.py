@@ -5,8 +5,9 @@ import pytest
 import tiny
 
 import ftkit as ft
+from ftkit.course.plots import Tokens
+from ftkit.display import Table
 from ftkit.errors import SettingError
-from ftkit.show import Table, Tokens
 
 
 def labelled(figure):

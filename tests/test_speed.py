@@ -6,9 +6,9 @@ import tiny
 import torch
 from lessons import from_lesson
 
-from ftkit import losses
-from ftkit.batching import SimilarLength
-from ftkit.label_logits import LabelLogits
+from ftkit.models import structure
+from ftkit.speed.label_logits import LabelLogits
+from ftkit.tasks.batching import SimilarLength
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -17,8 +17,8 @@ def test_the_lessons_loss_is_that_of_the_package_and_of_the_library(tied):
     ids = torch.randint(5, 40, (3, 9), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(ids)
     mask[0, 6:] = 0
-    labels = ids.masked_fill(mask == 0, losses.IGNORED)
-    labels[:, :3] = losses.IGNORED
+    labels = ids.masked_fill(mask == 0, structure.IGNORED)
+    labels[:, :3] = structure.IGNORED
     mine = from_lesson("20", "label_only_loss")(net, ids, mask, labels)
     library = net(input_ids=ids, attention_mask=mask, labels=labels).loss
     batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}

@@ -6,15 +6,8 @@ import sys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftkit.own import main_texts, split_own
-from ftkit.splits import (
-    THRESHOLD,
-    distinct,
-    linked,
-    near_pairs,
-    normalized,
-    split_of,
-)
+from ftkit.data.own import main_texts, split_own
+from ftkit.data.splits import THRESHOLD, distinct, linked, near_pairs, normalized, split_of
 
 # Few words, so that many texts are alike.
 texts = st.lists(

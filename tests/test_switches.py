@@ -3,7 +3,7 @@
 import pytest
 
 import ftkit as ft
-from ftkit import switches
+from ftkit.speed import switches
 
 
 def test_whole_lessons_can_run_without(monkeypatch):

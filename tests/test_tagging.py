@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ftkit as ft
-from ftkit.batching import IGNORED, encode
+from ftkit.data.conll import in_order
 from ftkit.errors import DataError
-from ftkit.tagging import in_order
+from ftkit.tasks.batching import IGNORED, encode
 
 BIO = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 SENTENCES = st.lists(

@@ -8,9 +8,11 @@ import transformers
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit import batching, cache, measuring
 from ftkit.errors import DataError, SettingError
-from ftkit.switches import TRICKS
+from ftkit.models import peak
+from ftkit.speed import feature_cache
+from ftkit.speed.switches import TRICKS
+from ftkit.tasks import batching
 
 
 def weights(model):
@@ -69,8 +71,8 @@ def test_the_first_training_of_a_process_draws_what_the_next_one_draws(method):
         run = ft.fit(base, data, method=method, epochs=2, batch_size=4, quiet=True)
         return run.model.hash(), *run.history["loss"].dropna()
 
-    measuring.rough_peak.cache_clear()
-    cache.forget()
+    peak.rough_peak.cache_clear()
+    feature_cache.forget()
     assert train() == train()
 
 

@@ -6,8 +6,9 @@ import torch
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit import compiling, hardware, layers
-from ftkit.hardware import Choice, Machine
+from ftkit.models import hardware, structure
+from ftkit.models.hardware import Choice, Machine
+from ftkit.speed import compile_blocks
 
 CARD = Machine("cuda", "a card", 24 << 30, capability=(8, 0), flash=True)
 
@@ -30,20 +31,20 @@ def test_compiling_is_chosen_where_a_training_is_long_enough():
 def test_compiled_blocks_learn_the_same_and_are_plain_again_after(monkeypatch, capsys):
     settings = dict(epochs=2, batch_size=2, learning_rate=1e-2)
     plain = ft.fit(tiny.decoder(), texts(), quiet=True, **settings).model
-    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")  # without a C++ compiler
-    monkeypatch.setattr(compiling, "choose", lambda *_: (Choice(True, "compiled"), 36_000))
+    monkeypatch.setattr(compile_blocks, "BACKEND", "aot_eager")  # without a C++ compiler
+    monkeypatch.setattr(compile_blocks, "choose", lambda *_: (Choice(True, "compiled"), 36_000))
     compiled = ft.fit(tiny.decoder(), texts(), **settings).model
     assert "compiled" in capsys.readouterr().out
     for (name, one), two in zip(plain.net.state_dict().items(),
                                 compiled.net.state_dict().values(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5, msg=name)
-    assert all(block._compiled_call_impl is None for block in layers.blocks(compiled.net))
+    assert all(block._compiled_call_impl is None for block in structure.blocks(compiled.net))
 
 
 def test_a_long_training_says_why_it_does_not_compile(monkeypatch, capsys):
-    monkeypatch.setattr(compiling, "rough_peak", lambda dtype: 1e4)  # a very slow machine
+    monkeypatch.setattr(compile_blocks, "rough_peak", lambda dtype: 1e4)  # a very slow machine
     monkeypatch.setattr(hardware, "COMPILING", {"cpu": (1e9, 0.03)})
-    monkeypatch.setattr(compiling.shutil, "which", lambda name: name)
+    monkeypatch.setattr(compile_blocks.shutil, "which", lambda name: name)
     ft.fit(tiny.decoder(), texts(), epochs=1)
     assert "no torch.compile: of about" in capsys.readouterr().out
 

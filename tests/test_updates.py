@@ -5,9 +5,9 @@ import tiny
 import torch
 from works import WORKS, apart, train, weights
 
-from ftkit import updates
-from ftkit.batching import Collator
-from ftkit.label_logits import at_labels
+from ftkit.speed.label_logits import at_labels
+from ftkit.tasks import updates
+from ftkit.tasks.batching import Collator
 
 SPLIT = dict(per_device_train_batch_size=2, gradient_accumulation_steps=4)
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ftkit as ft
-from ftkit import hardware
-from ftkit.tasks import CARD
+from ftkit.models import hardware
+from ftkit.models.auto_classes import CARD
 
 
 def change(folder, edit):

@@ -5,7 +5,7 @@ import transformers
 from datasets import Dataset, DatasetDict
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from ftkit.models import Model
+from ftkit.models.model import Model
 
 WORDS = (
     "the a film was is good bad warm dull great terrible and not so very plot music cat dog".split()

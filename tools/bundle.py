@@ -194,7 +194,7 @@ def names(words: list[str]) -> set[str]:
 
 def chosen_archives(catalog_names: list[str]) -> list[str]:
     """Return the archives that hold these models and data sets, in their order; all for none."""
-    from ftkit import catalog
+    from ftkit.assets import catalog
     from ftkit.errors import SettingError
 
     if not catalog_names:
@@ -208,7 +208,7 @@ def chosen_archives(catalog_names: list[str]) -> list[str]:
 
 def fetched(archive: str) -> Path:
     """Return an archive of the cache, fetched and verified."""
-    from ftkit import catalog, fetch
+    from ftkit.assets import catalog, fetch
     from ftkit.errors import FetchError
 
     try:

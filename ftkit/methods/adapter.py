@@ -7,8 +7,8 @@ Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP"; Pfeiffer e
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
-from ftkit import bottleneck, shelf
 from ftkit.errors import SettingError
+from ftkit.models import adapters, bottleneck
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,19 @@ class Adapter:
         Raises SettingError for bad settings, or a network whose sub-layers are not known.
         """
         present = getattr(model.net, "shelf", None)
-        if present is None or self.name not in present.parts or self.name == shelf.BASE:
+        if present is None or self.name not in present.parts or self.name == adapters.BASE:
             self._check()
             parts = bottleneck.parts(model, self.size, self.placement, self.init_std)
-            shelf.add(model, self.name, parts, asdict(self), model.task, model.labels)
+            adapters.add(model, self.name, parts, asdict(self), model.task, model.labels)
         elif present.about[self.name]["settings"] != asdict(self):
             had = Adapter(**present.about[self.name]["settings"])
             raise SettingError(
                 f"{model.name} has an adapter {self.name!r} already, {had}; go on with these "
                 "settings, or give the new one another name=."
             )
-        shelf.activate(model, self.name)
+        adapters.activate(model, self.name)
         model.net.requires_grad_(False)
-        for parameter in shelf.own(model, self.name).values():
+        for parameter in adapters.own(model, self.name).values():
             parameter.requires_grad_(True)
         return model
 

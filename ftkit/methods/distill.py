@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ftkit import losses
-from ftkit import teacher as teachers
 from ftkit.errors import SettingError
-from ftkit.within import Within
+from ftkit.methods import teacher as teachers
+from ftkit.methods.base import Within
+from ftkit.models import structure
 
 TASKS = ("classification", "tagging", "causal-lm", "seq2seq-lm")
 
@@ -108,7 +108,7 @@ class Distill(Within):
         answers = None
         if self.teacher.task != "classification":
             labels = teachers.targets(self.teacher.task, inputs)
-            answers = labels.ne(losses.IGNORED).sum(1)
+            answers = labels.ne(structure.IGNORED).sum(1)
         return mixed + self.hidden * distance(own, theirs[:, same_share], answers)
 
     def _check(self, model):
@@ -129,7 +129,7 @@ class Distill(Within):
                 f"{teacher.name} and {model.name} have other vocabularies, and a teacher must read "
                 "what the student reads; make the student with ft.shrink(teacher, blocks)."
             )
-        widths = [losses.inner(m.net).config.hidden_size for m in (teacher, model)]
+        widths = [structure.inner(m.net).config.hidden_size for m in (teacher, model)]
         if self.hidden and widths[0] != widths[1]:
             raise SettingError(
                 f"hidden={self.hidden} compares vectors of {widths[0]} and {widths[1]} numbers; "

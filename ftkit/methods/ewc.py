@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from ftkit import batching, losses
 from ftkit.errors import DataError, SettingError
-from ftkit.within import Within
+from ftkit.methods.base import Within
+from ftkit.models import structure
+from ftkit.tasks import batching, multiple_choice
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _of_own_answer(model, batch):
     """Minus the log-probability of an answer drawn from the model, for a batch of one."""
     labels = batch["labels"] if model.task == "seq2seq-lm" else batch.pop("labels", None)
     if model.task == "choice":
-        logits = losses.choice_logits(model.net, batch)
+        logits = multiple_choice.choice_logits(model.net, batch)
     else:
         logits = model.net(**batch).logits
     if model.task == "regression":  # a normal distribution of width 1 around the answer
@@ -97,7 +98,7 @@ def _of_own_answer(model, batch):
     if model.task == "causal-lm":
         logits, labels = logits[:, :-1], labels[:, 1:]
     if logits.dim() == 3:
-        logits = logits[labels != losses.IGNORED]  # the positions that carry loss
+        logits = logits[labels != structure.IGNORED]  # the positions that carry loss
     if not len(logits):  # of a short text no word was masked
         return logits.sum()
     logits = logits.float()

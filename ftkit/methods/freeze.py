@@ -6,7 +6,13 @@ Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text Classifica
 from dataclasses import dataclass
 
 from ftkit.errors import SettingError
-from ftkit.layers import around, blocks, check_decay, without_dropout, without_dropout_around
+from ftkit.models.structure import (
+    around,
+    blocks,
+    check_decay,
+    without_dropout,
+    without_dropout_around,
+)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers", sec
 
 from dataclasses import dataclass
 
-from ftkit.layers import check_decay, free
+from ftkit.models.structure import check_decay, free
 
 
 @dataclass(frozen=True)

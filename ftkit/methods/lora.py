@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ftkit.errors import SettingError
-from ftkit.models import UNSAVED, quiet_peft
+from ftkit.models.model import UNSAVED, quiet_peft
 
 KINDS = {  # what peft calls our tasks
     "classification": "SEQ_CLS",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ftkit.errors import SettingError
-from ftkit.within import Within
+from ftkit.methods.base import Within
 
 
 def mixed_loss(logits, labels, share, order, loss=torch.nn.functional.cross_entropy):

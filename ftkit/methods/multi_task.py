@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from ftkit.errors import DataError, SettingError
-from ftkit.tasks import GENERATING
-from ftkit.within import Within
+from ftkit.methods.base import Within
+from ftkit.models.auto_classes import GENERATING
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from ftkit.errors import SettingError
-from ftkit.layers import blocks
-from ftkit.models import quiet_peft
+from ftkit.models.model import quiet_peft
+from ftkit.models.structure import blocks
 
 TOKENS = 20  # where neither a number nor a text is given
 KINDS = {"classification": "SEQ_CLS", "regression": "SEQ_CLS", "causal-lm": "CAUSAL_LM",

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ftkit.errors import SettingError
-from ftkit.within import Within
+from ftkit.methods.base import Within
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,213 @@
+"""Tables and a figure of what lessons claimed and measured, in a batch or as committed."""
+
+import hashlib
+import io
+import json
+import math
+import platform
+import textwrap
+from importlib import metadata
+from pathlib import Path
+
+from ftkit.batch import notebook as nb
+from ftkit.display import markdown_table
+from ftkit.errors import DataError
+from ftkit.models.hardware import usable_cores
+
+START, END = "<!-- results:start -->", "<!-- results:end -->"
+MOST = 16  # panels of a figure
+COLUMNS = ("lesson", "claim", "base", "tuned", "difference", "held")
+
+
+def as_float(value):
+    """Return a number of a claim's JSON; what JSON has no number for (NaN, infinity) is NaN.
+
+    The claim writes None for it, Jupyter the word `nan`.
+    """
+    value = math.nan if value is None else float(value)
+    return value if math.isfinite(value) else math.nan
+
+
+def number(value):
+    """Return a measured number with as many digits as its size deserves; NaN where it is none."""
+    value = as_float(value)
+    size = abs(value)
+    return f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.3f}"
+
+
+def estimate(value, *, relative=False, sign=False):
+    """Return `0.771 [0.752, 0.789]` for a dict of value, low and high; a dash for None."""
+    if value is None:
+        return "–"
+    def words(x):
+        x = as_float(x)
+        text = f"{100 * x:.0f}%" if relative else number(x)
+        return f"+{text}" if sign and x > 0 else text
+    return f"{words(value['value'])} [{words(value['low'])}, {words(value['high'])}]"
+
+
+def verdict(claim, yes="yes", no="NO"):
+    """Return whether a claim held, in a word; an open question that did not hold is no failure."""
+    if not claim["judged"]:
+        return "not judged"
+    if claim.get("expect") == "open":
+        return f"{'held' if claim['held'] else 'did not hold'} (open question)"
+    return yes if claim["held"] else no
+
+
+def claim_cells(claim):
+    """Return the words of a claim's row: claim, base, tuned, difference, held."""
+    held = verdict(claim)
+    # A claim about a value alone repeats it as its difference; one column is enough.
+    alone = claim.get("after") and not claim.get("before")
+    difference = None if alone else claim.get("difference")
+    return (claim["claim"], estimate(claim.get("before")), estimate(claim.get("after")),
+            estimate(difference, relative=claim["relative"], sign=True), held)
+
+
+def _rows(records):
+    """Return one list of seven or eight words per claim, one per lesson without a claim."""
+    rows = []
+    for record in records:
+        seconds = "–" if record["seconds"] is None else f"{record['seconds']:.0f}"
+        peak = "–" if record["peak_memory"] is None else f"{record['peak_memory'] / 1e9:.1f} GB"
+        ended = record["status"] == "ok"
+        cells = [claim_cells(claim) for claim in record["claims"]]
+        if not ended and record["status"] != "claim not held" or not cells:
+            words = "no claims" if ended else f"{record['status'].upper()}: {record['message']}"
+            cells.append((words, "–", "–", "–", "–" if ended else "NO"))
+        for i, row in enumerate(cells):
+            rows.append([record["name"] if i == 0 else "", *row,
+                         *((seconds, peak) if i == 0 else ("", ""))])
+    return rows
+
+
+def text_table(records, width=44):
+    """Return the table of a batch for a terminal; the claims are folded at `width` characters."""
+    header = ["lesson", "claim", "base", "tuned", "difference [95%]", "held", "s", "peak"]
+    rows = [header] + _rows(records)
+    folded = [[textwrap.wrap(w, width) or [""] for w in row] for row in rows]
+    widths = [max(len(line) for row in folded for line in row[i]) for i in range(len(header))]
+    lines = []
+    for n, row in enumerate(folded):
+        for i in range(max(map(len, row))):
+            words = [column[i] if i < len(column) else "" for column in row]
+            lines.append("  ".join(w.ljust(s) for w, s in zip(words, widths, strict=True)).rstrip())
+        if n == 0:
+            lines.append("  ".join("-" * size for size in widths))
+    return "\n".join(lines)
+
+
+def write_results(records, out, *, profile, parameters):
+    """Write results.json, results.md and results.png into `out` and return the first as a dict."""
+    out = Path(out)
+    results = {"ftkit": metadata.version("ftkit"), "profile": profile, "parameters": parameters,
+               "machine": machine(), "lessons": records,
+               "all_held": all(r["status"] == "ok" for r in records)}
+    nb.write_file(json.dumps(results, indent=1) + "\n", out / "results.json")
+    header = ["lesson", "claim", "base", "tuned", "difference [95% interval]", "held", "seconds",
+              "peak memory"]
+    table = markdown_table(header, _rows(records))
+    words = ", ".join(f"{k} {v}" for k, v in results["machine"].items())
+    nb.write_file(f"# Results\n\n{table}\n\nMeasured on: {words}.\n", out / "results.md")
+    if any(record["claims"] for record in records):
+        figure(records, out / "results.png")
+    else:
+        (out / "results.png").unlink(missing_ok=True)  # of an earlier batch
+    return results
+
+
+def machine():
+    """Return what a reader must know of the machine to judge seconds and bytes."""
+    import psutil
+
+    return {"system": f"{platform.system()} {platform.machine()}",
+            "cores": usable_cores(),
+            "memory": f"{psutil.virtual_memory().total / 1e9:.0f} GB",
+            "Python": platform.python_version(), "torch": metadata.version("torch")}
+
+
+def committed(folder):
+    """Return records (name, claims) of the lessons in a folder, from their committed outputs."""
+    found = [{"name": path.stem, "claims": nb.claims(nb.read(path))}
+             for path in sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))]
+    if not any(record["claims"] for record in found):
+        raise DataError(f"no lesson in {folder} has a claim in its outputs; run "
+                        f"`ftkit batch {folder} --profile cpu --commit-to {folder}` first.")
+    return found
+
+
+def committed_table(folder, link):
+    """Return the Markdown table of the committed claims; `link` goes before a file's name."""
+    rows = []
+    for record in committed(folder):
+        for i, claim in enumerate(record["claims"]):
+            lesson = f"[{record['name']}]({link}{record['name']}.ipynb)" if i == 0 else ""
+            rows.append((lesson, *claim_cells(claim)))
+    header = ["lesson", "claim", "base", "tuned", "difference [95% interval]", "held"]
+    return markdown_table(header, rows)
+
+
+def insert_table(text, table):
+    """Return a document with the table between its results marks. Raises DataError without them."""
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise DataError(f"the document has no place for the table: put {START} and {END} in it, "
+                        "each on a line.")
+    return f"{before}{START}\n{table}\n{END}{after}"
+
+
+def claims_hash(records):
+    """Return the sha256 of all claims, kept in the figure so that a test can see its age."""
+    claims = [[record["name"], record["claims"]] for record in records]
+    return hashlib.sha256(json.dumps(claims, sort_keys=True).encode()).hexdigest()
+
+
+def figure(records, path):
+    """Draw base and tuned side by side with their 95% intervals, a panel for each claim.
+
+    Of a whole course there are too many to read: then each lesson's first claim stands for it.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from ftkit.display import label_bar
+
+    panels = [(record["name"], claim) for record in records for claim in record["claims"]]
+    heading = "Base and tuned on held-out data, with 95% intervals"
+    if len(panels) > MOST:
+        panels = [(record["name"], record["claims"][0]) for record in records if record["claims"]]
+        heading += ": the first claim of each lesson"
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    drawing = Figure(figsize=(3.1 * columns, 3.0 * rows), dpi=100, layout="constrained")
+    for i, (lesson, claim) in enumerate(panels):
+        axes = drawing.add_subplot(rows, columns, i + 1)
+        looks = {"base": ("before", "white", "///"), "tuned": ("after", "0.35", "")}
+        if not claim.get("after"):
+            looks = {"measured": ("difference", "0.7", "")}
+        for x, (label, (key, face, hatch)) in enumerate(looks.items()):
+            if not (measured := claim.get(key)):
+                continue
+            value, low, high = (as_float(measured[key]) for key in ("value", "low", "high"))
+            if math.isnan(value):
+                axes.annotate("NaN", (x, 0), ha="center", fontsize=8)
+                continue
+            spread = np.nan_to_num([[max(0, value - low)], [max(0, high - value)]])
+            axes.bar(x, value, 0.65, color=face, edgecolor="black", hatch=hatch, label=label)
+            axes.errorbar(x, value, spread, color="black", capsize=5, linewidth=1.5)
+            label_bar(axes, x, value, np.ravel(spread), 8, number(value))
+        shown = [label for label, (key, *_) in looks.items() if claim.get(key)]
+        axes.set_xticks([list(looks).index(label) for label in shown], shown)
+        axes.set_xlim(-0.7, 1.7)
+        axes.set_ylabel((claim["metric"] or "value").replace("_", " "), fontsize=8)
+        axes.tick_params(labelsize=8)
+        held = verdict(claim, "held", "NOT HELD")
+        title = textwrap.fill(f"{lesson}: {claim['claim']} ({held})", 40)
+        axes.set_title(title, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    drawing.suptitle(heading, fontsize=11)
+    png = io.BytesIO()
+    drawing.savefig(png, metadata={"ftkit": claims_hash(records)})
+    nb.write_file(png.getvalue(), path)

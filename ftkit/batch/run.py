@@ -1,0 +1,294 @@
+"""Runs lessons in batch: in parallel, resumable, each believed only when all of it succeeded."""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import signal
+import time
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import ftkit
+from ftkit.batch import notebook as nb
+from ftkit.batch.supervise import WORK, Running
+from ftkit.errors import DataError, FtkitError, SettingError
+
+LOCK = ".ftkit-batch.lock"
+RESULTS = ("results.png", "results.md", "results.json")  # the last one says whose they are
+POLL = 0.2  # seconds between two looks at the running lessons
+# Modules that no lesson uses: a change in them does not make a result old.
+_OUTSIDE = {"batch.py", "batch_worker.py", "cli.py", "doctor.py", "notebook.py", "report.py",
+            "supervise.py"}
+
+
+def find_notebooks(paths):
+    """Return the notebooks that paths name; of a folder, its lessons (NN_topic.ipynb) in order."""
+    found = []
+    for path in map(Path, paths):
+        lessons = sorted(path.glob("[0-9][0-9]_*.ipynb")) if path.is_dir() else [path]
+        if not lessons:
+            raise SettingError(f"{path} has no lesson in it (a file named like 01_topic.ipynb).")
+        found += lessons
+    return list(dict.fromkeys(path.resolve() for path in found))
+
+
+def run_batch(notebooks, *, profile=None, parameters=None, out="artifacts", workers=1,
+              timeout=3600, cell_timeout=1800, memory=None, resume=True, commit_to=None,
+              report=print, live=None):
+    """Run notebooks and return one record for each, in their order.
+
+    profile and parameters replace values of a notebook's `parameters` cell. timeout and
+    cell_timeout: seconds. memory: bytes a lesson and its processes may hold together (default:
+    90% of this machine's). resume: a lesson that succeeded with the same source, parameters and
+    packages is not run again. commit_to: a folder whose notebooks of the same name get the outputs.
+    out may be any folder: nothing in it is changed or removed that no batch has written.
+    report is called with each line of progress, live with the states of the lessons that run.
+    A record has name, status ("ok" or what went wrong), message, seconds, peak_memory (bytes),
+    claims, failure, output and log (relative to `out`). Failures do not raise; one lesson's does
+    not stop another.
+    Raises SettingError or DataError before anything runs when a request makes no sense.
+    """
+    memory = _most_memory() if memory is None else memory
+    numbers = {"workers": workers, "timeout": timeout, "cell_timeout": cell_timeout,
+               "memory": memory}
+    for name, value in numbers.items():
+        if not (math.isfinite(value) and value > 0):
+            raise SettingError(f"{name}={value!r}: a number greater than 0 is expected.")
+    values = dict(parameters or {}, **({"profile": profile} if profile else {}))
+    lessons = [_Lesson(path, values, Path(out).resolve()) for path in find_notebooks(notebooks)]
+    names = [lesson.name for lesson in lessons]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SettingError(f"two notebooks are named {twice[0]}.ipynb; give each its own --out.")
+    if commit_to and any(lesson.injected for lesson in lessons):
+        raise SettingError("outputs are committed from default parameters only; leave out -p and "
+                           "a --profile that is not the notebook's own.")
+    _check_out(Path(out).resolve(), lessons)
+    limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory}
+    with _only_batch_in(Path(out).resolve()), _stop_on_signal():
+        records = _run_all(lessons, limits, workers, resume, report, live)
+    for lesson, record in zip(lessons, records, strict=True):
+        if commit_to and record["status"] == "ok":
+            try:
+                nb.commit(nb.read(lesson.output), Path(commit_to) / lesson.path.name,
+                          profile=lesson.values.get("profile"),
+                          forbidden=[Path.cwd(), _cache_home(), lesson.out])
+            except FtkitError as error:
+                record.update(status="not committed", message=str(error))
+    return records
+
+
+def _check_out(out, lessons):
+    """Raise SettingError where a result would take the place of a file that no batch wrote."""
+    sources = {lesson.path for lesson in lessons}
+    foreign = []
+    for lesson in lessons:
+        for target in (lesson.output, lesson.failed):
+            if target in sources:
+                raise SettingError(f"the outputs would be written over {target}, the source of a "
+                                   "lesson; choose another --out.")
+            if not _is_record(lesson.status) and not _is_output(target):
+                foreign.append(target)
+        foreign += [] if _is_record(lesson.status) else [lesson.status]
+        foreign += [] if lesson.status.parent.is_dir() else [lesson.log]
+    if not _is_json_with(out / "results.json", "lessons", "all_held"):
+        foreign += [out / name for name in RESULTS]
+    if found := next((path for path in foreign if path.exists()), None):
+        raise SettingError(f"{found} was not written by a batch, and a result would take its "
+                           "place; choose another --out, or move it.")
+
+
+def _is_record(path):
+    return _is_json_with(path, "name", "status", "key")
+
+
+def _is_output(path):
+    try:
+        return "parameters" in nb.read(path)["metadata"].get("ftkit", {})
+    except DataError:
+        return False
+
+
+def _is_json_with(path, *keys):
+    try:
+        return set(keys) <= json.loads(path.read_text(encoding="utf-8")).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _run_all(lessons, limits, workers, resume, report, live):
+    records, waiting, running = {}, [], []
+    for lesson in lessons:
+        if resume and (record := lesson.earlier()):
+            report(f"{lesson.name}: done before with this source, these parameters and packages; "
+                   "not run again")
+            records[lesson.name] = dict(record, resumed=True)
+        else:
+            waiting.append(lesson)
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                lesson = waiting.pop(0)
+                report(f"{lesson.name}: started")
+                try:
+                    running.append(Running(lesson, limits, workers))
+                except OSError as error:
+                    records[lesson.name] = lesson.record(
+                        "disk", f"could not start in {lesson.out}: {error.strerror}. "
+                        f"{nb.remedy(error)}, or choose another --out")
+                    report(_line(records[lesson.name]))
+            time.sleep(POLL)
+            if live:
+                live([run.state() for run in running])
+            for run in [run for run in running if run.finished()]:
+                record = records[run.lesson.name] = run.settle()
+                running.remove(run)
+                report(_line(record))
+    finally:
+        for run in running:
+            run.stop()
+            run.clean()
+    return [records[lesson.name] for lesson in lessons]
+
+
+class _Lesson:
+    """A notebook to run, the values it gets, and where its files are."""
+
+    def __init__(self, path, values, out):
+        self.path, self.out, self.name = path, out, path.stem
+        self.notebook = nb.read(path)
+        defaults = nb.parameters(self.notebook, path.name)
+        for name, value in values.items():
+            if name not in defaults:
+                raise SettingError(f"{path.name} has no parameter {name!r}; its parameters are: "
+                                   f"{', '.join(defaults) or 'none'}.")
+            values = values | {name: _fitting(name, value, defaults[name], path.name)}
+        # A value equal to the default is not injected: the run then is one of the source itself.
+        self.injected = {k: v for k, v in values.items()
+                         if (type(v), v) != (type(defaults[k]), defaults[k])}
+        self.values = {**defaults, **values}
+        self.output = out / f"{self.name}.ipynb"
+        self.failed = out / f"{self.name}.failed.ipynb"
+        self.status = out / "status" / f"{self.name}.json"
+        self.log = out / "logs" / f"{self.name}.log"
+        self.key = hashlib.sha256(json.dumps([
+            nb.whole_hash(self.notebook), self.values, _environment(),
+        ], sort_keys=True, default=repr).encode()).hexdigest()
+
+    def earlier(self):
+        """Return the record of an earlier success that still holds, None when there is none."""
+        try:
+            record = json.loads(self.status.read_text())
+            same = record["key"] == self.key and record["status"] == "ok"
+            return record if same and record["sha256"] == nb.file_hash(self.output) else None
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def record(self, status, message, **more):
+        """Return what the batch knows of this lesson's run, as a dict for JSON."""
+        blank = {"seconds": None, "peak_memory": None, "claims": [], "failure": None,
+                 "output": None}
+        return {"name": self.name, "status": status, "message": message, "key": self.key,
+                "parameters": self.values, "resumed": False,
+                "log": str(self.log.relative_to(self.out)), **blank, **more}
+
+
+def _fitting(name, value, default, notebook):
+    """Return a value for a parameter as its default's type. Raises SettingError for another."""
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if isinstance(default, list | tuple) and isinstance(value, list | tuple):
+        return type(default)(value)
+    if default is None or value is None or type(value) is type(default):
+        return value
+    kinds = {bool: "True or False", int: "a whole number", float: "a number", str: "text",
+             list: "a list", tuple: "a list", dict: "a dict"}
+    kind = kinds.get(type(default), type(default).__name__)
+    quote = f"; write it in quotes, \"'{value}'\"" if isinstance(default, str) else ""
+    raise SettingError(f"{notebook}: the parameter {name} is {kind} (here {default!r}), and "
+                       f"{value!r} is not{quote}.")
+
+
+@contextmanager
+def _only_batch_in(out):
+    """Hold an output folder for one batch, and remove what a killed one left in it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(out / LOCK, timeout=0)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise FtkitError(f"another batch is writing into {out}; wait for it or choose another "
+                         "--out.") from None
+    except OSError as error:
+        raise FtkitError(f"the output folder {out} cannot be used: {error.strerror}. Choose "
+                         "another --out or make it writable.") from error
+    with lock:
+        for leftover in out.glob(f"{WORK}*"):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+        for name in RESULTS:  # they are of an earlier batch, and this one may be stopped
+            (out / name).unlink(missing_ok=True)
+        yield
+
+
+class _stop_on_signal:
+    """While lessons run, SIGTERM and SIGHUP end the batch in the same orderly way as ^C."""
+
+    def __enter__(self):
+        self.before = {}
+        try:
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                self.before[number] = signal.signal(number, self._stop)
+        except ValueError:
+            pass  # not the main thread: whoever owns it handles signals
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    @staticmethod
+    def _stop(number, frame):
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _most_memory():
+    import psutil
+
+    return int(0.9 * psutil.virtual_memory().total)
+
+
+def _environment():
+    """Return the hash of what a result depends on besides the notebook: ftkit and the packages."""
+    digest = hashlib.sha256(f"{platform.python_version()} {platform.machine()}".encode())
+    for name in ("FTKIT_WITHOUT", "FTKIT_DTYPE"):  # rounding, and seconds above all
+        digest.update(f"{name}={os.environ.get(name, '')} ".encode())
+    root = Path(ftkit.__file__).parent
+    for path in sorted([*root.rglob("*.py"), *(root.parent / "data").glob("*.*")]):
+        if path.name not in _OUTSIDE:
+            digest.update(path.name.encode() + path.read_bytes())
+    installed = {f"{d.name}=={d.version}" for d in metadata.distributions()}
+    digest.update(" ".join(sorted(installed)).encode())
+    return digest.hexdigest()
+
+
+def _cache_home():
+    from ftkit.assets.fetch import cache_home
+
+    return cache_home()
+
+
+def _line(record):
+    """Return the line that says how a lesson ended."""
+    if record["status"] != "ok":
+        return f"{record['name']}: {record['status'].upper()}: {record['message']}"
+    held = sum(claim["held"] for claim in record["claims"] if claim.get("judged"))
+    claims = f", {held} claims held" if held else ""
+    if unanswered := [c for c in record["claims"] if c.get("judged") and not c["held"]]:
+        claims += f", {len(unanswered)} open did not hold"
+    return (f"{record['name']}: ok in {record['seconds']:.0f} s, "
+            f"{record['peak_memory'] / 1e9:.1f} GB at most{claims}")

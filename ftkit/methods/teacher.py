@@ -1,0 +1,117 @@
+"""What a teacher says about a text: asked once, kept in memory and in files for later runs."""
+
+import torch
+import xxhash
+
+from ftkit.assets import disk_cache
+from ftkit.models import learned_prompt, structure
+from ftkit.speed import switches
+from ftkit.speed.label_logits import at_labels, label_form
+from ftkit.tasks import batching
+
+PARTS = ("logits", "index", "vectors")
+
+
+class Teacher:
+    """A model that is asked about each text once.
+
+    top: how many of its likeliest answers are kept, of a vocabulary. What it says depends on its
+    weights and on the text alone, and under a hash of these it is kept.
+    """
+
+    def __init__(self, model, top):
+        self.model, self.top = model, top
+        computes = f"{model.task} {disk_cache.config_text(model.net.config)} {model.hash()} {top}"
+        known = xxhash.xxh3_128_hexdigest(computes.encode())
+        self.store = disk_cache.Store("teacher", known)
+
+    def about(self, inputs):
+        """Its answers about a batch of inputs, kept or asked for: for each text a list of three.
+
+        logits: of the likeliest answers, shape (answers, top), where a text has one answer and a
+        sequence one for each labelled token. index: which ones they are, (answers, top). vectors:
+        the mean vector of the text after each block, (blocks, width); empty for seq2seq models.
+        """
+        keys = [self._key(inputs, i) for i in range(len(inputs["input_ids"]))]
+        unknown = {key: i for i, key in enumerate(keys) if self.store.get(f"{key} logits") is None}
+        if new := list(unknown.values()):
+            asked = self._ask({name: tensor[new] for name, tensor in inputs.items()})
+            for i, answer in zip(new, asked, strict=True):
+                for part, tensor in zip(PARTS, answer, strict=True):
+                    self.store.put(f"{keys[i]} {part}", tensor.cpu())
+        return [[self.store.get(f"{key} {part}") for part in PARTS] for key in keys]
+
+    def prepare(self, dataset, batch_size, **options):
+        """Ask about every row in batches of similar length, and write the answers to a file.
+
+        Returns the number of the likeliest answer about each row; None for a row without any.
+        """
+        rows = batching.encode(dataset, self.model, **options)
+        collate, said = batching.Collator(self.model), [None] * len(rows)
+        for chosen in batching.by_length(rows, batch_size):
+            batch = collate([rows[i] for i in chosen])
+            for i, (_, index, _) in zip(chosen, self.about(batch), strict=True):
+                said[i] = index[0, 0].item() if len(index) else None
+        self.store.write()
+        return said
+
+    def _key(self, inputs, i):
+        real, labels = inputs["attention_mask"][i].bool(), inputs.get("labels")
+        parts = [inputs["input_ids"][i][real]]
+        if labels is not None and labels.dim() == 2:
+            row = labels[i]
+            target = self.model.task == "seq2seq-lm"  # of another length than the input
+            parts.append(row[row != structure.IGNORED] if target else row[real])
+        whole = b"|".join(part.cpu().numpy().tobytes() for part in parts)
+        return xxhash.xxh3_128_hexdigest(whole)
+
+    @torch.no_grad()
+    def _ask(self, inputs):
+        task, net, device = self.model.task, self.model.net.eval(), self.model.device
+        inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+        given = {k: v for k, v in inputs.items() if k != "labels" or task == "seq2seq-lm"}
+        if task == "causal-lm":
+            off = "label_logits" in switches.names(()) or learned_prompt.learned_tokens(net)
+            given = dict(at_labels(inputs, None if off else label_form(net)))
+            given.pop("labels", None)
+            given.pop("shift_labels", None)
+        if task in ("causal-lm", "seq2seq-lm"):
+            given["use_cache"] = False
+        out = net(**given, output_hidden_states=True)
+        logits = labelled_logits(task, {**inputs, **given}, out).float()
+        values, index = logits.topk(min(self.top, logits.shape[-1]))
+        counts = [1] * len(given["input_ids"])
+        if task != "classification":
+            counts = targets(task, inputs).ne(structure.IGNORED).sum(1).tolist()
+        vectors = torch.zeros(len(counts), 0)
+        if task != "seq2seq-lm":
+            vectors = vectors_of(out.hidden_states, given["attention_mask"])
+        return zip(values.split(counts), index.split(counts), vectors, strict=True)
+
+
+def labelled_logits(task, inputs, out):
+    """A row of logits for each answer: of a text, or of each labelled token of a batch.
+
+    out: of the network. inputs: what it was given, and the labels; where its logits are of chosen
+    positions only, they say which (see label_logits.at_labels).
+    """
+    if task == "classification" or out.logits.dim() == 2:
+        return out.logits
+    wanted = targets(task, inputs).ne(structure.IGNORED)
+    logits, kept = out.logits, inputs.get("logits_to_keep")
+    if kept is not None:  # the same numbers for all rows
+        return logits[wanted[:, kept]]
+    behind = logits[:, -inputs["labels"].shape[1] :]  # a learned prompt
+    return behind[:, : wanted.shape[1]][wanted]
+
+
+def targets(task, inputs):
+    """The token to be answered at each place; a causal model answers with the next one."""
+    return inputs["labels"][:, 1:] if task == "causal-lm" else inputs["labels"]
+
+
+def vectors_of(hidden_states, attention_mask):
+    """The mean token vector of each text after each block, shape (texts, blocks, width)."""
+    real = attention_mask.unsqueeze(-1)
+    behind = (h[:, -real.shape[1] :] for h in hidden_states[1:])  # a learned prompt
+    return torch.stack([(h * real).sum(1) / real.sum(1) for h in behind], dim=1)

@@ -1,0 +1,245 @@
+"""Several small trained parts for one network: which of them is in place, and how one is stored.
+
+A part is a module at a path of the network: a bottleneck, or the head of a task. The network holds
+the parts of one name at a time, the shelf those of all names. To change the task is to put other
+modules in place; no weight of the base moves.
+"""
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+
+from ftkit.errors import DataError, FetchError, SettingError
+from ftkit.models import bottleneck
+from ftkit.models.auto_classes import AUTO, CARD, COUNTED, GENERATING, PROBLEM
+
+BASE = "base"  # the network without any adapter, with the head it was loaded with
+FILE = "adapter.safetensors"
+UNSAVED = "weights that were never saved"  # net.name_or_path where nothing can be loaded again
+SLOT = "bottleneck"  # the attribute of a host that its output goes through
+
+
+class Shelf:
+    """What a network's adapters need beside the network: plain attributes, copied with it.
+
+    parts: {name: {path: module}}. about: {name: task, labels and settings}. active: the name whose
+    parts are in place. base: hash of the weights that the parts were made for.
+    """
+
+    def __init__(self, model):
+        self.base = model.hash("base")
+        self.parts = {BASE: head_of(model)}
+        self.about = {BASE: {"task": model.task, "labels": model.labels, "settings": None}}
+        self.active = BASE
+
+
+def head_of(model):
+    """The modules of a task's own head, {path: module}; empty where the head was pretrained."""
+    net = model.net
+    if model.task in GENERATING or net.base_model is net:
+        return {}
+    return {
+        name: module
+        for name, module in net.named_children()
+        if module is not net.base_model and any(True for _ in module.parameters())
+    }
+
+
+def body_of(model):
+    """The weights of the base, {name: tensor}: without a task's head, adapters or LoRA."""
+    net = model.net.get_base_model() if hasattr(model.net, "get_base_model") else model.net
+    net = net if model.task in GENERATING else net.base_model
+    return {
+        name.replace(".base_layer", ""): tensor
+        for name, tensor in net.state_dict().items()
+        if f".{SLOT}." not in name and "lora_" not in name
+    }
+
+
+def add(model, name, parts, settings, task, labels):
+    """Put the parts of a new name on the shelf, with a head of its own; nothing is activated.
+
+    parts: {path of a host: module}. The head is a copy of the present one, or a new one without
+    meaningful weights where the number of labels differs. Raises SettingError for the name of the
+    network without adapters, or a network that peft has changed.
+    """
+    if name == BASE or not name:
+        raise SettingError(
+            f"an adapter cannot have name={name!r}: it is needed for the network without any "
+            "adapter; choose another, such as the task's."
+        )
+    if hasattr(model.net, "get_base_model"):
+        raise SettingError(
+            f"{model.name} carries a peft adapter (LoRA or a prompt); apply one method or the "
+            "other to the base."
+        )
+    shelf = model.net.shelf = getattr(model.net, "shelf", None) or Shelf(model)
+    for path in parts:
+        host = model.net.get_submodule(path)
+        if _through not in host._forward_hooks.values():
+            host.register_forward_hook(_through)
+    slots = {f"{path}.{SLOT}": module for path, module in parts.items()}
+    shelf.parts[name] = slots | _new_head(model, task, labels)
+    shelf.about[name] = {"task": task, "labels": labels, "settings": settings}
+
+
+def _through(host, _, output):
+    """A forward hook: the output of a host goes through its bottleneck, if one is in place.
+
+    It finds the bottleneck by its host, so that in a deep copy the copied host uses its own.
+    """
+    part = getattr(host, SLOT, None)
+    if part is None:
+        return output
+    return (part(output[0]), *output[1:]) if isinstance(output, tuple) else part(output)
+
+
+def _new_head(model, task, labels):
+    net = model.net
+    outputs = 1 if task == "regression" else len(labels or [])
+    if task not in COUNTED or outputs == net.config.num_labels:
+        # Weights that the head shares with the embedding stay shared.
+        return copy.deepcopy(head_of(model), {id(p): p for p in net.base_model.parameters()})
+    config = copy.deepcopy(net.config)
+    config.num_labels = outputs
+    with torch.device("meta"):
+        other = type(net)(config)
+    fresh = {path: getattr(other, path) for path in head_of(model)}
+    return {p: m.to_empty(device=model.device).to(net.dtype) for p, m in fresh.items()}
+
+
+def activate(model, name):
+    """Put the adapter `name` and its head in place, or take all off again with name="base".
+
+    The base is neither loaded again nor changed. The task and the labels of `model` become those
+    of the adapter. Returns the same model. Raises SettingError for a name that it does not have.
+    """
+    net = model.net
+    shelf = getattr(net, "shelf", None)
+    if shelf is None or name not in shelf.parts:
+        known = ", ".join(shelf.parts) if shelf else "none: attach a saved one first"
+        raise SettingError(f"{model.name} has no adapter {name!r}; it has {known}.")
+    for path in shelf.parts[shelf.active]:
+        if path.endswith(f".{SLOT}"):
+            delattr(net.get_submodule(path.rpartition(".")[0]), SLOT)
+    for path, module in shelf.parts[name].items():
+        host, _, place = path.rpartition(".")
+        setattr(net.get_submodule(host), place, module.to(model.device).train(net.training))
+    shelf.active, about = name, shelf.about[name]
+    model.task, model.labels = about["task"], about["labels"]
+    if model.task in COUNTED:
+        named = dict(enumerate(["LABEL_0"] if model.task == "regression" else model.labels))
+        net.config.id2label = named
+        net.config.label2id = {label: i for i, label in named.items()}
+        net.config.problem_type = PROBLEM.get(model.task)
+        net.num_labels = len(named)
+    return model
+
+
+def attach(model, folder, name=None):
+    """Put a saved adapter beside those that a model has; the base is not loaded again.
+
+    folder: where Model.save stored an adapter. name: what `activate` will call it, by default the
+    name it was saved with. Nothing is activated yet. Returns the same model.
+    Raises FetchError when the folder holds no adapter, DataError when it was trained on another
+    base, SettingError when the name is taken or the task needs another kind of network.
+    """
+    folder = Path(folder)
+    card = json.loads((folder / CARD).read_text()) if (folder / CARD).exists() else {}
+    if "adapter" not in card:
+        raise FetchError(f"{folder} holds no bottleneck adapter; save one with model.save(folder).")
+    if AUTO[card["task"]] != AUTO[model.task]:
+        raise SettingError(
+            f"the adapter in {folder} is for {card['task']!r}, and {model.name} was loaded for "
+            f"{model.task!r}; load the base with task={card['task']!r}."
+        )
+    settings = card["adapter"] | ({"name": name} if name else {})
+    name = settings["name"]
+    present = getattr(model.net, "shelf", None)
+    if present is not None and name in present.parts:
+        raise SettingError(
+            f"{model.name} has an adapter {name!r} already; attach this one with another name=."
+        )
+    need_base(model, folder, card)
+    parts = bottleneck.parts(model, settings["size"], settings["placement"])
+    add(model, name, parts, settings, card["task"], card["labels"])
+    fill(model, name, folder)
+    return model
+
+
+def own(model, name):
+    """The parameters of a name, {path: parameter}: without those that the base has too."""
+    shared = {id(p) for n, p in model.net.base_model.named_parameters() if f".{SLOT}." not in n}
+    return {
+        f"{path}.{key}": parameter
+        for path, module in model.net.shelf.parts[name].items()
+        for key, parameter in module.named_parameters()
+        if id(parameter) not in shared
+    }
+
+
+def write(model, folder):
+    """Store the active adapter and its head in `folder`. Returns what load_model must know."""
+    from safetensors.torch import save_file
+
+    shelf = model.net.shelf
+    if shelf.active == BASE:
+        raise SettingError(
+            f"no adapter of {model.name} is active, so there is nothing to save; activate one of "
+            f"{', '.join(n for n in shelf.parts if n != BASE)}."
+        )
+    if model.hash("base") != shelf.base:
+        raise SettingError(
+            f"the base of {model.name} was changed after its adapter was added, and an adapter's "
+            "folder stores no base; train the adapter on a saved model instead."
+        )
+    base = str(model.net.config._name_or_path or "")
+    if not base or model.net.name_or_path == UNSAVED:
+        raise SettingError(
+            f"the adapter's base {model.name} has no folder or name to be loaded from again; "
+            "save it with model.save(folder), load it from there and train on that."
+        )
+    tensors = {name: p.detach().cpu().contiguous() for name, p in own(model, shelf.active).items()}
+    save_file(tensors, folder / FILE, metadata={"format": "pt"})
+    return {
+        "adapter": shelf.about[shelf.active]["settings"],
+        "base": str(Path(base).resolve()) if Path(base).exists() else base,
+        "base_hash": shelf.base,
+        "base_dtype": _dtype(model),
+    }
+
+
+def need_base(model, folder, card):
+    """Raise DataError unless `model` has the base weights that a saved adapter was trained on."""
+    if _dtype(model) == card["base_dtype"] and model.hash("base") != card["base_hash"]:
+        raise DataError(
+            f"the adapter in {folder} was trained on {card['base']}, and the weights of "
+            f"{model.name} are others; attach it to that base, as it was then."
+        )
+
+
+def fill(model, name, folder):
+    """Give the parts of a name, fresh on the shelf, the weights stored in `folder`."""
+    from safetensors.torch import load_file
+
+    stored, wanted = load_file(folder / FILE), own(model, name)
+    wrong = [
+        key
+        for key in sorted(wanted.keys() | stored.keys())
+        if key not in wanted or key not in stored or wanted[key].shape != stored[key].shape
+    ]
+    if wrong:
+        del model.net.shelf.parts[name]
+        raise DataError(
+            f"the adapter in {folder} does not fit {model.name}: {wrong[0]} is missing in one of "
+            "them, or has another shape."
+        )
+    with torch.no_grad():
+        for key, parameter in wanted.items():
+            parameter.copy_(stored[key]).requires_grad_(False)
+
+
+def _dtype(model):
+    return str(next(iter(body_of(model).values())).dtype)

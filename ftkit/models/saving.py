@@ -1,0 +1,116 @@
+"""Puts a saved model into its folder, whole, and leaves there what others put beside it."""
+
+import json
+import os
+import shutil
+from fnmatch import fnmatch
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from ftkit.assets import atomic, checksums
+from ftkit.errors import FetchError
+from ftkit.models.auto_classes import CARD
+
+README = "README.md"  # a model card: peft writes one, and people write theirs over it
+# What a model saved before its card listed the files consists of.
+_USUAL = (
+    "*config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.jinja", "*.model",
+)
+
+
+def save_folder(folder, build):
+    """Fill a folder with a model and return its path; a model that was there gives way in one step.
+
+    build(empty_folder) writes the files and returns what the card says; the list of files is added.
+    Files of others (notes, a README.md that was edited, checkpoints) stay.
+    Raises FetchError where the folder holds something else, or cannot be written; what was there
+    before then is as it was.
+    """
+    folder = Path(folder)
+    place = folder.resolve() if folder.is_symlink() else folder
+    empty = place.is_dir() and not any(place.iterdir())
+    if place.exists() and not (place / CARD).is_file() and not empty:
+        raise FetchError(
+            f"{folder} exists and is no saved ftkit model; nothing was written. Choose another "
+            "folder."
+        )
+    try:
+        with atomic.new_folder(place) as scratch:
+            card = build(scratch)
+            atomic.open_to_readers(scratch)
+            card["files"] = {
+                path.relative_to(scratch).as_posix(): [path.stat().st_size, checksums.digest(path)]
+                for path in sorted(scratch.rglob("*"))
+                if path.is_file()
+            }
+            for path in _of_others(place):
+                _keep(path, scratch / path.relative_to(place))
+            (scratch / CARD).write_text(json.dumps(card, indent=1))
+    except (OSError, SafetensorError) as error:
+        raise FetchError(
+            f"the model could not be saved to {folder}: {error}. What was there before is "
+            "unchanged. Free some space or make the folder writable, or choose another."
+        ) from error
+    return folder
+
+
+def read_card(folder):
+    """Return what a saved folder says about itself, {} where it is none of the kit's.
+
+    Raises FetchError for a card or weights that were cut short.
+    """
+    path = folder / CARD
+    try:
+        card = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise _damaged(path, f"is not JSON ({error})") from None
+    for name, (size, _) in card.get("files", {}).items():
+        weights = folder / name
+        if name.endswith(".safetensors") and weights.is_file() and weights.stat().st_size != size:
+            found = weights.stat().st_size
+            raise _damaged(weights, f"has {found:,} bytes and was saved with {size:,}")
+    return card
+
+
+def _damaged(path, wrong):
+    return FetchError(
+        f"{path} {wrong}: it was damaged since. Save the model again, or take the folder from "
+        "where it was copied."
+    )
+
+
+def _of_others(folder):
+    """Yield what is in a saved model's folder, and not of the model."""
+    if not folder.is_dir():
+        return
+    try:
+        card = json.loads((folder / CARD).read_text())
+    except (OSError, ValueError):
+        card = {}
+    written = card.get("files")
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name == CARD:
+            continue
+        usual = path.parent == folder and any(fnmatch(name, pattern) for pattern in _USUAL)
+        own = name in written if written else usual
+        edited = name == README and own and checksums.digest(path) != written[name][1]
+        if not own or edited:
+            yield path
+
+
+def _keep(path, target):
+    """Give a file a second name in another folder; the first is about to go."""
+    if path.is_dir() and not path.is_symlink():
+        target.mkdir(exist_ok=True)
+        return
+    target.unlink(missing_ok=True)
+    if path.is_symlink():
+        os.symlink(os.readlink(path), target)
+        return
+    try:
+        os.link(path, target)
+    except OSError:  # the file system has no second names
+        shutil.copy2(path, target)

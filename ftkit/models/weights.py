@@ -1,0 +1,84 @@
+"""Whether a model's weights are what they should be: all there, and fit to be trained."""
+
+import warnings
+
+import torch
+
+from ftkit.errors import DataError, SettingError
+from ftkit.models.auto_classes import COUNTED
+
+# Tasks whose head is made new where a checkpoint has none; other heads were pretrained.
+NEW_HEAD = (*COUNTED, "masked-lm")
+SHOWN = 4  # names in a message
+
+
+def check_loaded(net, found, task, folder, *, whole=False):
+    """Compare a network with the checkpoint that it was loaded from.
+
+    found: of from_pretrained(output_loading_info=True). whole: the checkpoint was saved for this
+    very task, so that its head must be there, too. A head that is new for the task may be missing,
+    as a whole, and so may a pooler where there is one that the task does not need or learns anew.
+    Raises DataError that names weights which are missing and would be random numbers; warns of
+    weights of the body that the network has no place for.
+    """
+    missing = sorted(found["missing_keys"])
+    if not whole:
+        new = _new(net, task, set(missing))
+        missing = [name for name in missing if name not in new]
+    if missing:
+        raise DataError(
+            f"{len(missing)} weights of {type(net).__name__} are not in {folder}: "
+            f"{_some(missing)}. They would be random numbers. The files are incomplete, or the "
+            "configuration is not theirs; fetch or save the model again."
+        )
+    prefix = f"{net.base_model_prefix}."
+    known = {_outer(name.removeprefix(prefix)) for name, _ in net.base_model.named_parameters()}
+    left = sorted(
+        name for name in found["unexpected_keys"] if _outer(name.removeprefix(prefix)) in known
+    )
+    if left:
+        warnings.warn(
+            f"{len(left)} weights in {folder} have no place in {type(net).__name__} and were left "
+            f"out: {_some(left)}. If its configuration names fewer layers than were trained, the "
+            "model is not the one that was saved.",
+            stacklevel=4,
+        )
+
+
+def check_trained(net):
+    """Raise SettingError where weights of 16 bits are to be trained.
+
+    An optimizer's small steps are lost in them (bf16 holds three digits), and fp16's gradients
+    cannot be scaled; training in 16 bits keeps float32 weights and computes in 16.
+    """
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.float16, torch.bfloat16):
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise SettingError(
+                f"{name} is stored in {kind} and is to be trained: most of an update would be lost "
+                'in rounding. Load the model with dtype="float32" (fit computes in 16 bits where '
+                "that is faster), or train LoRA on it, whose own weights are float32."
+            )
+
+
+def _new(net, task, missing):
+    """The missing names that a task's own new head, or a pooler, explains."""
+    body = {id(p) for p in net.base_model.parameters()}
+    heads, found, new = {}, set(), set()
+    for name, parameter in net.named_parameters(remove_duplicate=False):
+        if "pooler" in name and task not in ("causal-lm", "masked-lm", "seq2seq-lm"):
+            new.add(name)
+        elif id(parameter) not in body and task in NEW_HEAD:
+            heads.setdefault(_outer(name), set()).add(name)
+            if name not in missing:
+                found.add(_outer(name))
+    return new.union(*(names for outer, names in heads.items() if outer not in found))
+
+
+def _outer(name):
+    return name.partition(".")[0]
+
+
+def _some(names):
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,143 @@
+"""What makes fit fast, chosen for each training; `without` leaves any of it off by name.
+
+Each is explained and measured in docs/speed.md, and switched on one by one in lesson 20.
+"""
+
+from contextlib import ExitStack, contextmanager
+
+from ftkit.errors import SettingError
+from ftkit.models import capabilities, hardware, learned_prompt, structure
+from ftkit.models.hardware import Choice
+from ftkit.models.learned_prompt import learned_tokens
+from ftkit.speed import attention, cuda_graphs, feature_cache, padding_free
+from ftkit.speed import compile_blocks as compiling
+from ftkit.speed.allocator import kept_pages
+from ftkit.speed.batch_size import fit_batch
+from ftkit.speed.dropout import quick_dropout
+from ftkit.speed.label_logits import LabelLogits
+
+LONG = 600  # seconds of training from which on fit says why it does not compile
+
+
+@contextmanager
+def applied(
+    model,
+    trainer,
+    plan,
+    *,
+    tokens,
+    without,
+    own_batches=False,
+    whole_logits=False,
+    compile_blocks=None,
+    own_size=False,
+):
+    """While open, a training uses everything that suits it. Yields what it chose, in words.
+
+    tokens: of the training data, over all epochs. without: names. own_batches: the caller collates
+    batches in a way of its own. whole_logits: something reads the logits of every position.
+    compile_blocks: whether torch.compile is used; None where an estimate says that it pays.
+    own_size: the caller says how many texts a batch has, and none is tried.
+    """
+    net, machine = structure.inner(model.net), hardware.this_machine()
+    plain = not trainer.args.torch_compile  # compiled as a whole, a network must be the library's
+    said = []
+    kernel = "sdpa" if "plain_attention" in without else plan.attention
+    with ExitStack() as stack:
+        stack.enter_context(attention.kernel(net, kernel))
+        packed = Choice(False, "")
+        own_loss = _own_loss(trainer) or hasattr(trainer.kit_method, "loss")
+        if plain and not (own_batches or whole_logits or own_loss):
+            packed = _packing(model, machine, plan.dtype, without)
+        if packed.value:
+            stack.enter_context(padding_free.packed(model, trainer, plan.dtype))
+        elif model.task == "causal-lm" and not whole_logits and not _own_loss(trainer):
+            stack.enter_context(_label_logits(model.net, trainer, without))
+        said.append(packed.why)
+        noisy = trainer.args.neftune_noise_alpha  # other embeddings for a text each time
+        wanted = plain and not noisy and feature_cache.suits(model.task) and "trunk_cache" not in without
+        wanted = wanted and not packed.value
+        wanted = wanted and not getattr(trainer.kit_method, "asks", None)  # of every block
+        trunk = stack.enter_context(feature_cache.trunk(model.net, wanted=wanted, training=True))
+        if trunk.why:
+            said.append(trunk.why)
+        compiled = Choice(bool(compile_blocks), "torch.compile of the repeated block, as asked")
+        if compile_blocks is None:
+            compiled = Choice(False, "")
+            if plain and not trunk.value and "compiled_blocks" not in without:
+                compiled, seconds = compiling.choose(
+                    machine, hardware.shape_of(net), tokens, plan.dtype
+                )
+                if compiled.value or seconds > LONG:
+                    said.append(compiled.why)
+        elif compile_blocks:
+            said.append(compiled.why)
+        stack.enter_context(compiling.compiled_blocks(net, compiled.value))
+        plain = plain and not compiled.value
+        stack.enter_context(kept_pages(machine.device == "cpu" and "kept_pages" not in without))
+        stack.enter_context(quick_dropout(plain and "quick_dropout" not in without))
+        if machine.device == "cuda" and not own_size:
+            said.append(fit_batch(trainer, trainer.train_dataset))
+            if packed.value:
+                trainer.data_collator.unit = padding_free.unit(trainer)
+        replayed = _graphs(model, trainer, machine, plan, packed, trunk, own_batches, without)
+        if replayed.value:
+            stack.enter_context(cuda_graphs.replayed(model, trainer))
+            said.append(replayed.why)
+        yield [words for words in said if words]
+
+
+@contextmanager
+def _label_logits(net, trainer, without):
+    """While open, a decoder's head is applied at labels only, and its learned prompt runs once."""
+    learned = learned_tokens(net)
+    prefix = learned and net.active_peft_config.peft_type == "PREFIX_TUNING"
+    checkpointing = trainer.args.gradient_checkpointing or getattr(
+        trainer.args, "activation_checkpointing", False
+    )
+    if prefix and checkpointing:
+        raise SettingError(
+            "activation checkpointing would drop the keys and values of the prefix; give fit a "
+            "smaller batch_size and activation_checkpointing=False, or use PromptTuning."
+        )
+    # A router's loss wants to know about the prompt's tokens, too.
+    whole = checkpointing or getattr(structure.inner(net).config, "output_router_logits", False)
+    whole = whole or "shared_prompts" in without
+    once = bool(learned) and not prefix and not whole and capabilities.continues(net)
+    wanted = "label_logits" not in without
+    ahead = 0 if once or prefix else learned
+    collate = trainer.data_collator
+    if wanted or ahead:
+        trainer.data_collator = LabelLogits(collate, net, ahead=ahead, wanted=wanted)
+    try:
+        with learned_prompt.prompt_once(net, once):
+            yield
+    finally:
+        trainer.data_collator = collate
+
+
+def _own_loss(trainer):
+    """Whether something reads the logits of every position to make a loss of its own."""
+    return trainer.compute_loss_func is not None or trainer.args.label_smoothing_factor
+
+
+def _packing(model, machine, dtype, without):
+    if "packing" in without or learned_tokens(model.net):
+        return Choice(False, "")
+    choice = hardware.choose_packing(machine, model.task, dtype)
+    if choice.value and not padding_free.keeps_apart(model.net):
+        return Choice(False, "batches are padded: in one row, this model would mix their texts")
+    return choice
+
+
+def _graphs(model, trainer, machine, plan, packed, trunk, own_batches, without):
+    """Whether training steps are replayed as CUDA graphs, a Choice."""
+    args = trainer.args
+    alone = args.world_size == 1 and not args.torch_compile and not own_batches
+    own_loss = _own_loss(trainer) or hasattr(trainer.kit_method, "loss")
+    suits = packed.value or model.task in cuda_graphs.TASKS and not own_loss
+    if machine.device != "cuda" or "cuda_graphs" in without or not (alone and suits):
+        return Choice(False, "")
+    if plan.dtype == "fp16" or plan.checkpointing or trunk.value or args.neftune_noise_alpha:
+        return Choice(False, "")
+    return Choice(True, "CUDA graphs: a step is captured once for each shape of batch")

@@ -1,0 +1,41 @@
+"""torch.compile of the repeated block, for runs that are long enough to pay for it."""
+
+import shutil
+from contextlib import contextmanager
+
+import torch
+
+from ftkit.models import hardware
+from ftkit.models.hardware import Choice
+from ftkit.models.peak import rough_peak
+from ftkit.models.structure import blocks
+
+BACKEND = "inductor"
+SHARE = {"cpu": 0.4, "cuda": 0.12}  # of the peak of matrix products, that a training reaches
+
+
+def choose(machine, shape, tokens, dtype):
+    """Whether to compile for a training on so many tokens, all epochs together, in a dtype.
+
+    Returns a Choice, and the seconds that the training was estimated to take.
+    """
+    body = shape.parameters - shape.vocabulary * shape.hidden
+    seconds = 6 * body * tokens / (SHARE.get(machine.device, 0.4) * rough_peak(dtype))
+    if machine.device == "cpu" and not (shutil.which("c++") or shutil.which("g++")):
+        return Choice(False, "no torch.compile: on a CPU it needs a C++ compiler"), seconds
+    return hardware.choose_compile(machine, seconds), seconds
+
+
+@contextmanager
+def compiled_blocks(net, wanted):
+    """While open, the blocks of a network run compiled, one compilation for all of a kind."""
+    layers = blocks(net) if wanted else []
+    if layers:
+        torch._dynamo.reset()  # an earlier model's blocks are no one's any more
+    for block in layers:
+        block.compile(dynamic=True, backend=BACKEND)
+    try:
+        yield
+    finally:
+        for block in layers:
+            block._compiled_call_impl = None

@@ -1,0 +1,113 @@
+"""Training steps replayed as CUDA graphs: the processor no longer has to start every kernel.
+
+A small model's step is a few thousand short kernels, and starting them from Python takes several
+times as long as the card needs to run them. Captured once for each shape of batch, they are
+started with a single call (Nguyen et al. 2021, "Accelerating PyTorch with CUDA Graphs").
+"""
+
+from collections import Counter
+from contextlib import contextmanager
+
+import torch
+
+from ftkit.tasks import updates
+
+MOST = 24  # shapes of batches that are captured; the others run kernel by kernel
+TASKS = ("classification", "regression", "tagging", "masked-lm")  # whose batches have few shapes
+WIDTHS = 16  # padded batches are filled up to a multiple of so many tokens: few shapes
+
+
+class StepGraphs:
+    """Runs forward and backward passes, and from the second batch of a shape on replays them."""
+
+    def __init__(self, step, parameters):
+        """step: a function of a batch that computes its loss, runs the backward pass and returns
+        the loss. It must not wait for the device. parameters: those that are trained.
+        """
+        self.step, self.parameters = step, [p for p in parameters if p.requires_grad]
+        self.gradients = [torch.zeros_like(p) for p in self.parameters]
+        self.made, self.seen, self.pool = {}, Counter(), None
+        self.problem = None  # why nothing more is captured, in words
+
+    def __call__(self, batch):
+        """Add a batch's gradients to those of the parameters. Returns its loss, detached."""
+        self._hold_gradients()
+        key = _shape(batch)
+        if key in self.made:
+            return self._replay(key, batch)
+        self.seen[key] += 1
+        # The first time, what is compiled, tuned or set up on first use must happen outside.
+        if self.seen[key] == 1 or self.problem or len(self.made) >= MOST:
+            return self.step(batch).detach()
+        try:
+            self._capture(key, batch)
+        except Exception as error:  # whatever a model does that cannot be captured
+            self.problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"[:200]
+            torch.cuda.synchronize()
+            return self.step(batch).detach()
+        return self._replay(key, batch)
+
+    def _hold_gradients(self):
+        """Gradients are always in the same place; those that an update took away begin at zero."""
+        gone = [g for p, g in zip(self.parameters, self.gradients, strict=True) if p.grad is None]
+        if gone:
+            torch._foreach_zero_(gone)
+            for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+                parameter.grad = gradient
+
+    def _capture(self, key, batch):
+        held = {k: v.clone() if torch.is_tensor(v) else v for k, v in batch.items()}
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool):
+            loss = self.step(held).detach()
+        self.pool = graph.pool()
+        self.made[key] = (graph, held, loss)
+
+    def _replay(self, key, batch):
+        graph, held, loss = self.made[key]
+        for name, value in batch.items():
+            if torch.is_tensor(value):
+                held[name].copy_(value, non_blocking=True)
+        graph.replay()
+        return loss.clone()
+
+
+@contextmanager
+def replayed(model, trainer):
+    """While open, a Trainer's training steps are replayed as CUDA graphs.
+
+    Its batches say themselves how much is supervised in them, so that no step asks the card.
+    """
+    collate, packed = trainer.data_collator, trainer.kit_packed
+
+    def counted(rows):
+        batch = collate(rows)
+        return {**batch, updates.COUNT: updates.supervised(model.task, batch)}
+
+    def step(batch):
+        inputs = {name: value for name, value in batch.items() if name != "weight"}
+        loss = packed(inputs, 1) if packed else model.net(**inputs)["loss"]
+        loss = loss * batch["weight"]
+        loss.backward()
+        return loss
+
+    trainer.kit_graphs = StepGraphs(step, model.net.parameters())
+    trainer.data_collator = counted
+    if hasattr(collate, "multiple"):
+        collate.multiple = WIDTHS
+    try:
+        yield trainer.kit_graphs
+    finally:
+        if trainer.kit_graphs.problem:
+            trainer.kit_said.append(
+                f"CUDA graphs: steps ran kernel by kernel ({trainer.kit_graphs.problem})"
+            )
+        trainer.kit_graphs, trainer.data_collator = None, collate
+
+
+def _shape(batch):
+    """What must be equal for two batches to run through the same kernels."""
+    return tuple(
+        (name, tuple(value.shape), str(value.dtype)) if torch.is_tensor(value) else (name, value)
+        for name, value in sorted(batch.items())
+    )

@@ -1,0 +1,57 @@
+"""The parts of a network that a loss needs, and the losses that are the kit's own."""
+
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+
+TEXTS = 40  # of a batch of choices that are padded to their own longest
+SCALE = 20.0  # cosines are multiplied by this before the softmax over choices
+
+
+def sentence_vectors(net, input_ids, attention_mask, **embedded):
+    """Unit vectors of texts: the mean of their token vectors. Returns shape (texts, hidden)."""
+    given = embedded or {"input_ids": input_ids}
+    hidden = net(**given, attention_mask=attention_mask)[0]
+    weights = attention_mask[..., None].to(hidden.dtype)
+    mean = (hidden * weights).sum(1) / weights.sum(1)
+    return F.normalize(mean.float(), dim=-1)
+
+
+def _vectors_by_length(net, input_ids, attention_mask):
+    """sentence_vectors, on a CPU in parts of similar length: a question is far longer than a term,
+    and padding every term to it would double the work."""
+    if input_ids.device.type != "cpu":
+        return sentence_vectors(net, input_ids, attention_mask)
+    lengths = attention_mask.sum(1)
+    order = lengths.argsort()
+    table, flat = net.get_input_embeddings(), None
+    if table.weight.requires_grad and torch.is_grad_enabled():
+        # Looked up at once: each look-up costs its gradient a table of zeros, tens of megabytes.
+        flat = table(input_ids[attention_mask.bool()])
+        place = (attention_mask.flatten().cumsum(0) - 1).view_as(input_ids).clamp(min=0)
+    parts = []
+    for part in order.chunk(max(1, len(order) // TEXTS)):
+        cut = (part, slice(int(lengths[part].max())))
+        embedded = {} if flat is None else {"inputs_embeds": flat[place[cut]]}
+        parts.append(sentence_vectors(net, input_ids[cut], attention_mask[cut], **embedded))
+    return torch.cat(parts)[order.argsort()]
+
+
+def choice_logits(net, batch):
+    """Scores of the choices of each question: cosines of bi-encoder vectors, times SCALE.
+
+    batch: of batching.Collator for task "choice". Returns shape (questions, choices), -inf at
+    padding. Source: Reimers and Gurevych 2019, "Sentence-BERT".
+    """
+    vectors = _vectors_by_length(net, batch["input_ids"], batch["attention_mask"])
+    index = batch["index"]
+    questions, choices = vectors[: len(index)], vectors[len(index) :]
+    scores = SCALE * torch.einsum("qd,qcd->qc", questions, choices[index.clamp(min=0)])
+    return scores.masked_fill(index < 0, -torch.inf)
+
+
+def choice_loss(net, batch):
+    """Cross-entropy of the right choice. Returns an output with loss and logits."""
+    logits = choice_logits(net, batch)
+    return SimpleNamespace(loss=F.cross_entropy(logits, batch["labels"]), logits=logits)

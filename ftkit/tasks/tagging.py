@@ -1,0 +1,65 @@
+"""Tagged text: CoNLL files, tags for the pieces of words, and the entities that tags spell."""
+
+from __future__ import annotations
+
+from ftkit.errors import DataError
+from ftkit.models.structure import IGNORED
+
+
+def align_tags(tags, word_ids, labels, *, where="the sentence") -> list[int]:
+    """Give each piece of a tokenized sentence its label: a word's first piece carries its tag.
+
+    tags: a tag for each word. word_ids: the number of its word for each piece, None for special
+    tokens (a fast tokenizer's `word_ids()`). labels: the tags that the model knows, in the order
+    of its outputs. where: what an error calls the sentence.
+    Returns numbers of tags, -100 (no loss) for further pieces and special tokens.
+    Raises DataError for a tag that the model does not know, and for a piece of a word without one.
+    Source: Devlin et al. 2019, "BERT", section 5.3.
+    """
+    number = {label: i for i, label in enumerate(labels)}
+    if unknown := sorted(set(tags) - set(number)):
+        raise DataError(f"{where} has the tag {unknown[0]!r}; the model knows {', '.join(number)}.")
+    found, before = [], None
+    for word in word_ids:
+        if word is not None and word >= len(tags):
+            raise DataError(
+                f"{where}: word {word + 1} of the tokens has no tag, there are {len(tags)} tags. "
+                "Expected one tag for each word."
+            )
+        found.append(IGNORED if word is None or word == before else number[tags[word]])
+        before = word
+    return found
+
+
+def entities(tags) -> list[tuple[str, int, int]]:
+    """Return the entities that BIO tags spell: (type, first word, word after the last).
+
+    tags: a list of "O", "B-type" and "I-type". An entity begins with B, or with an I that no
+    entity of its type comes before; it goes on through I of its type.
+    Source: CoNLL's conlleval; the same as seqeval's default (Nakayama 2018).
+    """
+    found, kind, start = [], None, 0
+    for place, tag in enumerate([*tags, "O"]):
+        prefix, _, name = tag.partition("-")
+        if kind is not None and (prefix != "I" or name != kind):
+            found.append((kind, start, place))
+            kind = None
+        if kind is None and prefix in ("B", "I"):
+            kind, start = name, place
+    return found
+
+
+def words_tags(labels, rows, logits, references):
+    """A tag for each word of each row; O, if there is one, for words cut off or without a piece.
+
+    rows: have `words`, pairs of a place among the tokens and a number of a word. logits: one array
+    of shape (tokens, labels) a row. references: the right tags, for the number of words.
+    """
+    unread = "O" if "O" in labels else labels[0]
+    said = []
+    for row, scores, tags in zip(rows, logits, references, strict=True):
+        words = [unread] * len(tags)
+        for place, word in row["words"]:
+            words[word] = labels[int(scores[place].argmax())]
+        said.append(words)
+    return said

@@ -1,0 +1,348 @@
+"""fit(): the one way to train, over transformers.Trainer, for any task and any method."""
+
+import dataclasses
+import difflib
+import inspect
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import transformers
+
+from ftkit.errors import DataError, SettingError
+from ftkit.methods import Full
+from ftkit.models import hardware, precision, structure
+from ftkit.models.model import UNSAVED, Model, trainable_summary
+from ftkit.models.weights import check_trained
+from ftkit.speed import apply, switches
+from ftkit.tasks.batching import Collator, encode
+from ftkit.training import checkpoints, checks, records
+from ftkit.training.callbacks import Epochs, KeepBest, Progress, Report, watched
+from ftkit.training.measure import measured
+from ftkit.training.trainer import KitTrainer
+
+BATCH = 16
+POINTS = 25  # of the loss curve
+_ARGUMENTS = {f.name for f in dataclasses.fields(transformers.TrainingArguments)}
+# transformers below 5.18 has the older name only.
+CHECKPOINTING = next(n for n in ("activation_checkpointing", "gradient_checkpointing")
+                     if n in _ARGUMENTS)
+_TRAINER = set(inspect.signature(transformers.Trainer.__init__).parameters) - {
+    "self",
+    "model",
+    "args",
+    "train_dataset",
+    "eval_dataset",
+}
+
+
+@dataclass
+class Run:
+    """A finished training: the tuned model and the record of how it came about.
+
+    history: DataFrame with step, epoch, loss, eval_loss, learning_rate. seconds: of training.
+    peak_memory: bytes of the process at the worst moment; added_memory: the part of them that the
+    training itself needed, after its forward and backward passes. trainable: parameters trained,
+    in all, their share, bytes to store. folder: where run.json and history.jsonl are, or None when
+    records are off.
+    """
+
+    model: Model
+    history: object
+    seconds: float
+    peak_memory: int
+    trainable: dict
+    metrics: dict
+    settings: dict
+    folder: Path | None = None
+    plan: object = field(default=None, repr=False)
+    added_memory: int = 0
+
+    def __repr__(self):
+        t = self.trainable
+        loss = self.metrics.get("eval_loss")
+        shown = f", validation loss {loss:.3f}" if loss is not None else ""
+        return (
+            f"trained {t['trained']:,} of {t['total']:,} parameters ({t['share']:.2%}, "
+            f"{t['bytes'] / 1e6:.1f} MB to store) in {self.seconds:.0f} s, "
+            f"peak memory {self.peak_memory / 1e9:.1f} GB{shown}"
+        )
+
+    def show(self):
+        """Plot the loss on training and validation data."""
+        from ftkit.training.curves import plot_history
+
+        return plot_history(self)
+
+
+def fit(
+    model,
+    data,
+    *,
+    method=None,
+    epochs=3,
+    learning_rate=None,
+    batch_size=BATCH,
+    seed=0,
+    max_length=None,
+    patience=None,
+    schedule="linear",
+    warmup=0.06,
+    loss_on="response",
+    dtype=None,
+    checkpoint_dir=None,
+    resume=False,
+    name=None,
+    quiet=False,
+    without=(),
+    compile_blocks=None,
+    **trainer_arguments,
+):
+    """Train a copy of a model; the model given stays as it is.
+
+    data: splits "train" and, for a validation curve, "validation"; or a single Dataset.
+    method: Full(), Freeze(...), LoRA(...) and the like; by default all weights are trained.
+    batch_size: examples for each update, over all processes; split where memory asks for it.
+    patience: stop after so many evaluations without a lower validation loss, and go back to the
+    best weights. warmup: share of the updates. loss_on: "response" or "all" tokens of records.
+    dtype: "float32", "bf16" or "fp16" to compute in (FTKIT_DTYPE in the environment does the
+    same), validation included; by default what is fast on a card, and on a processor what was
+    measured to be.
+    without: what to leave off of the things that make training fast, a name of
+    switches.TRICKS or several.
+    compile_blocks: whether torch.compile is used on the repeated block; by default where an
+    estimate says that the training is long enough to pay for it.
+    checkpoint_dir: keep checkpoints there, and with resume=True go on from the last whole one.
+    Everything else that TrainingArguments or Trainer take passes through by name.
+    An update's loss is a sum over supervised tokens (or rows) divided by their number over all its
+    batches and processes. What the length limit cut is printed.
+    Returns a Run; when it is interrupted, too, with the weights so far. Raises SettingError for an
+    unknown argument, DataError for data that cannot be trained on, Diverged for a loss that is NaN
+    or infinite.
+    """
+    method, without = Full() if method is None else method, switches.names(without)
+    checks.check_method(method)
+    checks.check_numbers(
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
+        max_length=max_length, patience=patience or None, warmup=warmup,
+    )
+    passed, extra = _sort_arguments(trainer_arguments)
+    smoothing, own_loss = passed.get("label_smoothing_factor", 0), extra.get("compute_loss_func")
+    checks.check_losses(model, method, smoothing, own_loss)
+    processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun and accelerate say so
+    quiet = quiet or os.environ.get("RANK", "0") != "0"  # one process speaks for all
+    train, validation = _splits(data, patience)
+    transformers.set_seed(seed)
+    tuned = model.copy()
+    structure.with_dropout(tuned.net)  # an earlier method may have switched some off
+    tuned = method.apply(tuned)
+    check_trained(tuned.net)
+    trainable = trainable_summary(tuned)
+    rows = encode(train, tuned, max_length=max_length, loss_on=loss_on)
+    held = encode(validation, tuned, max_length=max_length, loss_on=loss_on) if validation else None
+    cut = [checks.check_supervised(tuned.task, rows)]
+    cut += [checks.check_supervised(tuned.task, held, "validation")] if held else []
+    each = -(-min(batch_size, len(rows)) // processes)
+    chosen = precision.for_training(
+        tuned.net,
+        tokens=epochs * int(rows.lengths.sum()),
+        batch=each,
+        length=int(np.median(rows.lengths)),
+        dtype=dtype,
+        flags={name: passed.pop(name) for name in ("bf16", "fp16") if name in passed},
+    )
+    plan = hardware.plan(
+        hardware.this_machine(),
+        hardware.shape_of(structure.inner(tuned.net)),
+        dtype=chosen,
+        length=int(np.quantile(rows.lengths, 0.95)),
+        batch_size=each,
+        trainable=trainable["share"],
+    )
+    rate = getattr(method, "learning_rate", 1e-4) if learning_rate is None else learning_rate
+    split = 1 if "per_device_train_batch_size" in passed else plan.accumulation
+    accumulate = passed.pop("gradient_accumulation_steps", 1) * split
+    checks.check_saving(checkpoint_dir, resume, passed)
+    scratch = None if checkpoint_dir else tempfile.mkdtemp(prefix="ftkit-")
+    settings = {
+        "output_dir": str(checkpoint_dir or scratch),
+        "num_train_epochs": epochs,
+        "learning_rate": rate,
+        "per_device_train_batch_size": plan.batch_size,
+        "per_device_eval_batch_size": max(16, plan.batch_size),
+        "lr_scheduler_type": schedule,
+        "gradient_accumulation_steps": accumulate,
+        "seed": seed,
+        "optim": plan.optimizer,
+        "bf16": plan.dtype == "bf16",
+        "fp16": plan.dtype == "fp16",
+        "use_cpu": hardware.this_machine().device == "cpu",
+        "report_to": "none",
+        CHECKPOINTING: plan.checkpointing,
+        "remove_unused_columns": False,
+        "save_strategy": "epoch" if checkpoint_dir else "no",
+        "save_total_limit": 2,
+        "eval_strategy": "epoch" if held else "no",
+        "disable_tqdm": True,
+        "logging_nan_inf_filter": False,  # would show a loss that is NaN as 0
+        "prediction_loss_only": True,
+        "label_names": ["labels"],
+        "dataloader_pin_memory": hardware.this_machine().device == "cuda",
+    } | passed
+    in_all, in_epoch = checks.count_updates(settings, len(rows), processes)
+    # Rounded down: the first step of a warm-up has rate 0, and a short run would waste it.
+    settings.setdefault("warmup_steps", int(warmup * in_all) if warmup < 1 else warmup)
+    settings.setdefault("logging_steps", max(1, in_all // POINTS))
+    if not quiet:
+        print(
+            f"{trainable['trained']:,} of {trainable['total']:,} parameters are trained "
+            f"({trainable['share']:.2%}); {len(rows):,} examples, {in_all:,} updates"
+        )
+        print("; ".join(plan.why[: 1 if "plain_attention" in without else 2]))
+        if split > 1 or plan.checkpointing:  # batches in parts, and why
+            print("; ".join(plan.why[3:]))
+        print(*filter(None, cut), sep="\n", end="\n" if any(cut) else "")
+    keep = KeepBest(patience) if patience else None
+    stopped, restore = None, precision.as_it_was(tuned.net)
+    try:
+        decay = getattr(method, "decay", 1.0)
+        trainer = _trainer(tuned, settings, rows, held, extra, keep, quiet, plan, decay, without)
+        trainer.kit_method, trainer.kit_smoothing = method, smoothing
+        last = checkpoints.last_whole(checkpoint_dir, processes) if resume else None
+        if resume and not quiet:
+            print(f"goes on from {last.name}" if last else "no whole checkpoint: begins anew")
+        with (
+            measured() as used,
+            apply.applied(
+                tuned,
+                trainer,
+                plan,
+                tokens=in_all / in_epoch * int(rows.lengths.sum()),
+                without=without,
+                own_batches="data_collator" in extra,
+                whole_logits="compute_metrics" in extra or smoothing or own_loss is not None,
+                compile_blocks=compile_blocks,
+                own_size="per_device_train_batch_size" in passed,
+            ) as said,
+        ):
+            for size in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+                settings[size] = getattr(trainer.args, size)  # may have been split to fit
+            if not quiet:
+                print(*filter(None, said), sep="\n", end="\n" if any(said) else "")
+            trainer.kit_look = used.look
+            stopped = trainer.kit_train(last)
+        if not quiet and trainer.kit_said:
+            print(*trainer.kit_said, sep="\n")
+    finally:
+        restore()
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+    if keep := trainer.kit_keep:
+        keep.restore(tuned.net)
+    if stopped:
+        settings["interrupted"] = stopped
+        best = f"best weights so far, of epoch {keep.epoch:g}" if keep and keep.weights else ""
+        print(f"interrupted {stopped}: the Run holds the {best or 'weights so far'}.")
+    tuned.net.zero_grad(set_to_none=True)
+    tuned.net.eval()
+    if not hasattr(tuned.net, "peft_config") and not hasattr(tuned.net, "shelf"):
+        tuned.net.name_or_path = UNSAVED  # an adapter on top of it could not find it again
+    return _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep, data)
+
+
+def _splits(data, patience):
+    if hasattr(data, "keys"):
+        if "train" not in data:
+            raise DataError(f"fit needs a split named 'train'; the data has {', '.join(data)}.")
+        train, validation = data["train"], data.get("validation")
+    else:
+        train, validation = data, None
+    if validation is not None and not len(validation):
+        validation = None
+    if patience and validation is None:
+        raise SettingError(
+            f"patience={patience} watches a validation split and there is none; "
+            "load the data with n_validation above 0, or leave patience out."
+        )
+    return train, validation
+
+
+def _sort_arguments(arguments):
+    """Split what the caller passed into TrainingArguments' and Trainer's own."""
+    for name in arguments:
+        if name not in _ARGUMENTS | _TRAINER:
+            known = [*_ARGUMENTS, *_TRAINER, *inspect.signature(fit).parameters]
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise SettingError(
+                f"fit does not know the argument {name!r}{hint} It takes its own and "
+                "those of transformers' TrainingArguments and Trainer."
+            )
+    return (
+        {k: v for k, v in arguments.items() if k in _ARGUMENTS},
+        {k: v for k, v in arguments.items() if k not in _ARGUMENTS},
+    )
+
+
+def _trainer(model, settings, rows, held, extra, keep, quiet, plan, decay, without):
+    if "compute_metrics" in extra:
+        settings["prediction_loss_only"] = False
+    arguments = transformers.TrainingArguments(**settings)
+    if arguments.parallel_mode.name == "NOT_DISTRIBUTED":
+        arguments._n_gpu = 1  # several GPUs are for torchrun; DataParallel is slower than one
+    extra = {"data_collator": Collator(model, arguments.seed)} | extra
+    callbacks = [
+        *(extra.pop("callbacks", None) or []),
+        Epochs(),
+        *([keep] if keep else []),
+        *([] if quiet else [Report()]),
+        *([Progress()] if watched() and arguments.process_index == 0 else []),
+    ]
+    trainer = KitTrainer(
+        model=model.net,
+        args=arguments,
+        train_dataset=rows,
+        eval_dataset=held,
+        callbacks=callbacks,
+        **extra,
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.kit_task, trainer.kit_decay, trainer.kit_said = model.task, decay, []
+    trainer.kit_order = "similar_length" not in without
+    trainer.model_accepts_loss_kwargs = False  # compute_loss weighs what a batch brings
+    return trainer
+
+
+def _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep, data):
+    import pandas as pd
+
+    logs = trainer.state.log_history
+    history = pd.DataFrame([row for row in logs if "loss" in row or "eval_loss" in row])
+    wanted = [c for c in ("step", "epoch", "loss", "eval_loss", "learning_rate") if c in history]
+    history = history[wanted].reset_index(drop=True)
+    metrics = {}
+    if "eval_loss" in history:
+        values = history["eval_loss"].dropna()
+        metrics["eval_loss"] = (
+            float(keep.best if keep else values.iloc[-1]) if len(values) else None
+        )
+    if keep:
+        metrics["best_epoch"] = keep.epoch
+    kept = {k: v for k, v in settings.items() if k != "output_dir"}
+    run = Run(
+        tuned,
+        history,
+        used.seconds,
+        used.peak_memory,
+        trainable,
+        metrics,
+        {"method": repr(method), **kept},
+        plan=plan,
+        added_memory=used.added_memory,
+    )
+    if trainer.is_world_process_zero():
+        run.folder = records.write(run, name=name, data=data, energy=used.energy)
+    return run

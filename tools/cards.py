@@ -1,0 +1,95 @@
+"""Writes the facts of each data card from the catalog and the data: `python -m ftkit.cards`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ftkit.assets import catalog
+from ftkit.assets.catalog import ARCHIVES, DataEntry
+from ftkit.data.recipe import written_here
+from ftkit.data.splits import SPLITS
+
+BEGIN = "<!-- facts: written by `python -m ftkit.cards`, checked by a test -->"
+END = "<!-- end of facts -->"
+# The forms of a data set that has several; the others have one, without options.
+FORMS = {
+    "pubmedqa": [{"part": "expert"}, {"part": "artificial"}, {"part": "both"}],
+    "phenotype-definitions": [
+        {"form": "text"}, {"form": "choice"}, {"form": "lay"}, {"form": "instruction"},
+    ],
+}
+
+
+def facts(entry: DataEntry) -> str:
+    """Return the generated part of a card, as Markdown."""
+    from ftkit.data.load import load_data
+
+    lines = [
+        f"- Task: {entry.task}",
+        f"- Licence: {entry.licence}",
+        f"- Read from: {_origin(entry)}",
+        f"- On the hub: {_on_hub(entry)}",
+    ]
+    if entry.warning:
+        lines.append(f"- **Warning**: {entry.warning}")
+    rows, columns = [], {}
+    for options in FORMS.get(entry.name, [{}]):
+        data = load_data(entry.name, **options)
+        form = ", ".join(f'{key}="{value}"' for key, value in options.items()) or "all"
+        counts = [len(data[split]) for split in SPLITS]
+        groups = len({group for split in SPLITS for group in data[split]["group"][:]})
+        numbers = [data.rows_read, *counts, groups, _shares(data)]
+        rows.append([form, *(f"{n:,}" if isinstance(n, int) else n for n in numbers)])
+        columns.setdefault(", ".join(f"`{name}`" for name in data["train"].column_names), form)
+    head = ["form", "rows in the source", *SPLITS, "groups", "test labels"]
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    table = [head, ["---"] * len(head), *rows]
+    lines += ["", *("| " + " | ".join(row) + " |" for row in table), ""]
+    lines += [
+        f"- Columns{'' if len(columns) == 1 else f' ({form})'}: {names}"
+        for names, form in columns.items()
+    ]
+    return "\n".join(lines)
+
+
+def rewritten(text: str, entry: DataEntry) -> str:
+    """Return a card's text with its facts as they are now."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{facts(entry)}\n{END}{rest.split(END)[1]}"
+
+
+def _origin(entry: DataEntry) -> str:
+    if not entry.archives:
+        return "this folder"
+    archives = (ARCHIVES[name] for name in entry.archives)
+    return ", ".join(f"{archive.name} {archive.version} ({archive.licence})"
+                     for archive in archives)
+
+
+def _on_hub(entry: DataEntry) -> str:
+    if not entry.hub:
+        return "not offered: the rows there differ, or need code of their own to be read"
+    return f"`{entry.hub}`, revision `{entry.revision}` (`hub=True`)"
+
+
+def _shares(data) -> str:
+    """Return how often each label occurs in the test split."""
+    if not data.labels or "label" not in data["test"].column_names:
+        return ""
+    labels = data["test"]["label"][:]
+    return ", ".join(
+        f"{name} {labels.count(number) / len(labels):.0%}"
+        for number, name in enumerate(data.labels)
+    )
+
+
+def main() -> None:
+    for entry in catalog.datasets():
+        path = Path(written_here(entry.card))
+        path.write_text(rewritten(path.read_text(encoding="utf-8"), entry), encoding="utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
