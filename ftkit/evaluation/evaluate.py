@@ -183,7 +183,8 @@ def evaluate(
     batches = by_length(rows, size, tokens, sort="similar_length" not in without)
     wanted = feature_cache.suits(model.task) and "trunk_cache" not in without
     kernel = attention.chosen(structure.inner(model.net), int(rows.lengths.max()), without)
-    computing, trunk = precision.computing(model, dtype), feature_cache.trunk(model.net, wanted=wanted)
+    computing = precision.computing(model, dtype)
+    trunk = feature_cache.trunk(model.net, wanted=wanted)
     with computing as computed, kernel, trunk:
         found = _forward(model, rows, batches, without)
     writing = {"max_new_tokens": max_new_tokens, "stop": stop, "dtype": dtype, "without": without}
