@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ftkit import compat
 from ftkit.data.templates import as_prompt_and_response
 from ftkit.errors import DataError, SettingError
 from ftkit.evaluation import generation, resampling
@@ -97,7 +98,7 @@ class Evaluation:
         """Whether two evaluations are of the same examples in the same order."""
         if len(self) != len(other):
             return False
-        one, two = (getattr(e.dataset, "_fingerprint", None) for e in (self, other))
+        one, two = (compat.fingerprint(e.dataset) for e in (self, other))
         if one is not None and one == two:
             return True
         if self.references is not None and other.references is not None:
