@@ -1,6 +1,7 @@
 """Loads a base model and its tokenizer for a task: from the catalog, a local folder or the hub."""
 
 import shutil
+import warnings
 from pathlib import Path
 
 import torch
