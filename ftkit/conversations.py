@@ -108,6 +108,7 @@ def conversation_tokens(conversations, tokenizer, where="row {}"):
     if not tokenizer.is_fast:
         raise SettingError("conversations need a fast tokenizer, which knows the place of a token.")
     _, ends = turn_marks(tokenizer)
+    known = sorted(_special(tokenizer).values(), key=len, reverse=True) if ends else []
     texts, spans = [], []
     for i, turns in enumerate(conversations):
         try:
@@ -125,17 +126,15 @@ def conversation_tokens(conversations, tokenizer, where="row {}"):
         except DataError as error:
             raise DataError(f"{where.format(i)}: {error}") from None
         texts.append(text)
-        spans.append(_ended(text, own, tokenizer, ends))
+        spans.append(_ended(text, own, tokenizer, ends, known))
     tokens = tokenizer([text + tail for text, (tail, _) in zip(texts, spans, strict=True)],
                        add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    ids, learned = [], []
-    for row, offsets, (_, own) in zip(
-        tokens["input_ids"], tokens["offset_mapping"], spans, strict=True
+    ids, learned = begun(tokens["input_ids"], tokenizer), []
+    for row, begun_row, offsets, (_, own) in zip(
+        tokens["input_ids"], ids, tokens["offset_mapping"], spans, strict=True
     ):
-        begun_row = begun([row], tokenizer)[0]
         extra = len(begun_row) - len(row)
         offsets = [(0, 0)] * extra + offsets[max(0, -extra) :]
-        ids.append(begun_row)
         learned.append(_inside(offsets, own))
     return ids, learned
 
@@ -223,13 +222,13 @@ def _start(text, before, tokenizer, at_least):
     return None
 
 
-def _ended(text, spans, tokenizer, ends):
+def _ended(text, spans, tokenizer, ends, known):
     """What to put behind the text, and the spans with what ends a turn in each of them.
 
-    Where the template writes nothing of the kind, eos ends the last turn.
+    Where the template writes nothing of the kind, eos ends the last turn. known: the special
+    tokens as texts, the longest first.
     """
     mark, found = "".join(tokenizer.convert_ids_to_tokens(ends)), []
-    known = sorted(_special(tokenizer).values(), key=len, reverse=True) if ends else []
     for begin, stop in spans:
         at = text.find(mark, max(begin, stop - len(mark))) if mark else -1
         if at >= 0 and not text[stop:at].strip():
