@@ -11,7 +11,7 @@ from ftkit.errors import DataError
 from ftkit.own import alike_names, main_texts
 from ftkit.show import Table
 from ftkit.splits import near_sets, normalized
-from ftkit.tagging import IGNORED, entities
+from ftkit.tagging import IGNORED, spelled
 
 RARE = 10  # rows of a class in train; fewer are hard to learn, and harder to measure
 PART = 1_000  # rows that are tokenized at a time
@@ -222,9 +222,10 @@ def _beyond(rows, encoded):
     if "tags" not in rows.column_names:
         return 0
     count = 0
-    for tags, row in zip(rows["tags"], encoded.rows, strict=True):
+    found = spelled(rows["tags"][:]) or [[]] * len(rows)
+    for own, row in zip(found, encoded.rows, strict=True):
         read = {word for _, word in row["words"]}
-        count += sum(not set(range(a, b)) <= read for _, a, b in entities(tags))
+        count += sum(not set(range(a, b)) <= read for _, a, b in own)
     return count
 
 

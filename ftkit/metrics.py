@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftkit.tagging import entities, is_bio
+from ftkit.tagging import spelled
 
 BINS = 10  # of the calibration error
 SHARE, POSITIVE = (0, 1), (0, np.inf)  # spans
@@ -162,18 +162,20 @@ def value_metrics(values, references):
 
 
 def tag_metrics(predictions, references):
-    """Accuracy over words; for BIO tags precision, recall and F1 over entities, and F1 by type.
+    """Accuracy over words; where tags spell entities precision, recall, F1 of these, F1 by type.
 
     predictions, references: lists of tags, one list a sentence. An entity counts when type, first
-    and last word are right, over all sentences together (seqeval's default, micro average).
+    and last word are right, over all sentences together (seqeval's default, micro average). Tags in
+    IOBES or BILOU are read as the BIO tags that they stand for.
     """
     pairs = list(zip(predictions, references, strict=True))
     right = [sum(a == b for a, b in zip(*pair, strict=True)) for pair in pairs]
     parts = {"accuracy": mean_metric(right, [len(truth) for truth in references], share=True)}
-    if not is_bio({tag for pair in pairs for tags in pair for tag in tags}):
+    found = spelled([*predictions, *references])
+    if found is None:
         return parts
-    guessed = [set(entities(tags)) for tags in predictions]
-    real = [set(entities(tags)) for tags in references]
+    found = list(map(set, found))
+    guessed, real = found[: len(pairs)], found[len(pairs) :]
     kinds = sorted({kind for found in (*guessed, *real) for kind, *_ in found})
     counts = np.stack(
         [

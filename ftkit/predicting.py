@@ -162,7 +162,7 @@ def _choices(model, rows, encoded, logits, top):
 
 def _tags(model, rows, encoded, logits, top):
     """A tag for each word; O, where the model has it, for words that the limit cut off."""
-    from ftkit.tagging import entities
+    from ftkit.tagging import spelled
 
     unread = "O" if "O" in model.labels else model.labels[0]
     found = []
@@ -170,7 +170,8 @@ def _tags(model, rows, encoded, logits, top):
         tags = [unread] * len(words)
         for place, word in row["words"]:
             tags[word] = model.labels[int(scores[place].argmax())]
-        named = [(kind, " ".join(words[a:b])) for kind, a, b in entities(tags)]
+        own = (spelled([tags], model.labels) or [[]])[0]
+        named = [(kind, " ".join(words[a:b])) for kind, a, b in own]
         found.append({"words": words, "tags": tags, "entities": named})
     return found
 

@@ -123,12 +123,19 @@ def _wilson(value, variance, groups):
 
 
 def group_numbers(groups, n):
-    """Numbers 0..g-1 for the groups of n examples; every example alone when groups is None."""
+    """Numbers 0..g-1 for the groups of n examples; every example alone when groups is None.
+
+    An example whose own group is None, NaN or blank stands alone as well: what is not known does
+    not tie examples together. load_data has it so, too.
+    """
     if groups is None:
         return np.arange(n)
     if len(groups) != n:
         raise SettingError(f"groups has {len(groups)} entries for {n} examples; give one for each.")
-    return np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
+    alone = [group is None or group != group or not str(group).strip() for group in groups]
+    keys = [(own, str(i if own else groups[i])) for i, own in enumerate(alone)]
+    number = {key: i for i, key in enumerate(sorted(set(keys)))}
+    return np.array([number[key] for key in keys], dtype=int)
 
 
 def in_words(n, numbers):

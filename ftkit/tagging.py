@@ -93,6 +93,18 @@ def as_bio(tags) -> tuple[dict[str, str] | None, str]:
     return None, ""
 
 
+def spelled(sentences, known=()) -> list[list[tuple[str, int, int]]] | None:
+    """Return the entities of each tagged sentence; None where the tags spell none at all.
+
+    sentences: lists of tags, in BIO or a scheme that as_bio reads. known: tags that belong to the
+    scheme and may not occur. Entities are those of the BIO tags that the tags stand for.
+    """
+    bio = as_bio({str(tag) for tags in (*sentences, known) for tag in tags})[0]
+    if not bio or not is_bio(bio.values()):
+        return None
+    return [entities([bio[str(tag)] for tag in tags]) for tags in sentences]
+
+
 def align_tags(tags, word_ids, labels, *, where="the sentence") -> list[int]:
     """Give each piece of a tokenized sentence its label: a word's first piece carries its tag.
 
