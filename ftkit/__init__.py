@@ -13,6 +13,7 @@ _WHERE = {
         "DataWarning",
         "SettingError",
         "Diverged",
+        "NotANumber",
         "ClaimNotHeld",
     ],
     "hardware": ["profile", "this_machine", "plan"],

@@ -231,13 +231,14 @@ def from_predictions(
     """An Evaluation of answers that came from anywhere: a rule, a majority, a prompt.
 
     predictions, references: class numbers, or strings (then a match counts). labels: class names.
-    probabilities: shape (n, classes), adds loss and calibration_error; where they are NaN, every
-    metric is.
+    probabilities: shape (n, classes), adds loss and calibration_error. Where predictions or
+    probabilities are NaN, every metric is.
     """
     predictions, references = np.asarray(predictions), np.asarray(references)
     _need_pairs(predictions, references, "predictions")
     right = predictions == references
-    parts, undefined = {"accuracy": mean_metric(right, share=True)}, None
+    parts = {"accuracy": mean_metric(right, share=True)}
+    wrong = predictions != predictions  # NaN, as of an average of nothing
     if labels is not None:
         parts |= class_metrics(predictions, references, labels)
     if probabilities is not None:
@@ -245,8 +246,7 @@ def from_predictions(
         losses_of = -np.log(np.clip(probabilities[rows, references], 1e-12, 1))
         parts["loss"] = mean_metric(losses_of, span=POSITIVE)
         parts["calibration_error"] = calibration(probabilities.max(1), right)
-        wrong = np.isnan(probabilities).any(1)
-        undefined = wrong if wrong.any() else None
+        wrong = wrong | np.isnan(probabilities).any(1)
     return Evaluation(
         parts,
         predictions,
@@ -256,7 +256,7 @@ def from_predictions(
         labels,
         dataset,
         _groups(dataset) if groups is None else groups,
-        undefined=undefined,
+        undefined=wrong if wrong.any() else None,
     )
 
 
@@ -392,7 +392,9 @@ def _language(model, dataset, found, writing, common):
     prompts, references = as_prompt_and_response(
         dataset, model.tokenizer, chat=model.task == "causal-lm"
     )
-    written = answering.generate(model, prompts, **writing)
+    # Of a model whose losses are NaN every metric will be; there is nothing that it could write.
+    lost = np.isnan(nll).any()
+    written = [""] * len(prompts) if lost else answering.generate(model, prompts, **writing)
     evaluation = from_texts(written, references, **common)
     evaluation.parts = parts | evaluation.parts
     return evaluation

@@ -21,8 +21,8 @@ class Metric:
     (..., k) to values (...).
     single: each example's own value, shape (n,), where that has a meaning. weights: how much each
     example counts, shape (n,), where they differ. span: the least and greatest possible value.
-    share: whether it is a share of right answers. noise: of a metric that noise lifts, resampled
-    and plain sums to how far each resample's parts are from the plain ones.
+    share: whether it is a share of right answers. terms: of a sum of absolute values, sums to what
+    is added, shape (..., t). least: of its terms the least variance, as of absolute.ends.
     """
 
     parts: np.ndarray
@@ -31,7 +31,8 @@ class Metric:
     weights: np.ndarray | None = None
     span: tuple = (-np.inf, np.inf)
     share: bool = False
-    noise: object = None
+    terms: object = None
+    least: object = None
 
 
 def mean_metric(values, weights=None, *, span=None, share=False):
@@ -126,19 +127,29 @@ def class_metrics(predictions, references, labels):
 
 
 def calibration(confidence, right):
-    """Expected calibration error: the gap of confidence and accuracy, averaged over ten bins."""
+    """Expected calibration error: the gap of confidence and accuracy, averaged over ten bins.
+
+    Source: Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning".
+    Its interval (see absolute.ends) COVERAGE
+    """
+    n = len(right)
     bins = np.minimum((np.nan_to_num(confidence) * BINS).astype(int), BINS - 1)
     inside = bins[:, None] == np.arange(BINS)
-    parts = np.concatenate([inside * (confidence - right)[:, None], np.ones((len(right), 1))], 1)
+    parts = np.concatenate([inside * (confidence - right)[:, None], np.ones((n, 1))], 1)
+    count = inside.sum(0)
+    sure = (inside * np.asarray(confidence)[:, None]).sum(0) / np.maximum(count, 1)
 
     def gaps(sums):
         return sums[..., :-1] / sums[..., -1:]
 
+    def least(gaps):
+        """Of an accuracy that has these gaps, half an answer to either side (Jeffreys' prior)."""
+        accuracy = np.clip(sure - gaps * n / np.maximum(count, 1), 0, 1)
+        accuracy = (accuracy * count + 0.5) / (count + 1)
+        return count * accuracy * (1 - accuracy) / n**2
+
     return Metric(
-        parts,
-        lambda s: abs(gaps(s)).sum(-1),
-        span=SHARE,
-        noise=lambda drawn, whole: abs(gaps(drawn) - gaps(whole)).sum(-1),
+        parts, lambda s: abs(gaps(s)).sum(-1), span=SHARE, terms=gaps, least=least
     )
 
 

@@ -11,6 +11,7 @@ from ftkit.batching import Collator, by_length, encode
 from ftkit.encoding import columns_of
 from ftkit.errors import DataError, SettingError
 from ftkit.prompting import as_prompt_and_response
+from ftkit.weights import no_answer
 
 BATCH = 32
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")  # "Ada's" is one, a comma is one
@@ -42,7 +43,8 @@ def predict(model, texts, *, max_length=None, max_new_tokens=32, stop=None, top=
     "probabilities" by label (classification) or by choice (choice); "value" (regression); "words",
     "tags" and "entities", pairs of type and text (tagging); "text" (what a language model writes);
     "words" with their probability, a list for each mask (masked-lm).
-    Raises SettingError for a model without a head, DataError, naming the row, for what is no text.
+    Raises SettingError for a model without a head, DataError, naming the row, for what is no text,
+    NotANumber where the model's output is NaN, of which a rule would make an answer.
     """
     if model.task not in COLUMNS:
         raise SettingError(
@@ -131,6 +133,9 @@ def _logits(model, encoded):
                     found[i] = row
     finally:
         model.net.train(training)
+    for i, row in enumerate(found):
+        if np.isnan(row).any():
+            raise no_answer(model, f"the output for text {i}")
     return found
 
 

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ftkit import absolute
 from ftkit.errors import SettingError
 
 RESAMPLES = 2000
@@ -212,24 +213,35 @@ def _one(metric, whole, drawn, numbers, n, size):
     alike = effective_groups(np.bincount(numbers, weights, size)) if size > 1 else 1.0
     value, samples = metric.finish(whole), metric.finish(drawn)
     about = {"span": metric.span, "covers": in_words(n, numbers)}
-    if metric.noise is not None:
-        return _lifted(value, samples, metric.noise(drawn, whole), alike, about)
+    if metric.terms is not None:
+        return _lifted(metric, value, samples, whole, drawn, n, alike, about)
     share = metric.share and 0 <= value <= 1
     return interval(value, samples, alike, share=share, **about)
 
 
-def _lifted(value, samples, noise, groups, about):
-    """The interval of a sum of absolute values, which noise lifts: in the data, more in resamples.
+def _lifted(metric, value, samples, whole, drawn, n, groups, about):
+    """The Estimate of a sum of absolute values, which noise lifts: in the data, more in resamples.
 
-    The true value can lie below by as much as the parts' noise adds up to (triangle inequality),
-    and above by what resamples scatter about their own mean. Contains its value.
+    Resamples are centred, for differences of two such sums. The noise is stretched by Student's
+    quantile as elsewhere, with more degrees of freedom where it is of several independent terms:
+    (trace C)^2 / trace C^2 for their covariance C (Satterthwaite 1946; the second trace without
+    what the estimate of C adds to it).
     """
     centred = samples - np.nanmean(samples) + value if np.isfinite(value) else samples
     found = interval(value, centred, groups, **about)
     if not found.finite():
         return found
-    low = value - student(groups) / quantile() * np.quantile(noise, LEVEL)
-    return replace(found, low=float(max(low, about["span"][0])), high=max(found.high, found.value))
+    groups, noise = max(groups, 2.0), metric.terms(drawn) - metric.terms(whole)
+    noise = (noise - noise.mean(0)) * np.sqrt(groups / (groups - 1))
+    spread = np.cov(noise.T)
+    once, terms = np.trace(spread) ** 2, 1.0
+    if once:
+        twice = np.square(spread).sum() - once / (groups - 1)
+        terms = once / max(twice, once / min(len(spread), groups - 1))
+    noise *= quantile((groups - 1) * terms) / quantile()
+    low, high = absolute.ends(metric.terms(whole), noise, metric.least, 0.5 / n)
+    low, high = np.clip([low, high], *about["span"])
+    return replace(found, low=float(low), high=float(high))
 
 
 def bootstrap(statistic, *arrays, groups=None, n=RESAMPLES, seed=0):
