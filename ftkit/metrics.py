@@ -136,16 +136,17 @@ def calibration(confidence, right):
     bins = np.minimum((np.nan_to_num(confidence) * BINS).astype(int), BINS - 1)
     inside = bins[:, None] == np.arange(BINS)
     parts = np.concatenate([inside * (confidence - right)[:, None], np.ones((n, 1))], 1)
-    count = inside.sum(0)
-    sure = (inside * np.asarray(confidence)[:, None]).sum(0) / np.maximum(count, 1)
+    count, some = inside.sum(0), np.maximum(inside.sum(0), 1)
+    sure = (inside * np.asarray(confidence)[:, None]).sum(0) / some
 
     def gaps(sums):
         return sums[..., :-1] / sums[..., -1:]
 
     def least(gaps):
-        """Of an accuracy that has these gaps, half an answer to either side (Jeffreys' prior)."""
-        accuracy = np.clip(sure - gaps * n / np.maximum(count, 1), 0, 1)
-        accuracy = (accuracy * count + 0.5) / (count + 1)
+        """Of answers as often right as these gaps say, and one more that is as its confidence."""
+        accuracy = np.clip(sure - gaps * n / some, 0, 1)
+        accuracy = (accuracy * count + sure) / (count + 1)
+        accuracy = np.clip(accuracy, 0.05 / some, 1 - 0.05 / some)  # certainty is never had
         return count * accuracy * (1 - accuracy) / n**2
 
     return Metric(
