@@ -24,33 +24,35 @@ def ends(terms, noise, least, slack):
     Sources: Carpenter 1999, "Test inversion bootstrap confidence intervals"; Chuang and Lai 2000,
     "Hybrid resampling methods for confidence intervals".
     """
-    value, at_least = abs(terms).sum(), least(terms)
+    value, spread = abs(terms).sum(), noise.std(0)
     normal = np.random.default_rng([1, len(noise)]).normal(size=noise.shape)
-    noise = noise + np.sqrt(np.maximum(0, at_least - noise.var(0))) * normal
-    even = noise.std(0) * np.where(terms < 0, -1, 1)
+    unit = np.where(spread > 0, noise / np.where(spread > 0, spread, 1), normal)
+    single = least(terms)
+    alike = max(1, np.square(spread).sum() / max(single.sum(), 1e-300))
 
-    def widening(terms):
-        """How much noise there is around other terms, for that around the measured ones."""
-        return np.sqrt(least(terms) / np.where(at_least, at_least, 1))
+    def deviation(terms):
+        return np.sqrt(alike * least(terms))
 
+    even = deviation(terms) * np.where(terms < 0, -1, 1)
     low, high = value, value
     for direction, both in ((terms, True), (even, False)):
         total = abs(direction).sum()
         if total:
-            one, two = _inverted(value, direction / total, noise, widening, slack)
+            one, two = _inverted(value, direction / total, unit, deviation, slack)
             low, high = min(low, one) if both else low, max(high, two)
     return low, high
 
 
-def _inverted(value, direction, noise, widening, slack):
+def _inverted(value, direction, unit, deviation, slack):
     """The least and greatest true value under which the measured one is not too unlikely."""
-    resamples = len(noise)
-    truths = np.linspace(0, value + 2 * np.quantile(abs(noise).sum(1), 0.99) + 4 * slack, STEPS)
+    resamples = len(unit)
+    most = abs(unit * deviation(value * direction)).sum(1)
+    truths = np.linspace(0, value + 2 * np.quantile(most, 0.99) + 4 * slack, STEPS)
     around = truths[:, None] * direction
-    wider = widening(around)
+    wide = deviation(around)
     found = np.zeros((STEPS, resamples))
     for i in range(len(direction)):  # a term at a time, which takes less memory
-        found += abs(around[:, [i]] + wider[:, [i]] * noise[:, i])
+        found += abs(around[:, [i]] + wide[:, [i]] * unit[:, i])
     found.sort(axis=1)
     below = np.minimum(found[:, int(0.025 * resamples)], truths)
     missed = (found < below[:, None]).mean(1)
