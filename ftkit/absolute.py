@@ -33,7 +33,7 @@ def ends(terms, noise, least, slack):
     def deviation(terms):
         return np.sqrt(alike * least(terms))
 
-    even = deviation(terms) * np.where(terms < 0, -1, 1)
+    even = deviation(terms) * np.where(terms < -deviation(terms), -1, 1)
     low, high = value, value
     for direction, both in ((terms, True), (even, False)):
         total = abs(direction).sum()

@@ -25,6 +25,7 @@ from ftkit.metrics import (
 )
 from ftkit.prompting import as_prompt_and_response
 from ftkit.tagging import words_tags
+from ftkit.wording import notes
 
 BATCH = 32
 TOKENS = 512  # of a batch on a CPU: what more need, its own memory does not hold
@@ -111,18 +112,9 @@ class Evaluation:
             )
         return confusion_matrix(self.references, self.predictions, labels=range(len(self.labels)))
 
-    def _notes(self):
-        yield resampling.in_words(len(self), resampling.group_numbers(self.groups, len(self)))
-        if self.undefined is not None:
-            yield f"the model's output was NaN for {int(self.undefined.sum())} of them"
-        if self.absent and "macro_f1" in self.parts:
-            yield f"none of the class {', '.join(map(str, self.absent))}"
-        if self.computed:
-            yield str(self.computed)
-
     def __repr__(self):
         rows = "\n".join(f"{name:>18}  {value}" for name, value in self.metrics.items())
-        return f"{'; '.join(self._notes())}; 95% intervals\n{rows}"
+        return f"{'; '.join(notes(self))}\n{rows}"
 
     def _repr_html_(self):
         rows = "".join(
@@ -131,7 +123,7 @@ class Evaluation:
             for n, v in self.metrics.items()
         )
         head = "<tr><th style='text-align:left'>metric</th><th>value</th><th>95% interval</th></tr>"
-        return f"<table>{head}{rows}</table><p>{html.escape('; '.join(self._notes()))}</p>"
+        return f"<table>{head}{rows}</table><p>{html.escape('; '.join(notes(self)))}</p>"
 
 
 def evaluate(

@@ -224,8 +224,7 @@ def _lifted(metric, value, samples, whole, drawn, n, groups, about):
 
     Resamples are centred, for differences of two such sums. The noise is stretched by Student's
     quantile as elsewhere, with more degrees of freedom where it is of several independent terms:
-    (trace C)^2 / trace C^2 for their covariance C (Satterthwaite 1946; the second trace without
-    what the estimate of C adds to it).
+    (trace C)^2 / trace C^2 for their covariance C (Satterthwaite 1946).
     """
     centred = samples - np.nanmean(samples) + value if np.isfinite(value) else samples
     found = interval(value, centred, groups, **about)
@@ -234,10 +233,7 @@ def _lifted(metric, value, samples, whole, drawn, n, groups, about):
     groups, noise = max(groups, 2.0), metric.terms(drawn) - metric.terms(whole)
     noise = (noise - noise.mean(0)) * np.sqrt(groups / (groups - 1))
     spread = np.cov(noise.T)
-    once, terms = np.trace(spread) ** 2, 1.0
-    if once:
-        twice = np.square(spread).sum() - once / (groups - 1)
-        terms = once / max(twice, once / min(len(spread), groups - 1))
+    terms = np.trace(spread) ** 2 / np.square(spread).sum() if spread.any() else 1.0
     noise *= quantile((groups - 1) * terms) / quantile()
     low, high = absolute.ends(metric.terms(whole), noise, metric.least, 0.5 / n)
     low, high = np.clip([low, high], *about["span"])
