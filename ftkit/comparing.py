@@ -85,7 +85,9 @@ def compare(after, before, metric, *, relative=False):
     span = (-np.inf, np.inf) if relative else (low - high, high - low)
     alike = min(first.groups, second.groups)
     difference = interval(value, samples, alike, span=span, covers=first.covers)
-    return Comparison(metric, first, second, difference, p_value, gained, lost, groups, len(numbers))
+    return Comparison(
+        metric, first, second, difference, p_value, gained, lost, groups, len(numbers)
+    )
 
 
 def _same_groups(before, after):

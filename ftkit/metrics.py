@@ -150,9 +150,7 @@ def calibration(confidence, right):
         accuracy = np.clip(accuracy, 0.05 / some, 1 - 0.05 / some)  # certainty is never had
         return count * accuracy * (1 - accuracy) / n**2
 
-    return Metric(
-        parts, lambda s: abs(gaps(s)).sum(-1), span=SHARE, terms=gaps, least=least
-    )
+    return Metric(parts, lambda s: abs(gaps(s)).sum(-1), span=SHARE, terms=gaps, least=least)
 
 
 def value_metrics(values, references):
