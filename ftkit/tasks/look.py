@@ -12,7 +12,7 @@ from ftkit.display import Table
 from ftkit.errors import DataError
 from ftkit.models.structure import IGNORED
 from ftkit.tasks.batching import encode
-from ftkit.tasks.tagging import entities
+from ftkit.tasks.tagging import spelled
 from ftkit.tasks.tokens import columns_of
 
 RARE = 10  # rows of a class in train; fewer are hard to learn, and harder to measure
@@ -243,9 +243,10 @@ def _beyond(rows, encoded):
     if "tags" not in rows.column_names:
         return 0
     count = 0
-    for tags, row in zip(rows["tags"], encoded.rows, strict=True):
+    found = spelled(rows["tags"][:]) or [[]] * len(rows)
+    for own, row in zip(found, encoded.rows, strict=True):
         read = {word for _, word in row["words"]}
-        count += sum(not set(range(a, b)) <= read for _, a, b in entities(tags))
+        count += sum(not set(range(a, b)) <= read for _, a, b in own)
     return count
 
 
