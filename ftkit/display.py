@@ -1,4 +1,4 @@
-"""Tables and figures: titled, with units, readable in black and white, in a notebook and outside."""
+"""Tables and figures: titled, with units, readable in black and white, anywhere."""
 
 import html
 

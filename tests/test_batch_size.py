@@ -36,13 +36,13 @@ def trainer_of(model, data, size):
         caught.update(trainer=trainer)
         raise KeyError("caught")
 
-    real = training.tricks.applied
-    training.tricks.applied = stop
+    real = training.apply.applied
+    training.apply.applied = stop
     try:
         with pytest.raises(KeyError, match="caught"):
             ft.fit(model, data, batch_size=size, quiet=True)
     finally:
-        training.tricks.applied = real
+        training.apply.applied = real
     return caught["trainer"]
 
 

@@ -129,7 +129,9 @@ def test_each_tensor_is_compared_once_with_its_checksum(monkeypatch):
     store.put("key", torch.ones(300))
     store.write()
     compared, compute = [], disk_cache._checksum
-    monkeypatch.setattr(disk_cache, "_checksum", lambda tensor: compared.append(1) or compute(tensor))
+    monkeypatch.setattr(
+        disk_cache, "_checksum", lambda tensor: compared.append(1) or compute(tensor)
+    )
     later = disk_cache.Store("test", "abc")
     assert later.get("key") is not None and later.get("key") is not None and len(compared) == 1
 

@@ -50,7 +50,9 @@ def test_another_c_library_is_left_alone(monkeypatch):
 
 def test_overlapping_trainings_set_it_once_and_the_last_one_puts_it_back(monkeypatch):
     said = []
-    monkeypatch.setattr(allocator, "_mallopt", lambda: lambda name, value: said.append((name, value)))
+    monkeypatch.setattr(
+        allocator, "_mallopt", lambda: lambda name, value: said.append((name, value))
+    )
     for name in ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
     one, two = allocator.kept_pages(), allocator.kept_pages()

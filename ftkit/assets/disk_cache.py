@@ -30,7 +30,7 @@ LONG = 2.0  # seconds; what took longer is worth its space in files
 PART = 256 << 20  # bytes that are collected before a file is written
 # The code that computes what is kept: read now, and not when the files may have been edited.
 _CODE = xxhash.xxh3_128_hexdigest(
-    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parents[1].rglob("*.py")))
 )
 # Of a configuration, what no block reads: where it is from, names, and heads.
 _BESIDE = ("_name_or_path", "architectures", "id2label", "label2id", "problem_type", "use_cache")

@@ -21,8 +21,7 @@ LOCK = ".ftkit-batch.lock"
 RESULTS = ("results.png", "results.md", "results.json")  # the last one says whose they are
 POLL = 0.2  # seconds between two looks at the running lessons
 # Modules that no lesson uses: a change in them does not make a result old.
-_OUTSIDE = {"batch.py", "batch_worker.py", "cli.py", "doctor.py", "notebook.py", "report.py",
-            "supervise.py"}
+_OUTSIDE = ("batch", "cli.py", "doctor.py")  # no result depends on these
 
 
 def find_notebooks(paths):
@@ -269,8 +268,9 @@ def _environment():
         digest.update(f"{name}={os.environ.get(name, '')} ".encode())
     root = Path(ftkit.__file__).parent
     for path in sorted([*root.rglob("*.py"), *(root.parent / "data").glob("*.*")]):
-        if path.name not in _OUTSIDE:
-            digest.update(path.name.encode() + path.read_bytes())
+        if path.is_relative_to(root) and path.relative_to(root).parts[0] in _OUTSIDE:
+            continue
+        digest.update(path.name.encode() + path.read_bytes())
     installed = {f"{d.name}=={d.version}" for d in metadata.distributions()}
     digest.update(" ".join(sorted(installed)).encode())
     return digest.hexdigest()

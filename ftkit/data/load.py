@@ -34,11 +34,11 @@ from ftkit.recipes.sources import SOURCES
 # Part of the cache key, so that a changed reader never meets rows of the old one. The text is read
 # now, with the code that runs: edited later on, it would name rows that it did not make.
 _RECIPES = (
-    "data", "sources", "reading", "phenotypes", "instructions", "newswire", "tagging", "splits",
-    "stereotypes",
+    *(Path(__file__).with_name(f"{name}.py") for name in ("load", "recipe", "conll", "splits")),
+    *sorted((Path(__file__).parents[1] / "recipes").glob("*.py")),
 )
 _CODE_HASH = order(
-    *(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in _RECIPES),
+    *(path.read_text(encoding="utf-8") for path in _RECIPES),
     *(path.read_text(encoding="utf-8") for path in sorted(written_here("").glob("*.csv"))),
     datasets.__version__,
 )

@@ -40,7 +40,7 @@ class Source:
 
 def written_here(file: str) -> Path:
     """Return a file of the data folder: beside the package in a clone, inside it when installed."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     inside = package / "_data" / file
     return inside if inside.exists() else package.parent / "data" / file
 

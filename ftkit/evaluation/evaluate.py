@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ftkit import compat
 from ftkit.data.templates import as_prompt_and_response
 from ftkit.errors import DataError, SettingError
 from ftkit.evaluation import generation, resampling
@@ -97,7 +98,7 @@ class Evaluation:
         """Whether two evaluations are of the same examples in the same order."""
         if len(self) != len(other):
             return False
-        one, two = (getattr(e.dataset, "_fingerprint", None) for e in (self, other))
+        one, two = (compat.fingerprint(e.dataset) for e in (self, other))
         if one is not None and one == two:
             return True
         if self.references is not None and other.references is not None:
@@ -183,7 +184,8 @@ def evaluate(
     batches = by_length(rows, size, tokens, sort="similar_length" not in without)
     wanted = feature_cache.suits(model.task) and "trunk_cache" not in without
     kernel = attention.chosen(structure.inner(model.net), int(rows.lengths.max()), without)
-    computing, trunk = precision.computing(model, dtype), feature_cache.trunk(model.net, wanted=wanted)
+    computing = precision.computing(model, dtype)
+    trunk = feature_cache.trunk(model.net, wanted=wanted)
     with computing as computed, kernel, trunk:
         found = _forward(model, rows, batches, without)
     writing = {"max_new_tokens": max_new_tokens, "stop": stop, "dtype": dtype, "without": without}

@@ -78,7 +78,8 @@ def score(
     load = LOAD["cpu" if model.device.type == "cpu" else "gpu"]
     wanted = "trunk_cache" not in without
     kernel = attention.chosen(inner(model.net), longest, without)
-    computing, trunk = precision.computing(model, dtype), feature_cache.trunk(model.net, wanted=wanted)
+    computing = precision.computing(model, dtype)
+    trunk = feature_cache.trunk(model.net, wanted=wanted)
     with torch.inference_mode(), computing, kernel, trunk:
         past, skip = _beginning(model, shared) if sharing else (None, 0)
         own = [row[len(shared) :] for row in first]

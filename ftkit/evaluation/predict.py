@@ -124,7 +124,7 @@ def _logits(model, encoded):
             for index in by_length(encoded, BATCH):
                 batch = collate([encoded[i] for i in index])
                 if model.task == "masked-lm":  # the masks are those of the text
-                    batch = collate._ids([encoded[i]["input_ids"] for i in index])
+                    batch = collate.ids([encoded[i]["input_ids"] for i in index])
                 batch = {k: v.to(model.device) for k, v in batch.items()}
                 batch.pop("labels", None)
                 logits = (multiple_choice.choice_logits(model.net, batch) if model.task == "choice"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ftkit import compat
 from ftkit.errors import DataError, SettingError
 from ftkit.methods.base import Within
 from ftkit.models.auto_classes import GENERATING
@@ -162,7 +163,7 @@ def single_task(model, tasks, name):
     cut, labels = model.copy(), list(tasks[name])
     first = model.labels.index(f"{name}: {labels[0]}")
     head = _head(cut.net, len(model.labels))
-    for key, parameter in head._parameters.items():
+    for key, parameter in compat.parameters_of(head).items():
         if parameter is not None:
             rows = parameter.detach()[first : first + len(labels)].clone()
             setattr(head, key, torch.nn.Parameter(rows))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ftkit import compat
 from ftkit.errors import DataError, FetchError, SettingError
 from ftkit.models import bottleneck
 from ftkit.models.auto_classes import AUTO, CARD, COUNTED, GENERATING, PROBLEM
@@ -78,7 +79,7 @@ def add(model, name, parts, settings, task, labels):
     shelf = model.net.shelf = getattr(model.net, "shelf", None) or Shelf(model)
     for path in parts:
         host = model.net.get_submodule(path)
-        if _through not in host._forward_hooks.values():
+        if not compat.has_forward_hook(host, _through):
             host.register_forward_hook(_through)
     slots = {f"{path}.{SLOT}": module for path, module in parts.items()}
     shelf.parts[name] = slots | _new_head(model, task, labels)
@@ -195,7 +196,7 @@ def write(model, folder):
             f"the base of {model.name} was changed after its adapter was added, and an adapter's "
             "folder stores no base; train the adapter on a saved model instead."
         )
-    base = str(model.net.config._name_or_path or "")
+    base = str(model.net.config.name_or_path or "")
     if not base or model.net.name_or_path == UNSAVED:
         raise SettingError(
             f"the adapter's base {model.name} has no folder or name to be loaded from again; "

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 
+from ftkit import compat
 from ftkit.models.structure import IGNORED, inner
 
 FAILURES = (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
@@ -23,7 +24,7 @@ def once(ability, net):
     """
     model = inner(net)
     config = repr({name: v for name, v in vars(model.config).items() if not name.startswith("_")})
-    flash = "flash" in str(model.config._attn_implementation)
+    flash = "flash" in str(compat.attention_kernel(model.config))
     key = (ability, type(model), config, flash, model.dtype)
     if key not in _known:
         with _at_rest(model):

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
+from ftkit import compat
 from ftkit.errors import SettingError
 
 GIB = 1024**3
@@ -137,10 +138,7 @@ def this_machine():
     memory = _memory_limit() or psutil.virtual_memory().total
     if torch.backends.mps.is_available():
         return Machine("mps", "Apple GPU", memory, cores)
-    # torch keeps these two behind an underscore; they ask the processor, not its name.
-    reports = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    fast = any(getattr(torch.cpu, report, lambda: False)() for report in reports)
-    return Machine("cpu", _cpu_name(), memory, cores, fast_bf16=fast)
+    return Machine("cpu", _cpu_name(), memory, cores, fast_bf16=compat.multiplies_bf16())
 
 
 def usable_cores():

@@ -92,7 +92,7 @@ class Model:
                     "and never saved, so it could not be loaded again. Save ft.merge(model), which "
                     "has both in one; or save the base, load it, and train the adapter on that."
                 )
-            config.base_model_name_or_path = self.net.config._name_or_path
+            config.base_model_name_or_path = self.net.config.name_or_path
 
         def build(target):
             card = {"task": self.task, "labels": self.labels, "name": self.name}
@@ -166,7 +166,7 @@ def load_model(
         {"seed": seed},
     )
     # Saved from a name that can be fetched again, so that an adapter can find its base.
-    net.config._name_or_path = name if not Path(name).exists() else str(folder)
+    net.config.name_or_path = name if not Path(name).exists() else str(folder)
     return model
 
 
@@ -216,7 +216,7 @@ def _catalog_folder(entry):
             # The note of how it was read must not travel with plain float32 weights.
             if hasattr(net.config, "quantization_config"):
                 del net.config.quantization_config
-            net.config._name_or_path = entry.name
+            net.config.name_or_path = entry.name
             net.save_pretrained(target)
             tokenizer.save_pretrained(target)
         shutil.rmtree(scratch)

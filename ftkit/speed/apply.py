@@ -55,8 +55,8 @@ def applied(
             stack.enter_context(_label_logits(model.net, trainer, without))
         said.append(packed.why)
         noisy = trainer.args.neftune_noise_alpha  # other embeddings for a text each time
-        wanted = plain and not noisy and feature_cache.suits(model.task) and "trunk_cache" not in without
-        wanted = wanted and not packed.value
+        wanted = plain and not noisy and not packed.value
+        wanted = wanted and feature_cache.suits(model.task) and "trunk_cache" not in without
         wanted = wanted and not getattr(trainer.kit_method, "asks", None)  # of every block
         trunk = stack.enter_context(feature_cache.trunk(model.net, wanted=wanted, training=True))
         if trunk.why:

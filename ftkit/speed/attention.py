@@ -11,6 +11,7 @@ import torch
 import transformers
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
+from ftkit import compat
 from ftkit.models.hardware import choose_attention, this_machine
 
 NAME = "grouped"
@@ -46,7 +47,7 @@ def kernel(net, name):
     if name == "sdpa" or not hasattr(net, "set_attn_implementation"):
         yield
         return
-    before = net.config._attn_implementation
+    before = compat.attention_kernel(net.config)
     net.set_attn_implementation(best(net.config, name))
     try:
         yield

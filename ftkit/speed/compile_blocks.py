@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
+from ftkit import compat
 from ftkit.models import hardware
 from ftkit.models.hardware import Choice
 from ftkit.models.peak import rough_peak
@@ -31,11 +32,11 @@ def compiled_blocks(net, wanted):
     """While open, the blocks of a network run compiled, one compilation for all of a kind."""
     layers = blocks(net) if wanted else []
     if layers:
-        torch._dynamo.reset()  # an earlier model's blocks are no one's any more
+        torch.compiler.reset()  # an earlier model's blocks are no one's any more
     for block in layers:
         block.compile(dynamic=True, backend=BACKEND)
     try:
         yield
     finally:
         for block in layers:
-            block._compiled_call_impl = None
+            compat.uncompile(block)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
+from ftkit import compat
 from ftkit.tasks import updates
 
 MOST = 24  # shapes of batches that are captured; the others run kernel by kernel
@@ -51,7 +52,7 @@ class StepGraphs:
         """Gradients are always in the same place; those that an update took away begin at zero."""
         gone = [g for p, g in zip(self.parameters, self.gradients, strict=True) if p.grad is None]
         if gone:
-            torch._foreach_zero_(gone)
+            compat.zero_all(gone)
             for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
                 parameter.grad = gradient
 

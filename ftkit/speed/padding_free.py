@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 
+from ftkit import compat
 from ftkit.models.precision import FORMATS
 from ftkit.models.structure import IGNORED, backbone, head, inner
 from ftkit.speed.chunked_loss import summed_cross_entropy
@@ -172,7 +173,7 @@ def keeps_apart(net):
     device, draw = next(net.parameters()).device, torch.Generator().manual_seed(0)
     first, other, text = (torch.randint(words, (n,), generator=draw).tolist() for n in (9, 9, 7))
     collate = PackedCollator(0)
-    before, training = config._attn_implementation, net.training
+    before, training = compat.attention_kernel(config), net.training
 
     def read(*texts):
         batch = collate([{"input_ids": ids, "labels": ids} for ids in texts])
@@ -264,7 +265,8 @@ def packed(model, trainer, dtype):
         longest=-(-int(rows.lengths.max()) // 128) * 128 if card else None,
         labelled=min(1.0, labels / rows.lengths.sum() + 0.05),
     )
-    before, kernel = trainer.data_collator, inner(model.net).config._attn_implementation
+    before = trainer.data_collator
+    kernel = compat.attention_kernel(inner(model.net).config)
     half = FORMATS[dtype] if FORMATS[dtype] in HALF else None
     trainer.kit_packed = PackedLoss(model.net, half)
     trainer.data_collator, trainer.kit_order = collate, False

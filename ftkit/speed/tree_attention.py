@@ -6,6 +6,7 @@ as tree attention (Miao et al. 2023, "SpecInfer").
 
 import torch
 
+from ftkit import compat
 from ftkit.models import capabilities
 from ftkit.models.structure import inner
 from ftkit.tasks.batching import pad
@@ -18,7 +19,7 @@ def suits(net, longest):
     (a sliding window) must not have longer texts, and positions have to be given by number; whether
     it obeys both is tried (abilities.py).
     """
-    flash = "flash" in str(inner(net).config._attn_implementation)
+    flash = "flash" in str(compat.attention_kernel(inner(net).config))
     return sees_all(net, longest) and not flash and capabilities.keeps_apart(net)
 
 

@@ -188,7 +188,7 @@ class Collator:
         if self.task == "choice":
             return self._choice(rows)
         ids = [row["input_ids"] for row in rows]
-        batch = self._ids(ids)
+        batch = self.ids(ids)
         if "token_type_ids" in rows[0]:
             batch["token_type_ids"] = self._pad([row["token_type_ids"] for row in rows], 0)
         if self.task == "masked-lm":
@@ -202,7 +202,7 @@ class Collator:
                 batch["labels"] = torch.tensor(labels, dtype=kind)
         return batch
 
-    def _ids(self, ids):
+    def ids(self, ids):
         return {
             "input_ids": self._pad(ids, self.tokenizer.pad_token_id),
             "attention_mask": self._pad([[1] * len(i) for i in ids], 0),
@@ -216,7 +216,7 @@ class Collator:
         place, index = {}, []
         for row in rows:
             index.append([place.setdefault(tuple(c), len(place)) for c in row["choices"]])
-        batch = self._ids([row["question"] for row in rows] + [list(c) for c in place])
+        batch = self.ids([row["question"] for row in rows] + [list(c) for c in place])
         return batch | {
             "index": pad(index, IGNORED),
             "labels": torch.tensor([row["labels"] for row in rows]),

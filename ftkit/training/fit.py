@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import transformers
 
+from ftkit import compat
 from ftkit.errors import DataError, SettingError
 from ftkit.methods import Full
 from ftkit.models import hardware, precision, structure
@@ -292,7 +293,7 @@ def _trainer(model, settings, rows, held, extra, keep, quiet, plan, decay, witho
         settings["prediction_loss_only"] = False
     arguments = transformers.TrainingArguments(**settings)
     if arguments.parallel_mode.name == "NOT_DISTRIBUTED":
-        arguments._n_gpu = 1  # several GPUs are for torchrun; DataParallel is slower than one
+        compat.use_one_device(arguments)  # several cards are for torchrun
     extra = {"data_collator": Collator(model, arguments.seed)} | extra
     callbacks = [
         *(extra.pop("callbacks", None) or []),

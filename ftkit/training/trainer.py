@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import transformers
 
+from ftkit import compat
 from ftkit.errors import Diverged
 from ftkit.models import structure
 from ftkit.tasks import multiple_choice, updates
@@ -168,7 +169,7 @@ class KitTrainer(transformers.Trainer):
         if own is not inputs:  # the same once more, without what only fills the batch
             self.kit_sums = sums
             with torch.no_grad(), self.compute_loss_context_manager():
-                self.compute_loss(model, self._prepare_inputs(own))
+                self.compute_loss(model, compat.prepared(self, own))
         return found
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):

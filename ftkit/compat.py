@@ -1,0 +1,85 @@
+"""Every use of a library's private interface, in one place: what it is for and what breaks.
+
+Read in transformers 5.23, torch 2.13, datasets 5.2; tests/test_compat.py says in words what a
+release has changed. Imports stand inside the functions, so that this module costs nothing.
+"""
+
+
+def attention_kernel(config):
+    """The name of the attention that a transformers configuration has chosen, such as "sdpa".
+
+    transformers: `_attn_implementation`; there is a public way to set it, and none to read it.
+    """
+    return config._attn_implementation
+
+
+def fingerprint(dataset):
+    """What identifies the rows of a datasets.Dataset and their order; None for anything else.
+
+    datasets: `_fingerprint`, which `map` and `select` keep up; no public name.
+    """
+    return getattr(dataset, "_fingerprint", None)
+
+
+def has_forward_hook(module, hook):
+    """Whether a function is already registered as a forward hook of a module.
+
+    torch: `_forward_hooks`; hooks can be added in public, not listed.
+    """
+    return hook in module._forward_hooks.values()
+
+
+def multiplies_bf16():
+    """Whether this processor has units that multiply bfloat16 (AMX, AVX512-BF16).
+
+    torch: `torch.cpu._is_amx_tile_supported`, `_is_avx512_bf16_supported`; they ask the processor,
+    where reading its name would guess. On a release without them the answer is False, which costs
+    speed and no result: training in bf16 is then not tried.
+    """
+    import torch
+
+    reports = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, report, lambda: False)() for report in reports)
+
+
+def uncompile(module):
+    """Undo module.compile().
+
+    torch: `_compiled_call_impl`; `compile` has no public opposite.
+    """
+    module._compiled_call_impl = None
+
+
+def zero_all(tensors):
+    """Fill many tensors with zeros in one kernel.
+
+    torch: `_foreach_zero_`, which its own optimizers use; a loop of `zero_()` is a kernel each.
+    """
+    import torch
+
+    torch._foreach_zero_(tensors)
+
+
+def use_one_device(arguments):
+    """Keep a Trainer outside torchrun from spreading each batch over all cards.
+
+    transformers: `TrainingArguments._n_gpu`; DataParallel, which it turns on, is slower than one
+    card and has no public switch. arguments: TrainingArguments, which are changed.
+    """
+    arguments._n_gpu = 1
+
+
+def prepared(trainer, inputs):
+    """A batch of a transformers.Trainer on its device, as its own steps see it.
+
+    transformers: `Trainer._prepare_inputs`.
+    """
+    return trainer._prepare_inputs(inputs)
+
+
+def parameters_of(module):
+    """The names of a module's own parameters, None among the values for one that it goes without.
+
+    torch: `_parameters`; `named_parameters` leaves out what is None.
+    """
+    return dict(module._parameters)
