@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftkit.errors import DataError, SettingError
+from ftkit.models.structure import IGNORED
 from ftkit.tasks.batching import (
-    IGNORED,
     Collator,
     SameChoices,
     SimilarLength,

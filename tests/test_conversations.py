@@ -13,7 +13,8 @@ import ftkit as ft
 from ftkit.data.conversations import answer_ends, beginning, begun, turn_marks
 from ftkit.data.load import load_data
 from ftkit.errors import DataError, DataWarning, SettingError
-from ftkit.tasks.batching import IGNORED, encode
+from ftkit.models.structure import IGNORED
+from ftkit.tasks.batching import encode
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

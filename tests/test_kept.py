@@ -17,6 +17,7 @@ from ftkit.assets import disk_cache
 from ftkit.errors import SettingError
 from ftkit.speed import feature_cache
 from ftkit.tasks import batching
+from ftkit.tasks.classification import Classification
 
 
 @pytest.fixture(autouse=True)
@@ -243,9 +244,8 @@ def test_a_large_data_set_is_tokenized_once(monkeypatch):
     first = batching.encode(data, model)
     assert len(files()) == 1
     calls = []
-    slow = batching._ENCODERS["classification"]
-    monkeypatch.setitem(batching._ENCODERS, "classification",
-                        lambda *a: calls.append(a) or slow(*a))
+    slow = Classification.encode
+    monkeypatch.setattr(Classification, "encode", lambda *a: calls.append(a) or slow(*a))
     again = batching.encode(data, model)
     assert not calls and again.rows == first.rows and (again.lengths == first.lengths).all()
     batching.encode(data, model, max_length=4)

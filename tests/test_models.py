@@ -10,7 +10,7 @@ import torch
 
 import ftkit as ft
 from ftkit.errors import DataError, FetchError, SettingError
-from ftkit.models import auto_classes, hardware
+from ftkit.models import hardware, specs
 from ftkit.models import model as models
 
 
@@ -64,7 +64,7 @@ def content(folder):
 @pytest.mark.parametrize("listed", [True, False])
 def test_saving_over_a_model_keeps_what_others_put_beside_it(tmp_path, listed):
     folder = tiny.decoder("gpt2").save(tmp_path / "model")
-    card = folder / auto_classes.CARD
+    card = folder / specs.CARD
     if not listed:  # saved by a version that did not list its files
         said = json.loads(card.read_text())
         del said["files"]
@@ -135,7 +135,7 @@ def test_a_saved_model_that_was_cut_short_is_named(tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(FetchError, match=r"model.safetensors has 1,000 bytes .*damaged"):
         ft.load_model(folder)
-    (folder / auto_classes.CARD).write_text("")
+    (folder / specs.CARD).write_text("")
     with pytest.raises(FetchError, match="ftkit.json is not JSON.*damaged"):
         ft.load_model(folder)
 
@@ -177,7 +177,7 @@ def test_wrong_names_are_explained(tmp_path, monkeypatch):
     folder = tiny.encoder().save(tmp_path / "model")
     with pytest.raises(SettingError, match="'sentiment'.*classification"):
         ft.load_model(folder, "sentiment")
-    (tmp_path / "model" / auto_classes.CARD).unlink()
+    (tmp_path / "model" / specs.CARD).unlink()
     with pytest.raises(DataError, match="needs labels"):
         ft.load_model(folder, "classification")
     with pytest.raises(SettingError, match="bert.*seq2seq-lm"):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import ftkit as ft
 from ftkit.data.conll import in_order
 from ftkit.errors import DataError
-from ftkit.tasks.batching import IGNORED, encode
+from ftkit.models.structure import IGNORED
+from ftkit.tasks.batching import encode
 
 BIO = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 SENTENCES = st.lists(

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import ftkit as ft
 from ftkit.models import hardware
-from ftkit.models.auto_classes import CARD
+from ftkit.models.specs import CARD
 
 
 def change(folder, edit):

@@ -242,7 +242,8 @@ def show_tokens(model, record, loss_on="response"):
     import datasets
 
     from ftkit.display import display
-    from ftkit.tasks.batching import IGNORED, encode
+    from ftkit.models.structure import IGNORED
+    from ftkit.tasks.batching import encode
 
     row = encode(datasets.Dataset.from_list([dict(record)]), model, loss_on=loss_on)[0]
     pieces = [model.tokenizer.decode([token]) for token in row["input_ids"]]

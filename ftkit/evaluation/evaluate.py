@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ftkit import compat
+from ftkit import compat, tasks
 from ftkit.data.templates import as_prompt_and_response
 from ftkit.errors import DataError, SettingError
 from ftkit.evaluation import generation, resampling
@@ -26,14 +26,12 @@ from ftkit.models import precision, structure
 from ftkit.models.hardware import Computed, this_machine
 from ftkit.speed import attention, feature_cache, switches
 from ftkit.speed.label_logits import next_token_losses
-from ftkit.tasks import multiple_choice
 from ftkit.tasks.batching import Collator, by_length, encode
 from ftkit.tasks.tagging import words_tags
 
 BATCH = 32
 TOKENS = 512  # of a batch on a CPU: what more need, its own memory does not hold
 LOGITS = 1 << 28  # numbers that a head over a vocabulary makes at a time: a gigabyte in float32
-LANGUAGE = ("causal-lm", "masked-lm", "seq2seq-lm")
 
 
 @dataclass
@@ -168,21 +166,22 @@ def evaluate(
     Where the model's output is NaN for any example, every metric is NaN.
     Raises DataError when columns are missing or there are no rows.
     """
-    if model.task == "encoder":
+    task = tasks.of(model)
+    if task.spec.answer is None:
         raise SettingError(
             "an encoder without a head has nothing to evaluate; load it with "
             'task="classification", "choice" or another.'
         )
     without = switches.names(without)
     rows = encode(dataset, model, max_length=max_length, loss_on=loss_on)
-    if model.task in ("classification", "regression") and "label" not in dataset.column_names:
+    if task.spec.answer in ("class", "number") and "label" not in dataset.column_names:
         raise DataError("column 'label' is missing; evaluation compares with the right answers.")
-    size = batch_size or BATCH * (4 if model.task == "choice" else 1)
+    size = batch_size or BATCH * (4 if task.spec.answer == "choice" else 1)
     tokens = TOKENS if this_machine().device == "cpu" else None
-    if tokens is None and model.task in LANGUAGE:
+    if tokens is None and task.spec.language:
         tokens = LOGITS // model.net.get_input_embeddings().num_embeddings
     batches = by_length(rows, size, tokens, sort="similar_length" not in without)
-    wanted = feature_cache.suits(model.task) and "trunk_cache" not in without
+    wanted = feature_cache.suits(task.spec) and "trunk_cache" not in without
     kernel = attention.chosen(structure.inner(model.net), int(rows.lengths.max()), without)
     computing = precision.computing(model, dtype)
     trunk = feature_cache.trunk(model.net, wanted=wanted)
@@ -204,12 +203,12 @@ def _no_number(logits):
 def _measure(model, dataset, rows, found, writing):
     """The Evaluation of what a forward pass found, by task."""
     common = {"dataset": dataset, "groups": _groups(dataset)}
-    if model.task in LANGUAGE:
+    if model.spec.language:
         return _language(model, dataset, found, writing, common)
-    if model.task == "regression":
+    if model.spec.answer == "number":
         values = np.nan_to_num(np.concatenate(found["logits"]).ravel(), posinf=0.0)
         return from_values(values, dataset["label"], **common)
-    if model.task == "tagging":
+    if model.spec.answer == "tags":
         said = words_tags(model.labels, rows.rows, found["logits"], dataset["tags"][:])
         return from_tags(said, dataset["tags"][:], **common)
     probabilities = softmax(found["logits"])
@@ -357,27 +356,23 @@ def _forward(model, rows, batches, without):
 
 
 def _run(model, batch, index, out, without):
-    if model.task in LANGUAGE:
+    if model.spec.language:
         values, members = _token_losses(model, batch, without)
         members = members.cpu().numpy()
         np.add.at(out["nll"], np.asarray(index)[members], values.float().cpu().numpy())
         np.add.at(out["tokens"], np.asarray(index)[members], 1)
         return
     batch.pop("labels", None)
-    logits = (
-        multiple_choice.choice_logits(model.net, batch)
-        if model.task == "choice"
-        else model.net(**batch).logits
-    )
+    logits = tasks.of(model).logits(model.net, batch)
     for i, row in zip(index, logits.float().cpu().numpy(), strict=True):
         out["logits"][i] = row
 
 
 def _token_losses(model, batch, without):
-    if model.task == "causal-lm":
+    if model.spec.next_token:
         return next_token_losses(model.net, batch, without=without)
     labels = batch.pop("labels")
-    extra = {"labels": labels} if model.task == "seq2seq-lm" else {}
+    extra = {"labels": labels} if model.spec.target else {}
     logits = model.net(**batch, **extra).logits
     rows, columns = (labels != structure.IGNORED).nonzero(as_tuple=True)
     picked = logits[rows, columns].float()
@@ -395,7 +390,7 @@ def _language(model, dataset, found, writing, common):
     if writing is None:
         return Evaluation(parts, **common)
     prompts, references = as_prompt_and_response(
-        dataset, model.tokenizer, chat=model.task == "causal-lm"
+        dataset, model.tokenizer, chat=model.spec.next_token
     )
     written = generation.generate(model, prompts, **writing)
     evaluation = from_texts(written, references, **common)

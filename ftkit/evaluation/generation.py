@@ -348,7 +348,7 @@ def _expand(past, rows):
 
 
 def _need_decoder(model):
-    if model.task != "causal-lm":
+    if not model.spec.next_token:
         raise SettingError(
             f"likelihoods need a causal-lm model; {model.name} was loaded for {model.task!r}."
         )

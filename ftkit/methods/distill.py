@@ -81,7 +81,7 @@ class Distill(Within):
         classification without a column `label`, with the teacher's answers as such.
         """
         said = self._asked.prepare(dataset, batch_size, max_length=max_length, loss_on=loss_on)
-        if self.teacher.task == "classification" and "label" not in dataset.column_names:
+        if self.teacher.spec.answer == "class" and "label" not in dataset.column_names:
             return type(dataset).from_dict(dataset[:] | {"label": said})
         return dataset
 
@@ -93,7 +93,7 @@ class Distill(Within):
         if self.teacher is None:
             raise SettingError("Distill needs somebody to learn from; give it a teacher=.")
         logits, index, theirs = zip(*self._asked.about(_as_read(inputs)), strict=True)
-        said = teachers.labelled_logits(self.teacher.task, inputs, outputs).float()
+        said = teachers.labelled_logits(self.teacher.spec, inputs, outputs).float()
         if not len(said):  # no labelled token in the batch
             return loss
         wanted, index = torch.cat(logits).to(loss.device), torch.cat(index).to(loss.device)
@@ -106,14 +106,14 @@ class Distill(Within):
         depth, blocks = own.shape[1], theirs.shape[1]
         same_share = [(i + 1) * blocks // depth - 1 for i in range(depth)]
         answers = None
-        if self.teacher.task != "classification":
-            labels = teachers.targets(self.teacher.task, inputs)
+        if self.teacher.spec.answer != "class":
+            labels = teachers.targets(self.teacher.spec, inputs)
             answers = labels.ne(structure.IGNORED).sum(1)
         return mixed + self.hidden * distance(own, theirs[:, same_share], answers)
 
     def _check(self, model):
         teacher = self.teacher
-        if model.task not in TASKS or (self.hidden and model.task == "seq2seq-lm"):
+        if model.task not in TASKS or (self.hidden and model.spec.target):
             raise SettingError(
                 f"Distill(hidden={self.hidden}) does not know task {model.task!r}; it knows "
                 f"{', '.join(TASKS)}, and hidden states for all but the last."

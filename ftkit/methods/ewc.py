@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from ftkit import tasks
 from ftkit.errors import DataError, SettingError
 from ftkit.methods.base import Within
 from ftkit.models import structure
-from ftkit.tasks import batching, multiple_choice
+from ftkit.tasks import batching
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,11 @@ def fisher(model, dataset, *, n=64, seed=0, max_length=None, loss_on="response")
 
 def _of_own_answer(model, batch):
     """Minus the log-probability of an answer drawn from the model, for a batch of one."""
-    labels = batch["labels"] if model.task == "seq2seq-lm" else batch.pop("labels", None)
-    if model.task == "choice":
-        logits = multiple_choice.choice_logits(model.net, batch)
-    else:
-        logits = model.net(**batch).logits
-    if model.task == "regression":  # a normal distribution of width 1 around the answer
+    labels = batch["labels"] if model.spec.target else batch.pop("labels", None)
+    logits = tasks.of(model).logits(model.net, batch)
+    if model.spec.answer == "number":  # a normal distribution of width 1 around the answer
         return (logits - torch.normal(logits.detach())).square().sum() / 2
-    if model.task == "causal-lm":
+    if model.spec.next_token:
         logits, labels = logits[:, :-1], labels[:, 1:]
     if logits.dim() == 3:
         logits = logits[labels != structure.IGNORED]  # the positions that carry loss

@@ -11,15 +11,6 @@ import torch
 from ftkit.errors import SettingError
 from ftkit.models.model import UNSAVED, quiet_peft
 
-KINDS = {  # what peft calls our tasks
-    "classification": "SEQ_CLS",
-    "regression": "SEQ_CLS",
-    "tagging": "TOKEN_CLS",
-    "causal-lm": "CAUSAL_LM",
-    "seq2seq-lm": "SEQ_2_SEQ_LM",
-}
-OWN_HEAD = ("classification", "regression", "tagging")  # tasks whose head starts from nothing
-
 
 @dataclass(frozen=True)
 class LoRA:
@@ -71,10 +62,10 @@ class LoRA:
             exclude_modules=None if self.targets else _past_their_module(net),
             use_dora=self.dora,
             use_rslora=self.rslora,
-            modules_to_save=_head(net) if model.task in OWN_HEAD else None,
+            modules_to_save=_head(net) if model.spec.own_head else None,
             # GPT-2 keeps its matrices transposed, in layers called Conv1D.
             fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in net.modules()),
-            task_type=KINDS.get(model.task, "FEATURE_EXTRACTION"),
+            task_type=model.spec.peft or "FEATURE_EXTRACTION",
         )
         if _bits(net):
             # fit decides on checkpointing, by what fits; peft would switch it on.

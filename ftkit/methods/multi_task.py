@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from ftkit import compat
 from ftkit.errors import DataError, SettingError
 from ftkit.methods.base import Within
-from ftkit.models.auto_classes import GENERATING
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,12 @@ class MultiTask(Within):
         model that neither chooses labels nor writes.
         """
         wanted = joint_labels(self.tasks)
-        if model.task not in ("classification", *GENERATING):
+        if model.spec.answer != "class" and not model.spec.writes:
             raise SettingError(
                 f"MultiTask is for classifiers and language models, and {model.name} does "
                 f"{model.task}; load it with another task."
             )
-        if model.task == "classification" and len(model.labels) != len(wanted):
+        if model.spec.answer == "class" and len(model.labels) != len(wanted):
             raise SettingError(
                 f"{model.name} has a head for {len(model.labels)} labels and the tasks have "
                 f"{len(wanted)}; load it with labels=ft.joint_labels(tasks)."

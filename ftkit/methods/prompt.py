@@ -10,11 +10,12 @@ import torch
 
 from ftkit.errors import SettingError
 from ftkit.models.model import quiet_peft
+from ftkit.models.specs import SPECS
 from ftkit.models.structure import blocks
 
 TOKENS = 20  # where neither a number nor a text is given
-KINDS = {"classification": "SEQ_CLS", "regression": "SEQ_CLS", "causal-lm": "CAUSAL_LM",
-         "seq2seq-lm": "SEQ_2_SEQ_LM"}
+# The kinds of peft whose networks read a learned prompt.
+KINDS = ("SEQ_CLS", "CAUSAL_LM", "SEQ_2_SEQ_LM")
 
 
 @dataclass(frozen=True)
@@ -153,19 +154,20 @@ def _kind(method, model):
     name = type(method).__name__
     if method.tokens is not None and method.tokens < 1:
         raise SettingError(f"{name}(tokens={method.tokens}) trains nothing; choose 1 or more.")
-    if model.task not in KINDS:
+    if model.spec.peft not in KINDS:
+        known = [task for task, spec in SPECS.items() if spec.peft in KINDS]
         raise SettingError(
-            f"{name} is for {', '.join(KINDS)}; {model.name} was loaded for {model.task!r}. "
+            f"{name} is for {', '.join(known)}; {model.name} was loaded for {model.task!r}. "
             "Use LoRA or Freeze, or load it for another task."
         )
-    if model.net.config.is_encoder_decoder and model.task != "seq2seq-lm":
+    if model.net.config.is_encoder_decoder and not model.spec.target:
         raise SettingError(
             f"{name} on an encoder-decoder is for seq2seq-lm; {model.name} was loaded for "
             f'{model.task!r}. Load it with task="seq2seq-lm" and let it write the label.'
         )
     if hasattr(model.net, "peft_config"):
         raise SettingError(f"{model.name} has an adapter already; start from its base model.")
-    return KINDS[model.task]
+    return model.spec.peft
 
 
 def _words(method, model):

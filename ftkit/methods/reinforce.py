@@ -40,7 +40,7 @@ class Reinforce(Within):
 
         Raises SettingError for a model that is no classifier, and for `kl` without an anchor.
         """
-        if model.task != "classification":
+        if model.spec.answer != "class":
             raise SettingError(
                 f"Reinforce draws one label, and {model.name} does {model.task}; load it with "
                 'task="classification", or use trl\'s GRPO for texts (lesson 14).'

@@ -60,44 +60,44 @@ class Teacher:
         parts = [inputs["input_ids"][i][real]]
         if labels is not None and labels.dim() == 2:
             row = labels[i]
-            target = self.model.task == "seq2seq-lm"  # of another length than the input
+            target = self.model.spec.target  # of another length than the input
             parts.append(row[row != structure.IGNORED] if target else row[real])
         whole = b"|".join(part.cpu().numpy().tobytes() for part in parts)
         return xxhash.xxh3_128_hexdigest(whole)
 
     @torch.no_grad()
     def _ask(self, inputs):
-        task, net, device = self.model.task, self.model.net.eval(), self.model.device
+        spec, net, device = self.model.spec, self.model.net.eval(), self.model.device
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-        given = {k: v for k, v in inputs.items() if k != "labels" or task == "seq2seq-lm"}
-        if task == "causal-lm":
+        given = {k: v for k, v in inputs.items() if k != "labels" or spec.target}
+        if spec.next_token:
             off = "label_logits" in switches.names(()) or learned_prompt.learned_tokens(net)
             given = dict(at_labels(inputs, None if off else label_form(net)))
             given.pop("labels", None)
             given.pop("shift_labels", None)
-        if task in ("causal-lm", "seq2seq-lm"):
+        if spec.writes:
             given["use_cache"] = False
         out = net(**given, output_hidden_states=True)
-        logits = labelled_logits(task, {**inputs, **given}, out).float()
+        logits = labelled_logits(spec, {**inputs, **given}, out).float()
         values, index = logits.topk(min(self.top, logits.shape[-1]))
         counts = [1] * len(given["input_ids"])
-        if task != "classification":
-            counts = targets(task, inputs).ne(structure.IGNORED).sum(1).tolist()
+        if spec.answer != "class":
+            counts = targets(spec, inputs).ne(structure.IGNORED).sum(1).tolist()
         vectors = torch.zeros(len(counts), 0)
-        if task != "seq2seq-lm":
+        if not spec.target:
             vectors = vectors_of(out.hidden_states, given["attention_mask"])
         return zip(values.split(counts), index.split(counts), vectors, strict=True)
 
 
-def labelled_logits(task, inputs, out):
+def labelled_logits(spec, inputs, out):
     """A row of logits for each answer: of a text, or of each labelled token of a batch.
 
     out: of the network. inputs: what it was given, and the labels; where its logits are of chosen
     positions only, they say which (see label_logits.at_labels).
     """
-    if task == "classification" or out.logits.dim() == 2:
+    if spec.answer == "class" or out.logits.dim() == 2:
         return out.logits
-    wanted = targets(task, inputs).ne(structure.IGNORED)
+    wanted = targets(spec, inputs).ne(structure.IGNORED)
     logits, kept = out.logits, inputs.get("logits_to_keep")
     if kept is not None:  # the same numbers for all rows
         return logits[wanted[:, kept]]
@@ -105,9 +105,9 @@ def labelled_logits(task, inputs, out):
     return behind[:, : wanted.shape[1]][wanted]
 
 
-def targets(task, inputs):
+def targets(spec, inputs):
     """The token to be answered at each place; a causal model answers with the next one."""
-    return inputs["labels"][:, 1:] if task == "causal-lm" else inputs["labels"]
+    return inputs["labels"][:, 1:] if spec.next_token else inputs["labels"]
 
 
 def vectors_of(hidden_states, attention_mask):

@@ -14,7 +14,7 @@ import torch
 from ftkit import compat
 from ftkit.errors import DataError, FetchError, SettingError
 from ftkit.models import bottleneck
-from ftkit.models.auto_classes import AUTO, CARD, COUNTED, GENERATING, PROBLEM
+from ftkit.models.specs import CARD, SPECS
 
 BASE = "base"  # the network without any adapter, with the head it was loaded with
 FILE = "adapter.safetensors"
@@ -39,7 +39,7 @@ class Shelf:
 def head_of(model):
     """The modules of a task's own head, {path: module}; empty where the head was pretrained."""
     net = model.net
-    if model.task in GENERATING or net.base_model is net:
+    if model.spec.writes or net.base_model is net:
         return {}
     return {
         name: module
@@ -51,7 +51,7 @@ def head_of(model):
 def body_of(model):
     """The weights of the base, {name: tensor}: without a task's head, adapters or LoRA."""
     net = model.net.get_base_model() if hasattr(model.net, "get_base_model") else model.net
-    net = net if model.task in GENERATING else net.base_model
+    net = net if model.spec.writes else net.base_model
     return {
         name.replace(".base_layer", ""): tensor
         for name, tensor in net.state_dict().items()
@@ -99,8 +99,8 @@ def _through(host, _, output):
 
 def _new_head(model, task, labels):
     net = model.net
-    outputs = 1 if task == "regression" else len(labels or [])
-    if task not in COUNTED or outputs == net.config.num_labels:
+    outputs = len(labels or []) if SPECS[task].labelled else 1
+    if not SPECS[task].own_head or outputs == net.config.num_labels:
         # Weights that the head shares with the embedding stay shared.
         return copy.deepcopy(head_of(model), {id(p): p for p in net.base_model.parameters()})
     config = copy.deepcopy(net.config)
@@ -130,11 +130,11 @@ def activate(model, name):
         setattr(net.get_submodule(host), place, module.to(model.device).train(net.training))
     shelf.active, about = name, shelf.about[name]
     model.task, model.labels = about["task"], about["labels"]
-    if model.task in COUNTED:
-        named = dict(enumerate(["LABEL_0"] if model.task == "regression" else model.labels))
+    if model.spec.own_head:
+        named = dict(enumerate(model.labels if model.spec.labelled else ["LABEL_0"]))
         net.config.id2label = named
         net.config.label2id = {label: i for i, label in named.items()}
-        net.config.problem_type = PROBLEM.get(model.task)
+        net.config.problem_type = model.spec.problem
         net.num_labels = len(named)
     return model
 
@@ -151,7 +151,7 @@ def attach(model, folder, name=None):
     card = json.loads((folder / CARD).read_text()) if (folder / CARD).exists() else {}
     if "adapter" not in card:
         raise FetchError(f"{folder} holds no bottleneck adapter; save one with model.save(folder).")
-    if AUTO[card["task"]] != AUTO[model.task]:
+    if SPECS[card["task"]].auto != model.spec.auto:
         raise SettingError(
             f"the adapter in {folder} is for {card['task']!r}, and {model.name} was loaded for "
             f"{model.task!r}; load the base with task={card['task']!r}."

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 from ftkit import compat
 from ftkit.errors import SettingError
+from ftkit.models.specs import SPECS
 
 GIB = 1024**3
 PROFILES = ("smoke", "cpu", "gpu")
@@ -196,7 +197,7 @@ def choose_attention(machine, length):
 
 def choose_packing(machine, task, dtype):
     """Whether the texts of a batch share one row, without padding: a Choice of True or False."""
-    if task != "causal-lm" or machine.device != "cuda":
+    if not SPECS[task].next_token or machine.device != "cuda":
         return Choice(False, "")
     if not machine.flash or machine.capability < (8, 0) or dtype == "float32":
         return Choice(

@@ -15,10 +15,10 @@ import transformers
 from ftkit.assets import catalog, fetch
 from ftkit.errors import DataError, FetchError, SettingError
 from ftkit.models import adapters, capabilities
-from ftkit.models.auto_classes import AUTO, LABELLED, TASKS
 from ftkit.models.hardware import this_machine, weights_in
 from ftkit.models.precision import FORMATS, choose_dtype
 from ftkit.models.saving import read_card, save_folder
+from ftkit.models.specs import SPECS, TASKS
 from ftkit.models.weights import check_loaded
 
 UNSAVED = adapters.UNSAVED
@@ -38,6 +38,11 @@ class Model:
     name: str
     labels: list | None = None
     settings: dict = field(default_factory=dict)
+
+    @property
+    def spec(self):
+        """The TaskSpec: what the task asks of a network."""
+        return SPECS[self.task]
 
     @property
     def device(self):
@@ -137,17 +142,17 @@ def load_model(
         return _load_bottlenecks(folder, card, dtype)
     task = task or card.get("task") or _default_task(folder)
     labels = labels if labels is not None else card.get("labels")
-    if task not in AUTO:
+    if task not in SPECS:
         raise SettingError(f"task {task!r} does not exist; choose one of {', '.join(TASKS)}.")
-    if task in LABELLED and not labels:
+    if SPECS[task].labelled and not labels:
         raise DataError(f"task {task!r} needs labels, for example labels=data.labels.")
     if (folder / "adapter_config.json").exists():
         return _load_adapter(folder, task, labels, card, dtype, seed)
     config = _config(folder, task, labels)
-    if task == "causal-lm" and config.is_encoder_decoder:
+    if SPECS[task].next_token and config.is_encoder_decoder:
         raise _no_decoder(config)
     net = _network(folder, config, task, pretrained, dtype, seed, card.get("task"))
-    if task == "causal-lm" and getattr(config, "is_decoder", None) is False:
+    if SPECS[task].next_token and getattr(config, "is_decoder", None) is False:
         if not capabilities.predicts_next(net):  # of kinds that are no decoders by themselves
             raise _no_decoder(config)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -262,18 +267,18 @@ def _default_task(folder):
 
 def _config(folder, task, labels):
     options = {"trust_remote_code": False}
-    if task in LABELLED:
+    if SPECS[task].labelled:
         options |= {
             "id2label": dict(enumerate(labels)),
             "label2id": {label: i for i, label in enumerate(labels)},
         }
-    if task == "regression":
-        options |= {"num_labels": 1, "problem_type": "regression"}
+    elif SPECS[task].own_head:  # one number
+        options |= {"num_labels": 1, "problem_type": SPECS[task].problem}
     return transformers.AutoConfig.from_pretrained(folder, **options)
 
 
 def _network(folder, config, task, pretrained, dtype, seed, saved_for=None):
-    kind = getattr(transformers, AUTO[task])
+    kind = getattr(transformers, SPECS[task].auto)
     if dtype not in (*FORMATS, "nf4"):
         known = ", ".join((*FORMATS, "nf4"))
         raise SettingError(f"dtype {dtype!r} does not exist; choose one of {known}.")

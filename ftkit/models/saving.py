@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from ftkit.assets import atomic, checksums
 from ftkit.errors import FetchError
-from ftkit.models.auto_classes import CARD
+from ftkit.models.specs import CARD
 
 README = "README.md"  # a model card: peft writes one, and people write theirs over it
 # What a model saved before its card listed the files consists of.

@@ -5,10 +5,9 @@ import warnings
 import torch
 
 from ftkit.errors import DataError, SettingError
-from ftkit.models.auto_classes import COUNTED
+from ftkit.models.specs import SPECS
 
 # Tasks whose head is made new where a checkpoint has none; other heads were pretrained.
-NEW_HEAD = (*COUNTED, "masked-lm")
 SHOWN = 4  # names in a message
 
 
@@ -66,9 +65,9 @@ def _new(net, task, missing):
     body = {id(p) for p in net.base_model.parameters()}
     heads, found, new = {}, set(), set()
     for name, parameter in net.named_parameters(remove_duplicate=False):
-        if "pooler" in name and task not in ("causal-lm", "masked-lm", "seq2seq-lm"):
+        if "pooler" in name and not SPECS[task].language:
             new.add(name)
-        elif id(parameter) not in body and task in NEW_HEAD:
+        elif id(parameter) not in body and SPECS[task].new_head:
             heads.setdefault(_outer(name), set()).add(name)
             if name not in missing:
                 found.add(_outer(name))

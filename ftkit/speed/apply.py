@@ -51,12 +51,12 @@ def applied(
             packed = _packing(model, machine, plan.dtype, without)
         if packed.value:
             stack.enter_context(padding_free.packed(model, trainer, plan.dtype))
-        elif model.task == "causal-lm" and not whole_logits and not _own_loss(trainer):
+        elif model.spec.next_token and not whole_logits and not _own_loss(trainer):
             stack.enter_context(_label_logits(model.net, trainer, without))
         said.append(packed.why)
         noisy = trainer.args.neftune_noise_alpha  # other embeddings for a text each time
         wanted = plain and not noisy and not packed.value
-        wanted = wanted and feature_cache.suits(model.task) and "trunk_cache" not in without
+        wanted = wanted and feature_cache.suits(model.spec) and "trunk_cache" not in without
         wanted = wanted and not getattr(trainer.kit_method, "asks", None)  # of every block
         trunk = stack.enter_context(feature_cache.trunk(model.net, wanted=wanted, training=True))
         if trunk.why:
@@ -135,7 +135,7 @@ def _graphs(model, trainer, machine, plan, packed, trunk, own_batches, without):
     args = trainer.args
     alone = args.world_size == 1 and not args.torch_compile and not own_batches
     own_loss = _own_loss(trainer) or hasattr(trainer.kit_method, "loss")
-    suits = packed.value or model.task in cuda_graphs.TASKS and not own_loss
+    suits = packed.value or model.spec.new_head and not own_loss
     if machine.device != "cuda" or "cuda_graphs" in without or not (alone and suits):
         return Choice(False, "")
     if plan.dtype == "fp16" or plan.checkpointing or trunk.value or args.neftune_noise_alpha:

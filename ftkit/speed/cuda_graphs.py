@@ -14,7 +14,6 @@ from ftkit import compat
 from ftkit.tasks import updates
 
 MOST = 24  # shapes of batches that are captured; the others run kernel by kernel
-TASKS = ("classification", "regression", "tagging", "masked-lm")  # whose batches have few shapes
 WIDTHS = 16  # padded batches are filled up to a multiple of so many tokens: few shapes
 
 

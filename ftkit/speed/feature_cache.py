@@ -42,9 +42,9 @@ def kept_bytes():
     return sum(hidden.nbytes for rows in _kept.values() for hidden in rows.values())
 
 
-def suits(task):
+def suits(spec):
     """Whether a task reads the same texts again: masked words are drawn anew each time."""
-    return task not in ("masked-lm", "seq2seq-lm")
+    return not spec.masked and not spec.target
 
 
 def trunk_depth(net, *, training=False):

@@ -7,12 +7,11 @@ import numpy as np
 import torch
 import xxhash
 
+from ftkit import tasks
 from ftkit.assets import disk_cache
 from ftkit.errors import SettingError
 from ftkit.models.learned_prompt import learned_tokens
-from ftkit.models.structure import IGNORED
-from ftkit.tasks.encode import ENCODERS as _ENCODERS
-from ftkit.tasks.encode import columns_of, supervised
+from ftkit.tasks.tokens import columns_of, supervised
 
 MAX_LENGTH = 512
 MANY = 2_000  # examples; fewer are tokenized at once
@@ -114,16 +113,15 @@ def encode(dataset, model, *, max_length=None, loss_on="response"):
     limit = min(max_length or MAX_LENGTH, _longest(model))
     rows, whole, wanted = _rows(dataset, model, limit, loss_on)
     lengths = [len(r["input_ids"]) if "input_ids" in r else len(r["question"]) for r in rows]
-    families = _families(rows) if model.task == "choice" else None
-    return Encoded(rows, lengths, families, _cut(rows, whole, wanted, limit, model.task))
+    task = tasks.of(model)
+    return Encoded(rows, lengths, task.choice_sets(rows), _cut(rows, whole, wanted, limit, task))
 
 
 def _cut(rows, whole, wanted, limit, task):
     left = None
     if wanted is not None:
         left = np.array([supervised(row["labels"]) for row in rows])
-    asked = wanted is not None and any(w < n for w, n in zip(wanted, whole, strict=True))
-    records = task == "seq2seq-lm" or task == "causal-lm" and asked
+    records = task.records(wanted, whole)
     return Cut(limit, np.array(whole), None if wanted is None else np.array(wanted), left, records)
 
 
@@ -134,7 +132,7 @@ def _rows(dataset, model, limit, loss_on):
     """
 
     def compute():
-        return _ENCODERS[model.task](dataset, model, limit, loss_on)
+        return tasks.of(model).encode(dataset, model, limit, loss_on)
 
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     if len(columns_of(dataset)) and len(dataset) >= MANY and backend is not None:
@@ -145,12 +143,6 @@ def _rows(dataset, model, limit, loss_on):
             digest.update(json.dumps(part.to_pydict(), default=str).encode())
         return disk_cache.once("tokens", digest.hexdigest(), compute)
     return compute()
-
-
-def _families(rows):
-    number = {}
-    keys = (tuple(sorted(map(tuple, row["choices"]))) for row in rows)
-    return np.array([number.setdefault(key, len(number)) for key in keys])
 
 
 def _longest(model):
@@ -171,71 +163,34 @@ def pad(rows, value, left=False, multiple=1):
 
 
 class Collator:
-    """Make a batch of tensors from encoded rows, padded to the batch's own longest.
+    """Make a batch of tensors from encoded rows of a model's task, padded to its own longest.
 
-    Masked-word models get fresh masks in each epoch: 15% of the tokens, of which 80% become the
-    mask, 10% a random token, 10% stay (Devlin et al. 2019). They depend on the seed, the epoch and
-    the row, and not on which process makes the batch, nor on what it made before.
+    seed: of what a task draws for a batch, such as the masks of masked words.
     """
 
     multiple = 1  # what the width of a batch is filled up to
 
     def __init__(self, model, seed=0):
-        self.task, self.tokenizer, self.seed = model.task, model.tokenizer, seed
+        self.task, self.tokenizer, self.seed = tasks.of(model), model.tokenizer, seed
         self.random = np.random.default_rng(seed)  # for rows that are no data set's
 
     def __call__(self, rows):
-        if self.task == "choice":
-            return self._choice(rows)
-        ids = [row["input_ids"] for row in rows]
-        batch = self.ids(ids)
-        if "token_type_ids" in rows[0]:
-            batch["token_type_ids"] = self._pad([row["token_type_ids"] for row in rows], 0)
-        if self.task == "masked-lm":
-            batch["input_ids"], batch["labels"] = self._mask(batch["input_ids"], rows)
-        elif "labels" in rows[0]:
-            labels = [row["labels"] for row in rows]
-            if isinstance(labels[0], list):
-                batch["labels"] = self._pad(labels, IGNORED)
-            else:
-                kind = torch.float if self.task == "regression" else torch.long
-                batch["labels"] = torch.tensor(labels, dtype=kind)
-        return batch
+        return self.task.collate(rows, self)
+
+    def question(self, rows):
+        """A batch without labels, for prediction."""
+        return self.task.question(rows, self)
 
     def ids(self, ids):
+        """Token ids and their mask."""
         return {
-            "input_ids": self._pad(ids, self.tokenizer.pad_token_id),
-            "attention_mask": self._pad([[1] * len(i) for i in ids], 0),
+            "input_ids": self.pad(ids, self.tokenizer.pad_token_id),
+            "attention_mask": self.pad([[1] * len(i) for i in ids], 0),
         }
 
-    def _pad(self, rows, value):
+    def pad(self, rows, value):
+        """Lists of numbers as one tensor, filled up with a value."""
         return pad(rows, value, multiple=self.multiple)
-
-    def _choice(self, rows):
-        """Questions and the batch's distinct choices, each encoded once; `index` says whose."""
-        place, index = {}, []
-        for row in rows:
-            index.append([place.setdefault(tuple(c), len(place)) for c in row["choices"]])
-        batch = self.ids([row["question"] for row in rows] + [list(c) for c in place])
-        return batch | {
-            "index": pad(index, IGNORED),
-            "labels": torch.tensor([row["labels"] for row in rows]),
-        }
-
-    def _mask(self, ids, rows):
-        draw, kind = (torch.ones(ids.shape, dtype=torch.double) for _ in range(2))
-        noise = torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            own = row["input_ids"]
-            known, size = "place" in row, len(own)
-            random = np.random.default_rng((self.seed, *row["place"])) if known else self.random
-            draw[i, :size], kind[i, :size] = torch.from_numpy(random.random((2, size)))
-            noise[i, :size] = torch.from_numpy(random.integers(len(self.tokenizer), size=size))
-        special = torch.isin(ids, torch.tensor(self.tokenizer.all_special_ids))
-        chosen = (draw < 0.15) & ~special
-        labels = torch.where(chosen, ids, IGNORED)
-        masked = torch.where(chosen & (kind < 0.8), self.tokenizer.mask_token_id, ids)
-        return torch.where(chosen & (kind >= 0.9), noise, masked), labels
 
 
 class SimilarLength(torch.utils.data.Sampler):

@@ -11,8 +11,8 @@ from ftkit.display import Table
 from ftkit.errors import DataError
 from ftkit.models.structure import IGNORED
 from ftkit.tasks.batching import encode
-from ftkit.tasks.encode import columns_of
 from ftkit.tasks.tagging import entities
+from ftkit.tasks.tokens import columns_of
 
 RARE = 10  # rows of a class in train; fewer are hard to learn, and harder to measure
 PART = 1_000  # rows that are tokenized at a time
@@ -184,7 +184,7 @@ def _tokens(splits, texts, model, max_length):
                 if encoded.cut.records:
                     last = [label for label in row["labels"] if label != IGNORED][-1:]
                     open_end[name] += not last or last[0] not in ends
-            if model.task == "tagging":
+            if model.spec.answer == "tags":
                 beyond[name] += _beyond(part, encoded)
         whole = np.concatenate(whole)
         lengths[name] = (f"{np.median(whole):.0f} / {np.quantile(whole, 0.95):.0f} / "
@@ -193,10 +193,10 @@ def _tokens(splits, texts, model, max_length):
         _row("tokens: median / 95% / longest", lengths, f"limit {limit:,}"),
         _row("longer than the limit", cut, remedy),
     ]
-    if model.task in ("causal-lm", "seq2seq-lm"):
+    if model.spec.writes:
         table.append(_row("answers lost whole", lost))
         table.append(_row("answers without an end", open_end))
-    if model.task == "tagging":
+    if model.spec.answer == "tags":
         table.append(_row("entities beyond the limit", beyond))
     if unk is not None:
         table.append(_row("unknown tokens", unknown, _some(map(repr, odd))))

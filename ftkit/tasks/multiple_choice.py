@@ -1,9 +1,15 @@
-"""The parts of a network that a loss needs, and the losses that are the kit's own."""
+"""Multiple choice: which of several answers fits a question, by vectors of an encoder."""
 
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+
+from ftkit.errors import DataError
+from ftkit.models.structure import IGNORED
+from ftkit.tasks.base import Task, chosen
+from ftkit.tasks.tokens import need, strings, tokenized
 
 TEXTS = 40  # of a batch of choices that are padded to their own longest
 SCALE = 20.0  # cosines are multiplied by this before the softmax over choices
@@ -55,3 +61,60 @@ def choice_loss(net, batch):
     """Cross-entropy of the right choice. Returns an output with loss and logits."""
     logits = choice_logits(net, batch)
     return SimpleNamespace(loss=F.cross_entropy(logits, batch["labels"]), logits=logits)
+
+
+class MultipleChoice(Task):
+    """Columns question, choices, and answer, the number of the right one."""
+
+    name = "choice"
+    column, form = "question", '{"question": "…", "choices": ["…", "…"]}'
+
+    def encode(self, dataset, model, limit, loss_on):
+        need(dataset, "question", "choices")
+        questions, whole = tokenized(model, strings(dataset, "question"), limit)
+        distinct = sorted({choice for row in dataset["choices"] for choice in row})
+        ids = model.tokenizer(distinct, truncation=True, max_length=limit)["input_ids"]
+        known = dict(zip(distinct, ids, strict=True))
+        rows = []
+        for i, (question, row) in enumerate(zip(questions["input_ids"], dataset, strict=True)):
+            answer = row.get("answer", 0)  # without one, the model can still choose
+            if answer is None or not 0 <= answer < len(row["choices"]):
+                raise DataError(
+                    f"row {i} answers {row['answer']!r} with {len(row['choices'])} choices; "
+                    "answer is the number of the right choice, from 0."
+                )
+            rows.append(
+                {
+                    "question": question,
+                    "choices": [known[c] for c in row["choices"]],
+                    "labels": answer,
+                }
+            )
+        return rows, whole, None
+
+    def choice_sets(self, rows):
+        number = {}
+        keys = (tuple(sorted(map(tuple, row["choices"]))) for row in rows)
+        return np.array([number.setdefault(key, len(number)) for key in keys])
+
+    def collate(self, rows, collator):
+        """Questions and the batch's distinct choices, each encoded once; `index` says whose."""
+        place, index = {}, []
+        for row in rows:
+            index.append([place.setdefault(tuple(c), len(place)) for c in row["choices"]])
+        batch = collator.ids([row["question"] for row in rows] + [list(c) for c in place])
+        width = max(map(len, index))
+        return batch | {
+            "index": torch.tensor([row + [IGNORED] * (width - len(row)) for row in index]),
+            "labels": torch.tensor([row["labels"] for row in rows]),
+        }
+
+    def logits(self, net, batch):
+        return choice_logits(net, batch)
+
+    def loss(self, net, batch):
+        return choice_loss(net, batch)
+
+    def said(self, model, rows, encoded, logits, top):
+        return [chosen(names, row, "choice")
+                for names, row in zip(rows["choices"], logits, strict=True)]

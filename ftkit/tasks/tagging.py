@@ -1,9 +1,12 @@
-"""Tagged text: CoNLL files, tags for the pieces of words, and the entities that tags spell."""
+"""Tagging: a tag for each word, by its first piece, and the entities that tags spell."""
 
 from __future__ import annotations
 
+from ftkit.data.conll import check_tagged
 from ftkit.errors import DataError
 from ftkit.models.structure import IGNORED
+from ftkit.tasks.base import Task
+from ftkit.tasks.tokens import columns_of, need
 
 
 def align_tags(tags, word_ids, labels, *, where="the sentence") -> list[int]:
@@ -63,3 +66,45 @@ def words_tags(labels, rows, logits, references):
             words[word] = labels[int(scores[place].argmax())]
         said.append(words)
     return said
+
+
+class Tagging(Task):
+    """Columns tokens, the words of a sentence, and tags, one for each."""
+
+    name = "tagging"
+    column, form = "tokens", '"a text", or ["its", "words"]'
+
+    def encode(self, dataset, model, limit, loss_on):
+        need(dataset, "tokens")
+        tagged = "tags" in columns_of(dataset)
+        sentences = dataset["tokens"][:]
+        # without tags, the words still have places: a model can say what it makes of them
+        tags = dataset["tags"][:] if tagged else [[model.labels[0]] * len(w) for w in sentences]
+        for i, (words, own) in enumerate(zip(sentences, tags, strict=True)):
+            check_tagged(words, own, f"row {i}")
+        options = {"is_split_into_words": True}
+        tokens = model.tokenizer(sentences, truncation=True, max_length=limit, **options)
+        whole = list(map(len, tokens["input_ids"]))
+        if full := [i for i, n in enumerate(whole) if n == limit]:
+            again = model.tokenizer([sentences[i] for i in full], verbose=False, **options)
+            for i, ids in zip(full, again["input_ids"], strict=True):
+                whole[i] = len(ids)
+        rows = []
+        for i, own in enumerate(tags):
+            words = tokens.word_ids(i)
+            labels = align_tags(own, words, model.labels, where=f"row {i}")
+            # Which word each label belongs to: evaluation is by words.
+            places = [(j, words[j]) for j, label in enumerate(labels) if label != IGNORED]
+            rows.append({"input_ids": tokens["input_ids"][i], "labels": labels, "words": places})
+        return rows, whole, list(map(len, sentences))
+
+    def said(self, model, rows, encoded, logits, top):
+        """A tag for each word; O, where the model has it, for words that the limit cut off."""
+        empty = [[None] * len(words) for words in rows["tokens"]]
+        found = []
+        for words, tags in zip(
+            rows["tokens"], words_tags(model.labels, encoded.rows, logits, empty), strict=True
+        ):
+            named = [(kind, " ".join(words[a:b])) for kind, a, b in entities(tags)]
+            found.append({"words": words, "tags": tags, "entities": named})
+        return found

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ftkit.models import structure
+from ftkit.models.specs import SPECS
 from ftkit.models.structure import IGNORED
 
 COUNT = "supervised"  # where a collator says how many, so that nobody has to ask a card
@@ -21,7 +22,7 @@ def supervised(task, batch):
     labels = batch.get("labels")
     if batch.get("shift_labels") is not None:
         labels = batch["shift_labels"]
-    elif task == "causal-lm" and labels is not None:
+    elif labels is not None and SPECS[task].next_token:
         labels = labels[..., 1:]  # the first token is never predicted
     if labels is None:
         return 1  # of a collator of the caller's: what is counted there nobody knows
@@ -100,7 +101,7 @@ def smoothed(task, outputs, labels, epsilon, loss):
     Source: Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision".
     """
     logits = outputs["logits"]
-    if task == "causal-lm":  # behind a learned prompt there are more logits than labels
+    if SPECS[task].next_token:  # behind a learned prompt there are more logits than labels
         logits, labels = logits[:, -labels.shape[1] :][:, :-1], labels[:, 1:]
     minus = -F.log_softmax(logits[labels != IGNORED].float(), dim=-1)
     possible = minus.isfinite()  # questions have different numbers of choices

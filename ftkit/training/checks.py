@@ -8,6 +8,7 @@ import math
 import numbers
 
 from ftkit.errors import DataError, SettingError
+from ftkit.models.specs import SPECS
 from ftkit.models.structure import IGNORED
 
 
@@ -81,7 +82,7 @@ def check_losses(model, method, smoothing, own):
             "label_smoothing_factor and compute_loss_func were both given, and only one loss can "
             "be learned from; smooth the labels in your own function."
         )
-    if smoothing and model.task == "regression":
+    if smoothing and model.spec.answer == "number":
         raise SettingError(
             f"label_smoothing_factor={smoothing} spreads a label over classes, and {model.name} "
             "is loaded for regression, which has none; leave it out."
@@ -113,10 +114,10 @@ def check_supervised(task, rows, split="train"):
     _need_labels(task, rows)
     said = str(rows.cut)
     # Masked words are drawn anew in each epoch.
-    if task != "masked-lm" and not sum(_count(task, row["labels"]) for row in rows.rows):
-        why = said or (
-            "A text needs two tokens or more." if task == "causal-lm" else "Every label is ignored."
-        )
+    spec = SPECS[task]
+    if not spec.masked and not sum(_count(spec, row["labels"]) for row in rows.rows):
+        short = "A text needs two tokens or more."
+        why = said or (short if spec.next_token else "Every label is ignored.")
         raise DataError(
             f"nothing is left to learn from in the split {split!r}: none of its {len(rows):,} rows "
             f"has a token or a label that carries loss. {why}"
@@ -124,18 +125,18 @@ def check_supervised(task, rows, split="train"):
     return said and f"{split}: {said}"
 
 
-def _count(task, labels):
+def _count(spec, labels):
     if not isinstance(labels, list):
         return 1
-    return sum(label != IGNORED for label in (labels[1:] if task == "causal-lm" else labels))
+    return sum(label != IGNORED for label in (labels[1:] if spec.next_token else labels))
 
 
 def _need_labels(task, rows):
     # Masked words are their own labels: the collator draws them.
-    if task == "encoder":
+    if SPECS[task].answer is None:
         raise SettingError(
             "an encoder without a head has nothing to learn; load it with "
             'task="classification", "choice", "masked-lm" or another.'
         )
-    if task != "masked-lm" and "labels" not in rows[0]:
+    if not SPECS[task].masked and "labels" not in rows[0]:
         raise DataError("column 'label' is missing; training needs the right answers.")

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 import transformers
 
-from ftkit import compat
+from ftkit import compat, tasks
 from ftkit.errors import Diverged
 from ftkit.models import structure
-from ftkit.tasks import multiple_choice, updates
+from ftkit.models.specs import SPECS
+from ftkit.tasks import updates
 from ftkit.tasks.batching import SameChoices, SimilarLength
 from ftkit.training.callbacks import KeepBest
 
@@ -190,11 +191,11 @@ class KitTrainer(transformers.Trainer):
         count = updates.supervised(task, inputs)
         given = {**inputs, **(getattr(method, "asks", None) or {})}
         given.pop(updates.COUNT, None)
-        if self.compute_loss_func is not None and task != "seq2seq-lm":
-            given.pop("labels", None)  # seq2seq models read them, too
-        if task == "choice":
-            with self.accelerator.autocast():
-                out = multiple_choice.choice_loss(forward, inputs)
+        if self.compute_loss_func is not None and not SPECS[task].target:
+            given.pop("labels", None)  # a target text is read, too
+        with self.accelerator.autocast():
+            out = tasks.TASKS[task].loss(forward, inputs)
+        if out is not None:
             out = {"loss": out.loss, "logits": out.logits}
         elif self.kit_packed and "target" in inputs:
             out = {"loss": self.kit_packed(inputs, count)}
