@@ -34,7 +34,6 @@ def planted(write_notebook, tmp_path):
         notebook = json.loads(path.read_text())
         cell = notebook["cells"][1]
         cell["outputs"], cell["execution_count"] = [stream("one\n")], 1
-        notebook["metadata"]["ftkit"] = {"source_hash": nb.source_hash(notebook), "profile": "cpu"}
         change(notebook)
         path.write_text(json.dumps(notebook))
         return check_notebooks.faults(path)
@@ -61,8 +60,6 @@ PLANTED = {
     "a bar": (outputs(stream("10%\r100%\n")), "progress bar"),
     "an error": (outputs(ERROR), "ValueError"),
     "not run": (lambda n: n["cells"][1].update(outputs=[], execution_count=None), "never executed"),
-    "other code": (lambda n: n["cells"][1].update(source=["print('two')"]), "code has changed"),
-    "by hand": (lambda n: n["metadata"].pop("ftkit"), "not put there by"),
     "a path in prose": (lambda n: n["cells"][0].update(source=["/home/ann/x"]), "cell 1 itself"),
     "other language": (lambda n: n["metadata"].update(kernelspec={"language": "R"}), "only Python"),
 }
@@ -95,7 +92,6 @@ def test_what_is_no_path_of_a_machine_may_stay(planted, text):
 def test_solutions_may_be_without_outputs_and_not_with_half_of_them(planted):
     def unrun(notebook):
         notebook["cells"][1].update(outputs=[], execution_count=None)
-        notebook["metadata"].pop("ftkit")
 
     def half(notebook):
         notebook["cells"].append({**notebook["cells"][1], "id": "more"})
