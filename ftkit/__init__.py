@@ -24,8 +24,8 @@ _WHERE = {
         "activate",
         "attach",
     ],
+    "models.load": ["load_model"],
     "models.model": [
-        "load_model",
         "Model",
         "trainable_summary",
     ],

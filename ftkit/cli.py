@@ -89,7 +89,7 @@ def _fetch(options):
     for entry in models:
         if not fetching.is_built(fetching.model_key(entry)):
             print(f"unpacking {entry.name} (once; up to a minute)", flush=True)
-            from ftkit.models.model import load_model
+            from ftkit.models.load import load_model
 
             load_model(entry.name)
     print(f"{len(archives)} archives and {len(models)} models are in {fetching.cache_home()}")

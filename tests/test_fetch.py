@@ -447,28 +447,28 @@ def hub_model(home, tmp_path, monkeypatch):
 @pytest.mark.parametrize("spoil", [flip, zeroed, empty])
 def test_a_spoilt_model_of_the_hub_is_named_and_downloaded_again(hub_model, name, spoil,
                                                                  monkeypatch):
-    from ftkit.models import model
+    from ftkit.models import load
 
     folder, contents, asked = hub_model
-    assert model._hub_folder("a/b", None) == folder and asked == [False]
+    assert load._hub_folder("a/b", None) == folder and asked == [False]
     spoil((folder / name).resolve())
     with monkeypatch.context() as patch:
         patch.setenv("FTKIT_OFFLINE", "1")
         with pytest.raises(FetchError, match=f"damaged .{name} has another.*FTKIT_OFFLINE"):
-            model._hub_folder("a/b", None)
+            load._hub_folder("a/b", None)
     asked.clear()
     with pytest.warns(UserWarning, match=f"damaged since it was downloaded .{name}"):
-        model._hub_folder("a/b", None)
+        load._hub_folder("a/b", None)
     assert asked == [False, True] and (folder / name).read_bytes() == contents[name]
 
 
 def test_a_whole_model_of_the_hub_is_read_once_for_its_checksums(hub_model, monkeypatch):
-    from ftkit.models import model
+    from ftkit.models import load
 
     read, compute = [], checksums._is_blob
     monkeypatch.setattr(checksums, "_is_blob", lambda path: read.append(path) or compute(path))
     for _ in range(2):
-        model._hub_folder("a/b", None)
+        load._hub_folder("a/b", None)
     assert len(read) == 2 and not list(hub_model[0].glob(".*")), "the hub's cache is not ours"
 
 

@@ -11,7 +11,7 @@ import torch
 import ftkit as ft
 from ftkit.errors import DataError, FetchError, SettingError
 from ftkit.models import hardware, specs
-from ftkit.models import model as models
+from ftkit.models import load as models
 
 
 @pytest.mark.parametrize(
@@ -202,8 +202,8 @@ def test_a_head_of_another_size_is_explained(tmp_path):
 
 
 def test_models_do_not_stand_on_methods():
-    """A user who reads models.py should not have to read how methods train."""
-    modules = ("models", "shelf", "bottleneck", "layers", "tasks")
+    """A user who reads about models should not have to read how methods train."""
+    modules = ("model", "load", "adapters", "bottleneck", "structure", "specs")
     for name in modules:
         source = (Path(models.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
         assert "ftkit.methods" not in source, name

@@ -55,7 +55,7 @@ def row(method, bases):
 def table():
     """The Markdown table of all methods, measured on the catalog's models."""
     from ftkit.display import markdown_table
-    from ftkit.models.model import load_model
+    from ftkit.models.load import load_model
 
     bases = [load_model(name, **options) for name, options in MODELS.items()]
     header = ["method", "what it does", *(f"trained and stored, {name}" for name in MODELS),

@@ -46,7 +46,7 @@ def applied(
     with ExitStack() as stack:
         stack.enter_context(attention.kernel(net, kernel))
         packed = Choice(False, "")
-        own_loss = _own_loss(trainer) or hasattr(trainer.kit_method, "loss")
+        own_loss = _own_loss(trainer) or hasattr(trainer.method, "loss")
         if plain and not (own_batches or whole_logits or own_loss):
             packed = _packing(model, machine, plan.dtype, without)
         if packed.value:
@@ -57,7 +57,7 @@ def applied(
         noisy = trainer.args.neftune_noise_alpha  # other embeddings for a text each time
         wanted = plain and not noisy and not packed.value
         wanted = wanted and feature_cache.suits(model.spec) and "trunk_cache" not in without
-        wanted = wanted and not getattr(trainer.kit_method, "asks", None)  # of every block
+        wanted = wanted and not getattr(trainer.method, "asks", None)  # of every block
         trunk = stack.enter_context(feature_cache.trunk(model.net, wanted=wanted, training=True))
         if trunk.why:
             said.append(trunk.why)
@@ -134,7 +134,7 @@ def _graphs(model, trainer, machine, plan, packed, trunk, own_batches, without):
     """Whether training steps are replayed as CUDA graphs, a Choice."""
     args = trainer.args
     alone = args.world_size == 1 and not args.torch_compile and not own_batches
-    own_loss = _own_loss(trainer) or hasattr(trainer.kit_method, "loss")
+    own_loss = _own_loss(trainer) or hasattr(trainer.method, "loss")
     suits = packed.value or model.spec.new_head and not own_loss
     if machine.device != "cuda" or "cuda_graphs" in without or not (alone and suits):
         return Choice(False, "")

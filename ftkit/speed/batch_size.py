@@ -66,7 +66,7 @@ def _used(trainer, texts, taken):
             reserved = torch.empty(taken, dtype=torch.uint8, device=device)
             net.train()
             # Packed rows see to their format themselves; twice would be compiled twice.
-            half = nullcontext() if trainer.kit_packed else trainer.accelerator.autocast()
+            half = nullcontext() if trainer.packed_loss else trainer.accelerator.autocast()
             with half:
                 trainer.compute_loss(net, batch).backward()
             del reserved

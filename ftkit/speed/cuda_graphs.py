@@ -78,7 +78,7 @@ def replayed(model, trainer):
 
     Its batches say themselves how much is supervised in them, so that no step asks the card.
     """
-    collate, packed = trainer.data_collator, trainer.kit_packed
+    collate, packed = trainer.data_collator, trainer.packed_loss
 
     def counted(rows):
         batch = collate(rows)
@@ -91,18 +91,18 @@ def replayed(model, trainer):
         loss.backward()
         return loss
 
-    trainer.kit_graphs = StepGraphs(step, model.net.parameters())
+    trainer.graphs = StepGraphs(step, model.net.parameters())
     trainer.data_collator = counted
     if hasattr(collate, "multiple"):
         collate.multiple = WIDTHS
     try:
-        yield trainer.kit_graphs
+        yield trainer.graphs
     finally:
-        if trainer.kit_graphs.problem:
-            trainer.kit_said.append(
-                f"CUDA graphs: steps ran kernel by kernel ({trainer.kit_graphs.problem})"
+        if trainer.graphs.problem:
+            trainer.notes.append(
+                f"CUDA graphs: steps ran kernel by kernel ({trainer.graphs.problem})"
             )
-        trainer.kit_graphs, trainer.data_collator = None, collate
+        trainer.graphs, trainer.data_collator = None, collate
 
 
 def _shape(batch):

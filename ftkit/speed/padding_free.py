@@ -268,14 +268,14 @@ def packed(model, trainer, dtype):
     before = trainer.data_collator
     kernel = compat.attention_kernel(inner(model.net).config)
     half = FORMATS[dtype] if FORMATS[dtype] in HALF else None
-    trainer.kit_packed = PackedLoss(model.net, half)
-    trainer.data_collator, trainer.kit_order = collate, False
+    trainer.packed_loss = PackedLoss(model.net, half)
+    trainer.data_collator, trainer.group_by_length = collate, False
     inner(model.net).set_attn_implementation(NAME)
     try:
         yield
     finally:
         inner(model.net).set_attn_implementation(kernel)
-        trainer.data_collator, trainer.kit_packed = before, None
+        trainer.data_collator, trainer.packed_loss = before, None
 
 
 def _read(batch, device):

@@ -210,8 +210,9 @@ def fit(
     stopped, restore = None, precision.as_it_was(tuned.net)
     try:
         decay = getattr(method, "decay", 1.0)
-        trainer = _trainer(tuned, settings, rows, held, extra, keep, quiet, plan, decay, without)
-        trainer.kit_method, trainer.kit_smoothing = method, smoothing
+        own = {"method": method, "layerwise_lr_decay": decay, "smoothing": smoothing,
+               "group_by_length": "similar_length" not in without}
+        trainer = _trainer(tuned, settings, rows, held, extra | own, keep, quiet)
         last = checkpoints.last_whole(checkpoint_dir, processes) if resume else None
         if resume and not quiet:
             print(f"goes on from {last.name}" if last else "no whole checkpoint: begins anew")
@@ -233,15 +234,15 @@ def fit(
                 settings[size] = getattr(trainer.args, size)  # may have been split to fit
             if not quiet:
                 print(*filter(None, said), sep="\n", end="\n" if any(said) else "")
-            trainer.kit_look = used.look
-            stopped = trainer.kit_train(last)
-        if not quiet and trainer.kit_said:
-            print(*trainer.kit_said, sep="\n")
+            trainer.look = used.look
+            stopped = trainer.train_or_resume(last)
+        if not quiet and trainer.notes:
+            print(*trainer.notes, sep="\n")
     finally:
         restore()
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
-    if keep := trainer.kit_keep:
+    if keep := trainer.keep_best:
         keep.restore(tuned.net)
     if stopped:
         settings["interrupted"] = stopped
@@ -288,7 +289,7 @@ def _sort_arguments(arguments):
     )
 
 
-def _trainer(model, settings, rows, held, extra, keep, quiet, plan, decay, without):
+def _trainer(model, settings, rows, held, extra, keep, quiet):
     if "compute_metrics" in extra:
         settings["prediction_loss_only"] = False
     arguments = transformers.TrainingArguments(**settings)
@@ -308,12 +309,10 @@ def _trainer(model, settings, rows, held, extra, keep, quiet, plan, decay, witho
         train_dataset=rows,
         eval_dataset=held,
         callbacks=callbacks,
+        task=model.task,
         **extra,
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.kit_task, trainer.kit_decay, trainer.kit_said = model.task, decay, []
-    trainer.kit_order = "similar_length" not in without
-    trainer.model_accepts_loss_kwargs = False  # compute_loss weighs what a batch brings
     return trainer
 
 

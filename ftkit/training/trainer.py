@@ -19,25 +19,34 @@ class KitTrainer(transformers.Trainer):
     """transformers.Trainer with batches of similar length and the loss of the kit's own tasks.
 
     Its losses are weighted by the tokens that they are of, over all batches of an update and all
-    processes (updates.py); those of evaluation over the whole split.
+    processes (updates.py); those of evaluation over the whole split. task: a name of models.specs.
+    method: what may add a loss to the task's own. smoothing: of the labels, from 0 to 1.
     """
 
-    kit_task, kit_method, kit_decay, kit_order = None, None, 1.0, True
-    kit_smoothing, kit_update, kit_sums = 0, None, None
-    kit_look = None  # notes the memory that is held now
-    kit_packed = None  # the loss of batches without padding
-    kit_graphs = None  # replays forward and backward passes on a card
-    kit_said = ()  # what came up while training, in words
     loss_is_scaled_for_ga = True  # compute_loss divides by what the whole update has
 
+    def __init__(
+        self, *args, task, method=None, layerwise_lr_decay=1.0, group_by_length=True, smoothing=0.0,
+        **kwargs,
+    ):
+        self.task, self.method, self.smoothing = task, method, smoothing
+        self.layerwise_lr_decay, self.group_by_length = layerwise_lr_decay, group_by_length
+        self.update, self.eval_sums = None, None
+        self.look = None  # notes the memory that is held now
+        self.packed_loss = None  # of batches without padding
+        self.graphs = None  # replays forward and backward passes on a card
+        self.notes = []  # what came up while training, in words
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = False  # compute_loss weighs what a batch brings
+
     @property
-    def kit_keep(self):
+    def keep_best(self):
         """Who remembers the best weights; the library may have made another one on resuming."""
         return next((c for c in self.callback_handler.callbacks if isinstance(c, KeepBest)), None)
 
-    def kit_train(self, last=None):
+    def train_or_resume(self, last=None):
         """Train, from a checkpoint where there is one. Returns where somebody interrupted it."""
-        if last and self.kit_keep and self.kit_keep.had_enough(last):
+        if last and self.keep_best and self.keep_best.had_enough(last):
             self.state = transformers.TrainerState.load_from_json(last / "trainer_state.json")
             return None
         try:
@@ -54,31 +63,31 @@ class KitTrainer(transformers.Trainer):
         return None
 
     def training_step(self, model, inputs, *args, **kwargs):
-        if self.kit_graphs:
+        if self.graphs:
             return self._replayed(model, inputs)
         loss = super().training_step(model, inputs, *args, **kwargs)
         if loss.device.type == "cpu" and not loss.isfinite():  # elsewhere to look is to wait
             raise Diverged("the training loss", loss.item(), self)
-        if self.kit_look:
-            self.kit_look("backward")  # all gradients are held
+        if self.look:
+            self.look("backward")  # all gradients are held
         return loss
 
     def _replayed(self, model, inputs):
         """A training step as a CUDA graph. What it is weighed by is written by a kernel, too."""
         if not model.training:
             model.train()
-        update = self.kit_update
+        update = self.update
         # Packed rows give a sum; the other losses are means over what a batch brings.
-        count = 1 if self.kit_packed else updates.supervised(self.kit_task, inputs)
+        count = 1 if self.packed_loss else updates.supervised(self.task, inputs)
         weight = count / max(update.total, 1)
         update.current += 1
         batch = {name: value for name, value in inputs.items() if name != updates.COUNT}
-        return self.kit_graphs({**batch, "weight": torch.full((), weight, device=model.device)})
+        return self.graphs({**batch, "weight": torch.full((), weight, device=model.device)})
 
     def create_optimizer(self, model=None):
         optimizer = super().create_optimizer(model)
-        if self.kit_decay < 1:
-            share = structure.rates(structure.inner(self.model), self.kit_decay)
+        if self.layerwise_lr_decay < 1:
+            share = structure.rates(structure.inner(self.model), self.layerwise_lr_decay)
             groups = []
             for group in optimizer.param_groups:
                 for rate in sorted({share[id(p)] for p in group["params"]}, reverse=True):
@@ -90,7 +99,7 @@ class KitTrainer(transformers.Trainer):
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         chosen = self.args.train_sampling_strategy not in (None, "random")
-        if chosen or not self.kit_order or not hasattr(dataset, "lengths"):
+        if chosen or not self.group_by_length or not hasattr(dataset, "lengths"):
             return super()._get_train_sampler(train_dataset)
         # An update's texts over all processes are of one length: none waits for a longer batch.
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
@@ -112,25 +121,25 @@ class KitTrainer(transformers.Trainer):
 
     def save_model(self, output_dir=None, _internal_call=False):
         super().save_model(output_dir, _internal_call)
-        if _internal_call and self.kit_keep and self.args.should_save:
-            self.kit_keep.save(output_dir)  # before the state, the last file of a checkpoint
+        if _internal_call and self.keep_best and self.args.should_save:
+            self.keep_best.save(output_dir)  # before the state, the last file of a checkpoint
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The batches of an update, and what is supervised in them on all processes."""
         batches = list(itertools.islice(epoch_iterator, num_batches))
         if batches and self.accelerator.gradient_state.end_of_dataloader:
             batches[-1] = self._without_fillers(batches[-1], self.train_dataset, training=True)
-        counts = [updates.supervised(self.kit_task, batch) for batch in batches]
+        counts = [updates.supervised(self.task, batch) for batch in batches]
         total = self._over_all(sum(counts))
-        self.kit_update = updates.Update(
+        self.update = updates.Update(
             batches, counts, total, number=self.state.global_step, seed=self.args.seed,
             rows=self.args.per_device_train_batch_size, process=self.args.process_index,
             processes=self.args.world_size,
         )
-        if batches and hasattr(self.kit_method, "before_update"):
+        if batches and hasattr(self.method, "before_update"):
             with torch.no_grad(), self.compute_loss_context_manager():
-                found = self.kit_method.before_update(self.model, self.kit_update)
-            self.kit_update.found = self._over_all(*found)
+                found = self.method.before_update(self.model, self.update)
+            self.update.found = self._over_all(*found)
         return batches, total
 
     def _over_all(self, *values):
@@ -151,12 +160,12 @@ class KitTrainer(transformers.Trainer):
 
     def evaluation_loop(self, dataloader, *args, metric_key_prefix="eval", **kwargs):
         """The library's, with the loss a mean over all tokens (or rows) of the split."""
-        self.kit_sums = [0.0, 0]
+        self.eval_sums = [0.0, 0]
         output = super().evaluation_loop(
             dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs
         )
-        loss, count = self._over_all(*self.kit_sums)
-        self.kit_sums = None
+        loss, count = self._over_all(*self.eval_sums)
+        self.eval_sums = None
         if f"{metric_key_prefix}_loss" in output.metrics and count:
             output.metrics[f"{metric_key_prefix}_loss"] = loss / count
         return output
@@ -165,10 +174,10 @@ class KitTrainer(transformers.Trainer):
         last = self.accelerator.gradient_state.end_of_dataloader
         data = self.callback_handler.eval_dataloader.dataset
         own = self._without_fillers(inputs, data, False) if last else inputs
-        sums = list(self.kit_sums)
+        sums = list(self.eval_sums)
         found = super().prediction_step(model, inputs, *args, **kwargs)
         if own is not inputs:  # the same once more, without what only fills the batch
-            self.kit_sums = sums
+            self.eval_sums = sums
             with torch.no_grad(), self.compute_loss_context_manager():
                 self.compute_loss(model, compat.prepared(self, own))
         return found
@@ -186,8 +195,8 @@ class KitTrainer(transformers.Trainer):
 
     def _loss(self, forward, net, inputs):
         """A batch's loss, in training its part of the update's, and the network's output."""
-        task, update = self.kit_task, self.kit_update if net.training else None
-        method = self.kit_method if update else None
+        task, update = self.task, self.update if net.training else None
+        method = self.method if update else None
         count = updates.supervised(task, inputs)
         given = {**inputs, **(getattr(method, "asks", None) or {})}
         given.pop(updates.COUNT, None)
@@ -197,8 +206,8 @@ class KitTrainer(transformers.Trainer):
             out = tasks.TASKS[task].loss(forward, inputs)
         if out is not None:
             out = {"loss": out.loss, "logits": out.logits}
-        elif self.kit_packed and "target" in inputs:
-            out = {"loss": self.kit_packed(inputs, count)}
+        elif self.packed_loss and "target" in inputs:
+            out = {"loss": self.packed_loss(inputs, count)}
         else:
             out = forward(**given)
         if not count:
@@ -209,19 +218,20 @@ class KitTrainer(transformers.Trainer):
             loss = loss * total / count
         else:
             loss = out["loss"]
-            if update and self.kit_smoothing:
-                loss = updates.smoothed(task, out, inputs["labels"], self.kit_smoothing, loss)
+            if update and self.smoothing:
+                loss = updates.smoothed(task, out, inputs["labels"], self.smoothing, loss)
         if update is None:
-            if self.kit_sums is not None:
-                self.kit_sums = [self.kit_sums[0] + loss.item() * count, self.kit_sums[1] + count]
+            if self.eval_sums is not None:
+                total, number = self.eval_sums
+                self.eval_sums = [total + loss.item() * count, number + count]
             return loss, out
         if count and hasattr(method, "loss"):
             more = {"update": update} if getattr(method, "draws", False) else {}
             loss = method.loss(net, inputs, out, loss, **more)
         update.current += 1
-        if self.kit_look:
+        if self.look:
             # The optimizer has its memory from the first update on.
             place = f"forward, updates: {min(self.state.global_step, 1)}"
-            self.kit_look(place, max(v.numel() for v in inputs.values() if hasattr(v, "numel")))
+            self.look(place, max(v.numel() for v in inputs.values() if hasattr(v, "numel")))
         # Processes take the mean of their gradients, and the sum is what is meant.
         return loss * (count / max(update.total, 1) * self.args.world_size), out
