@@ -217,7 +217,7 @@ def draw(path: Path = PICTURE) -> None:
     rooms, found = present()[::-1], arrows()
     last, wide, high = len(rooms) - 1, 0.48, 0.3
     colours = plt.get_cmap("tab10").colors
-    figure, axes = plt.subplots(figsize=(12, 8.5))
+    figure, axes = plt.subplots(figsize=(14, 8.5))
     for i, room in enumerate(rooms):
         colour = colours[i % 10]
         right = [j for j, other in enumerate(rooms) if (room, other) in found]
