@@ -301,6 +301,15 @@ def test_a_made_sentence_says_where_its_names_are():
     )
 
 
+def test_made_sentences_know_every_day_and_month():
+    import calendar
+
+    assert newswire._DAYS == list(calendar.day_name)
+    assert newswire._MONTHS == list(calendar.month_name)[1:]
+    written = {token for row in newswire.sentences() for token in row["tokens"]}
+    assert {*calendar.day_name, *newswire._MONTHS} <= written
+
+
 def test_the_key_of_a_cached_set_covers_all_code_that_makes_its_rows():
     """A recipe that imports another module must not meet rows that the old one made."""
     folder = Path(data_module.__file__).parent

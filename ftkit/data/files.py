@@ -23,6 +23,21 @@ DOCUMENTS = 10  # of a CoNLL file; fewer cannot be three splits
 SEPARATORS = (",", ";", "\t", "|")
 _TRIED = 100  # lines of a table that a separator must fit
 _LONGEST = 2**31 - 1  # characters of a field of a table; the csv module stops at 131,072 by itself
+_WORKBOOK = ("save the sheet as CSV (UTF-8), or give the table itself: "
+             "load_data(pandas.read_excel(path))")
+_PACKED = "unpack it and give what is inside"
+_INSTEAD = {  # kinds of file that people have, and what to do with one
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods"), _WORKBOOK),
+    **dict.fromkeys((".zip", ".gz", ".bz2", ".xz", ".zst"), _PACKED),
+    **dict.fromkeys((".feather", ".arrow"), "load_data(pandas.read_feather(path)) reads it"),
+    **dict.fromkeys((".pkl", ".pickle"), "a pickle runs code when it is read; save a Parquet file"),
+}
+_BEGINNINGS = {  # of files that are no text, whatever their names say
+    **dict.fromkeys((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "it is UTF-16. Save it as UTF-8"),
+    b"PK\3\4": f"it is an Excel workbook or a zip archive: {_WORKBOOK}",
+    b"\xd0\xcf\x11\xe0": f"it is an old Excel workbook: {_WORKBOOK}",
+    b"PAR1\x15": "it is a Parquet file: name it .parquet", b"\x1f\x8b": f"it is gzipped: {_PACKED}",
+}
 
 
 def read_own(path: Path, *, paragraphs: bool = False, sep: str | None = None) -> Columns | Splits:
@@ -36,8 +51,9 @@ def read_own(path: Path, *, paragraphs: bool = False, sep: str | None = None) ->
         return _read_folder(path, paragraphs, sep)
     kind = path.suffix.lower()
     if kind not in READERS:
+        remedy = f"For {kind}, {_INSTEAD[kind]}. " if kind in _INSTEAD else ""
         raise DataError(
-            f"{path.name} is of no kind that can be read. Expected a file ending in "
+            f"{path.name} is of no kind that can be read. {remedy}Expected a file ending in "
             f"{', '.join(READERS)}, or a folder."
         )
     if kind == ".txt":
@@ -78,7 +94,7 @@ def _read_folder(folder: Path, paragraphs: bool, sep: str | None) -> Columns | S
     splits: Splits = {}
     for file in sorted(folder.iterdir()):
         name = _split_name(file.stem)
-        if name in SPLITS and file.suffix.lower() in READERS:
+        if name in SPLITS and file.suffix.lower() in {*READERS, *_INSTEAD}:
             if name in splits:
                 raise DataError(
                     f"{folder} holds two files for the {name} split, one of them {file.name}. "
@@ -115,6 +131,9 @@ def from_memory(source) -> Columns | Splits:
                 raise DataError(f"the {name} split has no rows.")
         return splits
     if hasattr(source, "features"):
+        if not hasattr(source, "__len__"):
+            raise DataError("the data set is streamed, and splits need all rows. Give those you "
+                            "want: datasets.Dataset.from_list(list(stream.take(10_000))).")
         return from_datasets(source)
     if doubled := sorted(map(str, source.columns[source.columns.duplicated()])):
         raise DataError(f"the table has the column {doubled[0]!r} twice. Rename or drop one.")
@@ -229,11 +248,12 @@ def _read_parquet(path: Path) -> Columns:
 
     try:
         table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path.name} is not a Parquet file: {error}") from None
-    # an index that pandas has stored beside the columns is none of them
-    return {name: table[name].to_pylist() for name in table.column_names
-            if not name.startswith("__index_level_")}
+        # an index that pandas has stored beside the columns is none of them
+        return {name: table[name].to_pylist() for name in table.column_names
+                if not name.startswith("__index_level_")}
+    except (pa.ArrowException, OSError, ValueError) as error:  # as many kinds as there are damages
+        raise DataError(f"{path.name} is not a Parquet file, or was cut or changed ({error}). "
+                        "Write it again.") from None
 
 
 def _read_jsonl(path: Path) -> Columns:
@@ -358,8 +378,10 @@ def _lines_of(path: Path | str) -> Iterator[str]:
     if not path.is_file():
         raise DataError(f"There is no file {str(path)!r} (looked in {Path.cwd()}).")
     with path.open("rb") as file:
-        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            raise DataError(f"{path.name} is not UTF-8 text (it is UTF-16). Save it as UTF-8.")
+        first = file.read(5)
+    for beginning, why in _BEGINNINGS.items():
+        if first.startswith(beginning):
+            raise DataError(f"{path.name} is not UTF-8 text: {why}.")
     try:
         with path.open(encoding="utf-8-sig") as file:
             yield from file
