@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 from ftkit.data.conll import parse_conll
 from ftkit.data.splits import SPLITS
@@ -99,7 +100,7 @@ def _read_folder(folder: Path, paragraphs: bool, sep: str | None) -> Columns | S
                     f"{folder} holds two files for the {name} split, one of them {file.name}. "
                     "Take one out."
                 )
-            splits[name] = read_own(file, paragraphs=paragraphs, sep=sep)
+            splits[name] = cast(Columns, read_own(file, paragraphs=paragraphs, sep=sep))
     if "train" not in splits:
         found = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
         raise DataError(
@@ -123,8 +124,8 @@ def is_table(source) -> bool:
 def from_memory(source) -> Columns | Splits:
     """Return the columns of a pandas DataFrame or a `datasets.Dataset`, or of a dict of them."""
     if isinstance(source, dict):
-        splits = {_split_name(name): from_memory(part) for name, part in source.items()}
-        splits = {name: columns for name, columns in splits.items() if name in SPLITS}
+        parts = {_split_name(name): from_memory(part) for name, part in source.items()}
+        splits = {name: cast(Columns, part) for name, part in parts.items() if name in SPLITS}
         for name, columns in splits.items():
             if not count(columns):
                 raise DataError(f"the {name} split has no rows.")
@@ -145,8 +146,8 @@ def from_memory(source) -> Columns | Splits:
 def from_datasets(data) -> Columns | Splits:
     """Return the columns of a Dataset, or of each split of a DatasetDict; labels by their names."""
     if hasattr(data, "keys"):
-        splits = {_split_name(name): from_datasets(part) for name, part in data.items()}
-        return {name: columns for name, columns in splits.items() if name in SPLITS}
+        parts = {_split_name(name): from_datasets(part) for name, part in data.items()}
+        return {name: cast(Columns, part) for name, part in parts.items() if name in SPLITS}
     data = data.with_format(None)
     names = {
         column: getattr(feature, "feature", feature).names
@@ -208,7 +209,8 @@ def _separator(first: list[str]) -> str:
 
 def _parsed(lines: Iterable[str], sep: str, name: str, skipped: int, **options) -> Columns:
     reader = csv.reader(lines, delimiter=sep, strict=True, **options)
-    header, columns, line = None, [], 1 + skipped
+    columns: list[list[str]] = []
+    header, line = None, 1 + skipped
     try:
         for row in reader:
             if not row or (header and len(header) > 1 and not any(field.strip() for field in row)):
