@@ -103,7 +103,7 @@ def test_one_process_speaks_for_both(together):
 
 
 def test_two_processes_that_were_killed_in_an_epoch_end_as_if_they_had_run_through(tmp_path):
-    """The last whole checkpoint is within an epoch; the next was half written when both died."""
+    """The last whole checkpoint is one within an epoch; both died while they wrote the next."""
     script = RESUMED.format(tests=str(Path(__file__).parent))
     killed = by_two(tmp_path, script, "killed")
     assert killed.returncode != 0 and "SIGKILL" in killed.stderr

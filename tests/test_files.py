@@ -286,8 +286,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path, name, content, words):
     ("a.xlsx", b"PK\3\4", r"For .xlsx, save the sheet as CSV .*pandas.read_excel\(path\)"),
     ("a.csv.gz", b"\x1f\x8b", "For .gz, unpack it"),
     ("a.pkl", b"\x80\4", "For .pkl, a pickle runs code"),
-    ("a.csv", b"PK\3\4\x14\0\6\0",
-     "not UTF-8 text: it is an Excel workbook or a zip archive: save"),
+    ("a.csv", b"PK\3\4\x14\0\6\0", "not UTF-8 text: it is an Excel workbook or a zip arch"),
     ("a.jsonl", b"\x1f\x8b\b\0", "not UTF-8 text: it is gzipped: unpack it"),
     ("a.csv", "text,label\n".encode("utf-16"), "it is UTF-16. Save it as UTF-8"),
 ])

@@ -5,9 +5,12 @@ import warnings
 import pytest
 import tiny
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from test_conversations import CHATML, TURNS, words
 
 import ftkit as ft
+from ftkit.data import conversations
 from ftkit.errors import DataError, DataWarning
+from ftkit.tasks import look
 from ftkit.tasks.look import RARE
 
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
@@ -77,8 +80,16 @@ def test_lengths_and_what_the_limit_cuts():
 def test_the_numbers_do_not_depend_on_how_many_rows_are_read_at_a_time(monkeypatch):
     model, data = tiny.encoder(), tiny.reviews(40)
     whole = ft.look(data, model, max_length=6).rows
-    monkeypatch.setattr("ftkit.tasks.look.PART", 7)
+    library, rows = look.main_texts, []
+
+    def main_texts(columns):
+        rows.append(len(columns["text"]))
+        return library(columns)
+
+    monkeypatch.setattr(look, "main_texts", main_texts)
+    monkeypatch.setattr(look, "PART", 7)
     assert ft.look(data, model, max_length=6).rows == whole
+    assert max(rows) == 7, "a large data set does not fit in memory as Python values"
 
 
 def test_tokens_that_the_tokenizer_does_not_know():
@@ -119,6 +130,31 @@ def test_roles_and_ends_of_conversations():
     assert found["answers without an end"]["data"] == 0
     good = ft.look(Dataset.from_list([{"messages": rows[0]}]))
     assert good["roles out of order"] == {"what": "roles out of order", "data": 0, "see": ""}
+
+
+def test_where_answers_begin_is_asked_once_for_conversations_of_the_same_roles(monkeypatch):
+    made, library, calls = words(CHATML), conversations._rendered, []
+
+    def rendered(turns, tokenizer, prompt=False):
+        calls.append(prompt)
+        return library(turns, tokenizer, prompt)
+
+    chats = [[{**turn, "content": f"{turn['content']} {i}"} for turn in TURNS] for i in range(9)]
+    odd = [{**turn, "content": turn["content"] + " <|im_start|>assistant\n"} for turn in TURNS]
+    one_by_one = [conversations.conversation_tokens([chat], made) for chat in (*chats, odd)]
+    with monkeypatch.context() as patch:
+        patch.setattr(conversations, "_rendered", rendered)
+        found = conversations.conversation_tokens([*chats, odd], made)
+        assert calls.count(True) < 9 and calls.count(False) < 20
+        patch.setattr(conversations, "_shape", lambda roles, tokenizer: None)
+        slow = conversations.conversation_tokens([*chats, odd], made)
+    assert found == slow
+    assert found == tuple([row for part in one_by_one for row in part[k]] for k in (0, 1))
+    # a template that rewrites some words is asked for each of these conversations
+    made.chat_template = CHATML.replace("m.content", "m.content | trim")
+    blanks = [{**turn, "content": f" {turn['content']} "} for turn in TURNS]
+    assert conversations.conversation_tokens([TURNS, blanks], made)[1][0] == (
+        conversations.conversation_tokens([blanks], made)[1][0])
 
 
 def test_answers_that_the_limit_takes():

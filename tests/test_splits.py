@@ -6,6 +6,7 @@ import sys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ftkit.data import splits
 from ftkit.data.own import main_texts, split_own
 from ftkit.data.splits import THRESHOLD, distinct, linked, near_pairs, normalized, split_of
 
@@ -96,3 +97,23 @@ def test_split_depends_on_the_group_alone_on_any_machine():
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
                          env={"PYTHONHASHSEED": "1", "PATH": ""})
     assert ran.stdout.strip() == str(shares[:50])
+
+
+def test_sets_that_stay_as_they_are_are_not_walked_through_for_each_text():
+    """Texts of one template that differ by number share a run, and no two are near-duplicates."""
+    class Sets(dict):
+        walked = 0
+
+        def __iter__(self):
+            Sets.walked += 1
+            return super().__iter__()
+
+    by_set, parent = Sets({i: [i] for i in range(1000)}), {i: i for i in range(1000)}
+    splits._merge(by_set, [], parent.get)
+    parent[7] = parent[2000] = 3
+    splits._merge(by_set, [2000, 7], parent.get)
+    assert by_set[3] == [3, 7] and 7 not in by_set and len(by_set) == 999
+    assert Sets.walked == 0
+    parent |= {8: 5, 9: 3}
+    splits._merge(by_set, [9, 8], parent.get)
+    assert by_set[3] == [3, 7, 9] and by_set[5] == [5, 8]

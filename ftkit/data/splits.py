@@ -140,15 +140,18 @@ def near_sets(texts: Sequence[str]) -> list[int]:
         # Only a run that stands among the rarest of two texts can bring them together.
         shared = rare & (np.bincount(runs[rare], minlength=runs.max() + 1)[runs] > 1)
         index: dict[int, dict[int, list[int]]] = {}  # of a run: its texts so far, by set
+        joined: list[int] = []  # texts that stood for a set until it became part of another
+        known: dict[int, int] = {}  # of a run: how many of these its texts were moved for
         numbers, places = np.unique(rows[shared], return_index=True)
         for text, own in zip(
             numbers.tolist(), np.split(runs[shared], places)[1:], strict=True
         ):
-            mine = runs[starts[text]:starts[text + 1]]
-            compared: set[int] = set()
+            mine, compared = set(runs[starts[text]:starts[text + 1]].tolist()), set()
             for run in own.tolist():
-                _compare(text, mine, index.setdefault(run, {}), compared, root, parent, runs,
-                         starts)
+                by_set = index.setdefault(run, {})
+                _merge(by_set, joined[known.get(run, 0):], root)
+                known[run] = len(joined)
+                _compare(text, mine, by_set, compared, root, parent, joined, runs, starts)
             for run in own.tolist():
                 index[run].setdefault(root(text), []).append(text)
     sets: dict[int, int] = {}
@@ -158,24 +161,30 @@ def near_sets(texts: Sequence[str]) -> list[int]:
     return [of_text[text] for text in texts]
 
 
-def _compare(text, mine, by_set, compared, root, parent, runs, starts) -> None:
-    """Join a text to each set of texts with which it shares a rare run and is a near-duplicate."""
-    import numpy as np
+def _merge(by_set, joined, root) -> None:
+    """Bring the texts of a run together whose sets have become one."""
+    few = len(joined) < len(by_set)  # mostly none, and the many sets of a run stay as they are
+    stale = [text for text in joined if text in by_set] if few else list(by_set)
+    for text in list(by_set) if len(stale) > 1 else stale:  # in the order in which they came
+        now = root(text)
+        if now != text:
+            by_set.setdefault(now, []).extend(by_set.pop(text))
 
-    for known in list(by_set):
-        now = root(known)
-        if now != known:  # it was joined to another set since
-            by_set.setdefault(now, []).extend(by_set.pop(known))
+
+def _compare(text, mine, by_set, compared, root, parent, joined, runs, starts) -> None:
+    """Join a text to each set of texts with which it shares a rare run and is a near-duplicate."""
     for known, members in by_set.items():
+        if len(compared) >= MISSES:
+            return
         for other in islice(reversed(members), LOOKS):
             if len(compared) >= MISSES or root(text) == root(known):
                 break
-            theirs = runs[starts[other]:starts[other + 1]]
-            most, least = max(len(mine), len(theirs)), min(len(mine), len(theirs))
-            if other in compared or least < THRESHOLD * most - 1e-9:
+            size = int(starts[other + 1] - starts[other])
+            if other in compared or min(len(mine), size) < THRESHOLD * max(len(mine), size) - 1e-9:
                 continue
-            both = len(np.intersect1d(mine, theirs, assume_unique=True))
-            if both >= THRESHOLD * (len(mine) + len(theirs) - both) - 1e-9:
+            both = len(mine.intersection(runs[starts[other]:starts[other + 1]].tolist()))
+            if both >= THRESHOLD * (len(mine) + size - both) - 1e-9:
+                joined.append(root(text))
                 parent[root(text)] = root(known)
             else:
                 compared.add(other)
