@@ -6,14 +6,14 @@ modules in place; no weight of the base moves.
 """
 
 import copy
-import json
 from pathlib import Path
 
 import torch
 
 from ftkit import bottleneck
 from ftkit.errors import DataError, FetchError, SettingError
-from ftkit.tasks import AUTO, CARD, COUNTED, GENERATING, PROBLEM
+from ftkit.saving import read_card
+from ftkit.tasks import AUTO, COUNTED, GENERATING, PROBLEM
 
 BASE = "base"  # the network without any adapter, with the head it was loaded with
 FILE = "adapter.safetensors"
@@ -147,7 +147,7 @@ def attach(model, folder, name=None):
     base, SettingError when the name is taken or the task needs another kind of network.
     """
     folder = Path(folder)
-    card = json.loads((folder / CARD).read_text()) if (folder / CARD).exists() else {}
+    card = read_card(folder)
     if "adapter" not in card:
         raise FetchError(f"{folder} holds no bottleneck adapter; save one with model.save(folder).")
     if AUTO[card["task"]] != AUTO[model.task]:
