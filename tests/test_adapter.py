@@ -343,3 +343,13 @@ def test_half_precision_bases_keep_their_dtype():
     assert model.net(ids).logits.dtype == torch.bfloat16
     kinds = {p.dtype for n, p in model.net.named_parameters() if "bottleneck" in n}
     assert kinds == {torch.float32}
+
+
+def test_a_damaged_adapter_is_not_attached(tmp_path):
+    base, folder = tiny.encoder().save(tmp_path / "base"), tmp_path / "adapter"
+    ft.Adapter(size=4).apply(ft.load_model(base)).save(folder)
+    [weights] = folder.glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-9])
+    for load in (ft.load_model, lambda folder: ft.attach(ft.load_model(base), folder)):
+        with pytest.raises(FetchError, match=f"{weights.name} has .* was saved with .*damaged"):
+            load(folder)

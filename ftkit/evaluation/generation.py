@@ -5,10 +5,10 @@ What many prompts begin with is read once, as keys and values that all of them s
 
 import copy
 import inspect
-from functools import partial
 
 import numpy as np
 import torch
+import transformers
 
 from ftkit.data.conversations import begun, turn_marks
 from ftkit.data.templates import apply_template
@@ -291,18 +291,23 @@ def _by_library(model, texts, limit, stops):
         max_new_tokens=limit,
         do_sample=False,
         pad_token_id=model.tokenizer.pad_token_id,
-        logits_processor=[partial(_checked, model)],
+        logits_processor=transformers.LogitsProcessorList([_Checked(model)]),
     )
     if decoder:
         ids = ids[:, batch["input_ids"].shape[1] :]
     return [_cut(t, stops) for t in model.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
-def _checked(model, ids, logits):
-    """The logits of a step of transformers' generate, if they are numbers."""
-    if logits.isnan().any():
-        raise no_answer(model, "the next token")
-    return logits
+class _Checked(transformers.LogitsProcessor):
+    """The logits of a step of transformers' generate, as they are, if they are numbers."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, input_ids, scores):
+        if scores.isnan().any():
+            raise no_answer(self.model, "the next token")
+        return scores
 
 
 def _last_only(net):

@@ -6,7 +6,6 @@ modules in place; no weight of the base moves.
 """
 
 import copy
-import json
 from pathlib import Path
 
 import torch
@@ -14,7 +13,8 @@ import torch
 from ftkit import compat
 from ftkit.errors import DataError, FetchError, SettingError
 from ftkit.models import bottleneck
-from ftkit.models.specs import CARD, SPECS
+from ftkit.models.saving import read_card
+from ftkit.models.specs import SPECS
 
 BASE = "base"  # the network without any adapter, with the head it was loaded with
 FILE = "adapter.safetensors"
@@ -148,7 +148,7 @@ def attach(model, folder, name=None):
     base, SettingError when the name is taken or the task needs another kind of network.
     """
     folder = Path(folder)
-    card = json.loads((folder / CARD).read_text()) if (folder / CARD).exists() else {}
+    card = read_card(folder)
     if "adapter" not in card:
         raise FetchError(f"{folder} holds no bottleneck adapter; save one with model.save(folder).")
     if SPECS[card["task"]].auto != model.spec.auto:
