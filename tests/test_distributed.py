@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from works import WORKS, apart, train, weights
 
-from ftkit import checkpoints
+from ftkit.training import checkpoints
 
 # 13 and 5 rows: what fills the last batches of two processes must not count.
 SETTINGS = dict(n=13, held=5, per_device_eval_batch_size=2)

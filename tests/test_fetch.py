@@ -179,7 +179,7 @@ def in_own_mounts(script, *arguments):
 BUILD = """
 import sys
 from ftkit.errors import FetchError
-from ftkit.fetch import cached_folder
+from ftkit.assets.fetch import cached_folder
 try:
     cached_folder("models/big", lambda folder: (folder / "weights").write_bytes(bytes(4_000_000)))
 except FetchError as error:

@@ -12,7 +12,7 @@ from ftkit.speed import allocator
 
 COUNT = """
 import resource, torch
-from ftkit.pages import kept_pages
+from ftkit.speed.allocator import kept_pages
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

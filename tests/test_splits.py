@@ -93,7 +93,8 @@ def test_split_depends_on_the_group_alone_on_any_machine():
     shares = [split_of(f"film {i}") for i in range(5000)]
     assert 0.08 < shares.count("test") / 5000 < 0.12
     assert 0.08 < shares.count("validation") / 5000 < 0.12
-    script = "from ftkit.splits import split_of; print([split_of(f'film {i}') for i in range(50)])"
+    script = ("from ftkit.data.splits import split_of; "
+              "print([split_of(f'film {i}') for i in range(50)])")
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
                          env={"PYTHONHASHSEED": "1", "PATH": ""})
     assert ran.stdout.strip() == str(shares[:50])
