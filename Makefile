@@ -133,5 +133,5 @@ lab: .venv/.ready
 
 clean:
 	rm -rf .venv .venv-peers .venv-litgpt .venv-oldest .venv-newest $(OUT) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
-	find ftkit tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find ftkit data tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 	find notebooks -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
