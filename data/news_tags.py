@@ -1,4 +1,4 @@
-"""Newspaper sentences with entities tagged (Tjong Kim Sang and De Meulder 2003, "CoNLL-2003")."""
+"""Newspaper sentences with entities tagged (Tjong Kim Sang and De Meulder 2003, CoNLL-2003)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions put to a search engine, with short answers (Lee and others 2019, "NQ-open")."""
+"""Questions put to a search engine, with short answers (Lee and others 2019, NQ-open)."""
 
 from __future__ import annotations
 

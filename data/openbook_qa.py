@@ -1,4 +1,4 @@
-"""Elementary science questions with four choices (Mihaylov and others 2018, "OpenBookQA")."""
+"""Elementary science questions with four choices (Mihaylov and others 2018, OpenBookQA)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Medical terms, their definitions and plain names (Köhler and others 2021, "The HPO in 2021")."""
+"""Medical terms, their definitions and plain names (Köhler and others 2021, about the HPO)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions about clauses of privacy policies (Ravichander and others 2019, "PrivacyQA")."""
+"""Questions about clauses of privacy policies (Ravichander and others 2019, PrivacyQA)."""
 
 from __future__ import annotations
 

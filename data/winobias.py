@@ -1,4 +1,4 @@
-"""Sentences about two people at work, one pronoun left open (Zhao and others 2018, "WinoBias")."""
+"""Sentences about two people at work, one pronoun left open (Zhao and others 2018, WinoBias)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beginnings of news articles with a summary (Narayan and others 2018, "XSum")."""
+"""Beginnings of news articles with a summary (Narayan and others 2018, XSum)."""
 
 from __future__ import annotations
 
