@@ -50,7 +50,9 @@ _FORMS = {
     )),
 }
 _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-_MONTHS = "January February March April May June July August September October November".split()
+_MONTHS = """
+January February March April May June July August September October November December
+""".split()
 _PEOPLES = """
 Albanian Algerian American Argentine Asian Australian Austrian Belgian Bolivian Brazilian British
 Bulgarian Canadian Chilean Chinese Colombian Croatian Cuban Czech Danish Dutch Egyptian English

@@ -13,6 +13,7 @@ _WHERE = {
         "DataWarning",
         "SettingError",
         "Diverged",
+        "NotANumber",
         "ClaimNotHeld",
     ],
     "models.hardware": [

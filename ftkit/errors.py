@@ -36,5 +36,9 @@ class Diverged(FtkitError, ArithmeticError):
         )
 
 
+class NotANumber(FtkitError, ArithmeticError):
+    """A model's output is NaN or infinite, so that it gives no answer: not even the first one."""
+
+
 class ClaimNotHeld(FtkitError, AssertionError):
     """A lesson's claim did not hold on held-out data."""

@@ -6,7 +6,7 @@ import tiny
 import torch
 
 import ftkit as ft
-from ftkit.errors import SettingError
+from ftkit.errors import DataError, NotANumber, SettingError
 
 LONG = "the film was good and the plot not so bad. the music was warm. "
 PROMPTS = [LONG + "cat", LONG + "dog and the cat", LONG + "a very great plot is", LONG + "so"]
@@ -140,3 +140,44 @@ def test_calibration_takes_out_a_standing_preference():
     bias = np.array([3.0, 0.0])
     assert (fair + bias).argmax(1).tolist() == [0, 0]
     assert ft.calibrate(fair + bias, bias).argmax(1).tolist() == [0, 1]
+
+
+def broken(model):
+    with torch.no_grad():
+        next(model.net.parameters())[:] = float("nan")
+    return model
+
+
+@pytest.mark.parametrize("without", [(), ("shared_prompts",)])
+def test_a_model_with_nan_weights_has_no_likeliest_answer(without):
+    """An argmax of NaN is 0: the first candidate, which an Evaluation would count as its answer."""
+    model = broken(tiny.decoder())
+    with pytest.raises(NotANumber, match="candidate 0 after prompt 0 of tiny-llama.*embed.*again"):
+        ft.score(model, PROMPTS, [" good", " bad"], without=without)
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_a_model_with_nan_weights_writes_nothing(kind):
+    model = broken(tiny.seq2seq() if kind == "t5" else tiny.decoder())
+    with pytest.raises(NotANumber, match="the next token of tiny-.* is NaN"):
+        ft.generate(model, PROMPTS, max_new_tokens=3)
+    with pytest.raises(NotANumber, match="the next token"):
+        ft.predict(model, "the film")
+
+
+def test_numbers_that_grow_too_large_are_told_from_weights_that_are_nan():
+    model = tiny.decoder()
+    with torch.no_grad():
+        model.net.lm_head.weight.mul_(3e38).mul_(3e38)
+        model.net.lm_head.weight.clamp_(-3e38, 3e38)
+    with pytest.raises(NotANumber, match="its weights are numbers.*float32"):
+        ft.score(model, PROMPTS, [" good", " bad"])
+
+
+def test_calibrated_scores_keep_what_is_not_there_and_refuse_nan():
+    scores = np.array([[-1.0, -2.0, -np.inf], [-3.0, -1.0, -2.0]])
+    found = ft.calibrate(scores, [-1.0, -1.0, -np.inf])
+    assert found[0].tolist() == [0, -1, -np.inf] and found.argmax(1).tolist()[0] == 0
+    for one, two in ((scores * np.nan, [0.0] * 3), (scores, [0.0, np.nan, 0.0])):
+        with pytest.raises(DataError, match="NaN"):
+            ft.calibrate(one, two)

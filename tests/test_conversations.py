@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 
 import ftkit as ft
+from ftkit.data import conversations
 from ftkit.data.conversations import answer_ends, beginning, begun, turn_marks
 from ftkit.data.load import load_data
 from ftkit.errors import DataError, DataWarning, SettingError
@@ -136,6 +137,31 @@ def test_a_template_that_drops_an_answer_is_refused():
     for template in (CHATML, MARKED):
         with pytest.raises(DataError, match="row 0: the chat template .* turn 3"):
             learned(decoder(template.replace("m.content", "m.content.text")))
+
+
+def test_where_answers_begin_is_asked_once_for_conversations_of_the_same_roles(monkeypatch):
+    made, library, calls = words(CHATML), conversations._rendered, []
+
+    def rendered(turns, tokenizer, prompt=False):
+        calls.append(prompt)
+        return library(turns, tokenizer, prompt)
+
+    chats = [[{**turn, "content": f"{turn['content']} {i}"} for turn in TURNS] for i in range(9)]
+    odd = [{**turn, "content": turn["content"] + " <|im_start|>assistant\n"} for turn in TURNS]
+    one_by_one = [conversations.conversation_tokens([chat], made) for chat in (*chats, odd)]
+    with monkeypatch.context() as patch:
+        patch.setattr(conversations, "_rendered", rendered)
+        found = conversations.conversation_tokens([*chats, odd], made)
+        assert calls.count(True) < 9 and calls.count(False) < 20
+        patch.setattr(conversations, "_shape", lambda roles, tokenizer: None)
+        slow = conversations.conversation_tokens([*chats, odd], made)
+    assert found == slow
+    assert found == tuple([row for part in one_by_one for row in part[k]] for k in (0, 1))
+    # a template that rewrites some words is asked for each of these conversations
+    made.chat_template = CHATML.replace("m.content", "m.content | trim")
+    blanks = [{**turn, "content": f" {turn['content']} "} for turn in TURNS]
+    assert conversations.conversation_tokens([TURNS, blanks], made)[1][0] == (
+        conversations.conversation_tokens([blanks], made)[1][0])
 
 
 def test_what_a_template_adds_to_the_last_answer_is_learned_too():

@@ -48,4 +48,4 @@ def test_a_method_has_what_a_reader_looks_for(name):
 
 def test_the_table_of_methods_is_current():
     text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    assert text == table.rewritten(text), "run `python -m ftkit.methods_page docs/methods.md`"
+    assert text == table.rewritten(text), "run `python tools/methods_page.py docs/methods.md`"

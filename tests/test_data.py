@@ -293,3 +293,12 @@ def test_a_made_sentence_says_where_its_names_are():
     assert " ".join(tags) == (
         "B-LOC I-LOC O B-PER I-PER I-PER I-PER O B-ORG I-ORG I-ORG I-ORG O"
     )
+
+
+def test_made_sentences_know_every_day_and_month():
+    import calendar
+
+    assert made_tags._DAYS == list(calendar.day_name)
+    assert made_tags._MONTHS == list(calendar.month_name)[1:]
+    written = {token for row in made_tags.sentences() for token in row["tokens"]}
+    assert {*calendar.day_name, *made_tags._MONTHS} <= written

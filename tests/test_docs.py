@@ -79,9 +79,3 @@ def test_ruff_finds_nothing():
     done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", *ours],
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_files_stay_readable():
-    long = {str(p.relative_to(ROOT)): n for p in (ROOT / "ftkit").rglob("*.py")
-            if (n := len(p.read_text().splitlines())) > 400}
-    assert not long, f"over 400 lines: {long}"

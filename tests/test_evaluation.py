@@ -120,6 +120,23 @@ def test_of_a_model_with_nan_weights_every_metric_is_nan_and_no_claim_holds(task
     claims._claims.clear()
 
 
+def test_a_model_with_nan_weights_that_is_to_write_ends_no_evaluation():
+    model = tiny.decoder()
+    with torch.no_grad():
+        next(model.net.parameters())[:] = float("nan")
+    data = Dataset.from_dict({"prompt": ["the film was"] * 2, "response": ["", " good"]})
+    broken = ft.evaluate(model, data, generate=True, max_new_tokens=3)
+    assert np.isnan(broken["exact_match"].value) and broken.undefined.all()
+
+
+def test_predictions_that_are_nan_are_no_wrong_answers():
+    ev = ft.from_predictions([1.0, float("nan"), 0.0], [1, 0, 0])
+    assert np.isnan(ev["accuracy"].value) and ev.undefined.tolist() == [False, True, False]
+    assert not ft.claim("better than nothing", ev, metric="accuracy", at_least=0.0).held
+    assert not ft.claim("few", ft.from_scores("x", [1.0, float("nan")]), metric="x", at_most=9).held
+    claims._claims.clear()
+
+
 def test_own_scores_become_an_evaluation():
     ev = ft.from_scores("loss", [2.0, 6.0], [1, 3])
     assert ev["loss"].value == 2

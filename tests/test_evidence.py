@@ -127,6 +127,29 @@ def test_where_examples_come_in_groups_the_test_flips_whole_groups():
     assert "sign flips of 20 groups" in repr(found) and "McNemar p" in repr(alone)
 
 
+def test_a_result_says_what_its_interval_covers_and_when_it_cannot_tell():
+    films = np.repeat(np.arange(20), 20)
+    some = np.random.default_rng(0).integers(0, 2, size=400)
+    grouped = ft.from_predictions(some, [1] * 400, groups=films)
+    for shown in (repr(grouped), grouped._repr_html_()):
+        assert "400 examples in 20 groups" in shown
+        assert "repeated with other groups of examples, 19 of 20 such 95% intervals" in shown
+    assert "with other examples, 19 of 20" in repr(right(some))
+    one = ft.from_predictions([0, 1, 1], [1, 1, 1], groups=["a"] * 3)
+    assert "no intervals: with one group" in repr(one)
+    none, all_ = right(np.zeros(400)), right(np.ones(400))
+    same = repr(ft.compare(right(some[::-1]), right(some), "accuracy"))
+    told = "whether accuracy differs cannot be told: the interval holds 0"
+    assert f"over 400 examples; {told}" in same
+    assert "would contain the difference over all such examples" in same
+    for words, pair in (("higher", (all_, none)), ("lower", (none, all_))):
+        said = repr(ft.compare(*pair, "accuracy"))
+        assert f"accuracy is {words} after" in said and "cannot be told" not in said
+    # Of a loss, too, whose parts have no value for one example alone.
+    scores = ft.compare(*(ft.from_scores("loss", x) for x in ([1.0, 2, 4], [1.0, 3, 2])), "loss")
+    assert "whether loss differs cannot be told" in repr(scores)
+
+
 def test_a_claim_holds_only_with_its_whole_interval():
     good = ft.claim(
         "better", right([1] * 90 + [0] * 10), right([1] * 50 + [0] * 50), metric="accuracy"

@@ -141,6 +141,23 @@ def test_a_memory_is_saved_and_loaded(tmp_path):
         ft.Memory.load(other)
 
 
+def test_a_memory_is_moved_once_to_where_the_weights_are():
+    # The meta device stands for a card; a network may lie on several devices.
+    memory, net = memory_of(tiny.encoder()), tiny.encoder().net
+    net.bert.encoder.to("meta")
+    method, loss = ft.EWC(memory, weight=2.0), torch.zeros((), device="meta")
+    assert method.loss(net, None, None, loss).device == loss.device
+    placed = {name: p.device for name, p in net.named_parameters()}
+    assert len(set(placed.values())) == 2
+    for kept in (memory.fisher, memory.anchors):
+        assert {name: tensor.device for name, tensor in kept.items()} == placed
+    before = {name: (f, memory.anchors[name]) for name, f in memory.fisher.items()}
+    method.loss(net, None, None, loss)
+    for name, tensors in before.items():
+        now = memory.fisher[name], memory.anchors[name]
+        assert all(one is two for one, two in zip(now, tensors, strict=True)), "moved again"
+
+
 def test_settings_that_cannot_be_meant_are_named():
     with pytest.raises(ft.SettingError, match="weight=-1"):
         ft.EWC(weight=-1).apply(tiny.encoder())

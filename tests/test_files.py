@@ -264,7 +264,7 @@ def test_tags_and_tokens_of_unequal_length(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "content", "words"), [
-    ("a.xlsx", "x", "of no kind that can be read. Expected a file ending in .csv"),
+    ("a.docx", "x", "of no kind that can be read. Expected a file ending in .csv"),
     ("a.csv", "", "a.csv has no rows"),
     ("a.jsonl", '{"text": "x"}\n{oops\n', "a.jsonl, line 2 is not JSON"),
     ("a.jsonl", "[1]\n", "line 1: expected an object"),
@@ -280,6 +280,60 @@ def test_files_that_cannot_be_read_say_why(tmp_path, name, content, words):
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=words):
         load_data(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "content", "words"), [
+    ("a.xlsx", b"PK\3\4", r"For .xlsx, save the sheet as CSV .*pandas.read_excel\(path\)"),
+    ("a.csv.gz", b"\x1f\x8b", "For .gz, unpack it"),
+    ("a.pkl", b"\x80\4", "For .pkl, a pickle runs code"),
+    ("a.csv", b"PK\3\4\x14\0\6\0",
+     "not UTF-8 text: it is an Excel workbook or a zip archive: save"),
+    ("a.jsonl", b"\x1f\x8b\b\0", "not UTF-8 text: it is gzipped: unpack it"),
+    ("a.csv", "text,label\n".encode("utf-16"), "it is UTF-16. Save it as UTF-8"),
+])
+def test_other_programs_files_get_the_way_to_read_them(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        load_data(tmp_path / name)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / name).rename(folder / name.replace("a", "train", 1))
+    if name.count(".") == 1:
+        with pytest.raises(DataError, match=words):
+            load_data(folder)
+
+
+def test_a_parquet_file_that_was_cut_or_changed_is_named(tmp_path):
+    path = tmp_path / "a.parquet"
+    pd.DataFrame(ROWS).to_parquet(path)
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", whole[:40] + b"\xff" * 50 + whole[90:]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="a.parquet is not a Parquet file, or was cut or chang"):
+            load_data(path)
+    path.rename(tmp_path / "a.csv").write_bytes(whole)
+    with pytest.raises(DataError, match="it is a Parquet file: name it .parquet"):
+        load_data(tmp_path / "a.csv")
+
+
+def test_a_streamed_data_set_is_refused_in_a_sentence():
+    rows = datasets.Dataset.from_dict({"text": ["x"] * 3}).to_iterable_dataset()
+    with pytest.raises(DataError, match="is streamed, and splits need all rows"):
+        load_data(rows)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_column_of_numbers_and_texts_is_read_as_texts(tmp_path, kind):
+    mixed = [i if i % 3 else f"x{i}" for i in range(len(ROWS))]
+    classes = [i % 2 if i % 3 else "neither" for i in range(len(ROWS))]
+    plain = [{"text": row["review"], "label": row["stars"]} for row in ROWS]
+    for column, values in {"text": mixed, "label": classes, "code": mixed}.items():
+        rows = [row | {column: value} for row, value in zip(plain, values, strict=True)]
+        data = load_data(write(tmp_path, kind, rows))
+        if column == "label":
+            assert data.labels == ["0", "1", "neither"]
+        else:
+            assert set(everything(data, column)) == set(map(str, mixed))
 
 
 def test_text_that_is_not_utf8(tmp_path):

@@ -74,21 +74,65 @@ def test_a_class_that_a_resample_lacks_does_not_lower_it():
     assert str(ft.from_tags(tags, tags)["f1_RARE"]) == "1.000 [1.000, 1.000]"
 
 
-@pytest.mark.parametrize(("gap", "truth"), [(0, 0), (0.03, 0.03), (0.15, 0.15)])
-@pytest.mark.parametrize("n", [100, 400])
-def test_the_interval_of_the_calibration_error_contains_value_and_truth(n, gap, truth):
-    random, hits = np.random.default_rng(n), 0
-    for _ in range(150):
-        confidence = random.uniform(0.6, 1, size=n)
-        right = random.random(n) < confidence - gap
-        ev = ft.from_predictions(
-            right.astype(int), np.ones(n, dtype=int),
-            probabilities=np.stack([1 - confidence, confidence], 1),
-        )
-        found = ev["calibration_error"]
+CONFIDENCES = {
+    "evenly from 0.6": lambda random, n: random.uniform(0.6, 1, size=n),
+    "mostly above 0.9": lambda random, n: 0.5 + 0.5 * random.beta(4, 1, size=n),
+    "at 0.99": lambda random, n: random.uniform(0.99, 1, size=n),
+}
+
+
+def calibration_error(confidence, right, groups=None):
+    return ft.from_predictions(
+        right.astype(int), np.ones(len(right), dtype=int), groups=groups,
+        probabilities=np.stack([1 - confidence, confidence], 1),
+    )["calibration_error"]
+
+
+@pytest.mark.parametrize(("kind", "gap"), [
+    ("evenly from 0.6", 0), ("evenly from 0.6", 0.15), ("mostly above 0.9", 0.05),
+    ("at 0.99", 0), ("at 0.99", 0.02),
+])
+def test_the_interval_of_the_calibration_error_covers_the_truth_with_100_rows(kind, gap):
+    random, hits, runs = np.random.default_rng(5), 0, 300
+    for _ in range(runs):
+        confidence = CONFIDENCES[kind](random, 100)
+        found = calibration_error(confidence, random.random(100) < confidence - gap)
         assert found.low <= found.value <= found.high
-        hits += found.low <= truth <= found.high
-    assert hits >= 0.9 * 150  # of small bins that are all right, resamples see no noise
+        hits += found.low <= gap <= found.high
+    assert hits >= 0.93 * runs
+
+
+@pytest.mark.parametrize("gap", [0, 0.15])
+@pytest.mark.parametrize(("groups", "rows"), [(5, 20), (8, 13), (15, 10), (30, 10), (100, 10)])
+def test_the_interval_of_the_calibration_error_covers_the_truth_with_groups(groups, rows, gap):
+    """Answers about one film are more or less often right together."""
+    random, hits, runs = np.random.default_rng(groups), 0, 200
+    film = np.repeat(np.arange(groups), rows)
+    for _ in range(runs):
+        confidence = random.uniform(0.6, 0.95, size=len(film))
+        shift = random.uniform(-0.05, 0.05, size=groups)[film]
+        found = calibration_error(confidence, random.random(len(film)) < confidence - gap + shift,
+                                  film)
+        assert found.low <= found.value <= found.high
+        hits += found.low <= gap <= found.high
+    assert hits >= 0.92 * runs  # of 200 runs 93% may come out as 92
+
+
+def test_the_interval_of_the_calibration_error_narrows_with_the_rows():
+    random, widths = np.random.default_rng(0), []
+    for n in (100, 400, 10_000):
+        confidence = random.uniform(0.6, 1, size=n)
+        found = calibration_error(confidence, random.random(n) < confidence - 0.15)
+        widths.append(found.high - found.low)
+    # Of one bin alone: 4 deviations of about 0.45 / sqrt(n).
+    assert widths[0] < 0.26 and widths[1] < 0.11 and widths[2] < 0.02
+
+
+@pytest.mark.parametrize("n", [20, 100])
+def test_all_right_at_full_confidence_is_not_certainty(n):
+    found = calibration_error(np.ones(n), np.ones(n, dtype=bool))
+    exact = 1 - 0.025 ** (1 / n)  # with so many wrong in all, none of n is wrong in 1 of 40 draws
+    assert found.value == found.low == 0 and exact < found.high < 1.5 * exact
 
 
 WORDS = st.lists(st.sampled_from("abc"), max_size=7)

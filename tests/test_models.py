@@ -2,11 +2,13 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file, save_file
 
 import ftkit as ft
 from ftkit.errors import DataError, FetchError, SettingError
@@ -138,6 +140,98 @@ def test_a_saved_model_that_was_cut_short_is_named(tmp_path):
     (folder / specs.CARD).write_text("")
     with pytest.raises(FetchError, match="ftkit.json is not JSON.*damaged"):
         ft.load_model(folder)
+
+
+def later(path):
+    """As of a program that writes a file a while after the model was saved."""
+    facts = path.stat()
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns + 10**9))
+
+
+@pytest.mark.parametrize("same_size", [True, False])
+def test_weights_that_another_program_wrote_over_are_loaded_and_told(tmp_path, same_size):
+    folder = tiny.encoder().save(tmp_path / "model")
+    other = tiny.encoder() if same_size else tiny.encoder(labels=("bad", "good", "mixed"))
+    with torch.no_grad():
+        next(other.net.parameters()).add_(1)
+    other.net.save_pretrained(folder)
+    later(folder / "model.safetensors")
+    with pytest.warns(UserWarning, match="model.safetensors was written by another program"):
+        again = ft.load_model(folder, labels=other.labels)
+    assert again.hash() == other.hash()
+    with warnings.catch_warnings():  # saved again, all agree
+        warnings.simplefilter("error")
+        assert ft.load_model(again.save(folder)).hash() == other.hash()
+
+
+def test_a_part_of_other_weights_is_no_model(tmp_path):
+    folder = tiny.encoder().save(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    removed = next(name for name in tensors if "layer.1" in name)
+    del tensors[removed]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    told = pytest.warns(UserWarning, match="another program")
+    with told, pytest.raises(DataError, match="layer.1"):
+        ft.load_model(folder)
+
+
+def test_an_adapter_beside_or_merged_into_a_saved_model_is_told(tmp_path):
+    base = tiny.decoder().save(tmp_path / "base")
+    adapter = ft.LoRA(rank=2).apply(ft.load_model(base))
+    folder = adapter.save(tmp_path / "adapter")
+    for name, weight in adapter.net.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    adapter.net.save_pretrained(folder)  # trained on by peft
+    later(folder / "adapter_model.safetensors")
+    with pytest.warns(UserWarning, match="adapter_model.safetensors was written"):
+        assert ft.load_model(folder).hash() == adapter.hash()
+    merged = adapter.net.merge_and_unload()
+    merged.save_pretrained(folder)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (folder / name).unlink()
+    tiny.tokenizer().save_pretrained(folder)
+    with pytest.warns(UserWarning, match=r"adapter_model.safetensors \(removed\)"):
+        assert torch.equal(ft.load_model(folder).net.lm_head.weight, merged.lm_head.weight)
+
+
+def test_a_save_over_what_another_program_put_in_place_of_the_model_is_what_is_loaded(tmp_path):
+    folder = tiny.decoder().save(tmp_path / "model")
+    base = tiny.decoder().save(tmp_path / "base")
+    ft.LoRA(rank=2).apply(ft.load_model(base)).net.save_pretrained(folder)
+    model = tiny.decoder("gpt2")
+    model.save(folder)
+    assert ft.load_model(folder).hash() == model.hash()
+
+
+def test_a_bit_that_flipped_in_saved_weights_is_found(tmp_path):
+    folder = tiny.encoder().save(tmp_path / "model")
+    weights = folder / "model.safetensors"
+    before, content = weights.stat(), bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(FetchError, match="another content.*on purpose, take its line.*ftkit.json"):
+        ft.load_model(folder)
+    card = json.loads((folder / specs.CARD).read_text())
+    del card["files"]["model.safetensors"]  # what the message advises
+    (folder / specs.CARD).write_text(json.dumps(card))
+    with pytest.warns(UserWarning, match="model.safetensors was written by another"):
+        ft.load_model(folder)
+
+
+def test_a_copy_of_a_saved_model_is_the_same_model(tmp_path):
+    folder = tiny.encoder().save(tmp_path / "model")
+    (tmp_path / "copy").mkdir()
+    for path in sorted(folder.iterdir(), key=lambda path: path.name != specs.CARD):
+        (tmp_path / "copy" / path.name).write_bytes(path.read_bytes())  # the card is the oldest
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ft.load_model(tmp_path / "copy")
+    for path in (tmp_path / "copy").glob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(FetchError, match="model.safetensors is missing.*Save the model again"):
+        ft.load_model(tmp_path / "copy")
 
 
 def test_weights_of_no_dimension_have_a_hash():

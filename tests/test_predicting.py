@@ -2,10 +2,11 @@
 
 import pytest
 import tiny
+import torch
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit.errors import DataError, SettingError
+from ftkit.errors import DataError, NotANumber, SettingError
 
 TEXTS = ["the film was good", "a terrible plot, and so dull"]
 
@@ -107,3 +108,16 @@ def test_what_cannot_be_answered_is_named(make, texts, says):
 def test_a_model_without_a_head_cannot_answer():
     with pytest.raises(SettingError, match="no head to answer with"):
         ft.predict(tiny.encoder("encoder"), "x")
+
+
+@pytest.mark.parametrize(("task", "text"), [
+    ("classification", "a film"), ("regression", "a film"), ("tagging", "a film"),
+    ("masked-lm", "a <mask>"), ("choice", {"question": "a", "choices": ["good", "bad"]}),
+])
+def test_a_model_with_nan_weights_has_no_answer(task, text):
+    """Its likeliest class, tag or choice would be the first one."""
+    model = tiny.encoder(task, ["O", "B-X"] if task == "tagging" else ["bad", "good"])
+    with torch.no_grad():
+        next(model.net.parameters())[:] = float("nan")
+    with pytest.raises(NotANumber, match="the output for text 0 of tiny-bert is NaN.*hold NaN"):
+        ft.predict(model, text)

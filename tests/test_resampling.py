@@ -5,6 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -133,6 +134,24 @@ def test_one_group_alone_has_no_interval():
     assert found.value == 2 and np.isnan([found.low, found.high]).all()
     assert not ft.claim("positive", found).held
     assert np.isnan(ft.bootstrap(np.mean, [1.0, 2.0], groups=["a", "a"]).low)
+
+
+@pytest.mark.parametrize("unknown", [None, float("nan"), " "])
+def test_rows_without_a_group_are_no_group_together(unknown):
+    groups = ["a", unknown, "b", unknown, "a", unknown]
+    numbers = resampling.group_numbers(groups, 6)
+    assert numbers[0] == numbers[4] and len(set(numbers.tolist())) == 5
+    assert set(numbers.tolist()) == set(range(5))
+    found = ft.bootstrap(np.mean, np.arange(6.0), groups=[unknown] * 6)
+    assert found.covers == "6 examples" and found.finite()
+
+
+def test_a_plain_dataset_with_rows_without_a_group_is_evaluated_by_its_known_groups():
+    data = Dataset.from_dict({"group": ["a", "a", None, None, None]})
+    one = ft.from_scores("x", [0.0, 1, 2, 3, 4], dataset=data)
+    two = ft.from_scores("x", [0.0, 1, 2, 3, 4], groups=["a", "a", "c", "d", "e"])
+    assert one["x"] == two["x"] and "5 examples in 4 groups" in repr(one)
+    assert ft.compare(one, two, "x").difference.value == 0
 
 
 def test_all_right_is_not_certainty():

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import tiny
+from datasets import Dataset
 
 import ftkit as ft
 from ftkit.course.plots import Tokens
 from ftkit.display import Table
-from ftkit.errors import SettingError
+from ftkit.errors import DataError, SettingError
 
 
 def labelled(figure):
@@ -78,3 +79,48 @@ def test_flips_are_shown_both_ways():
         ft.show_examples(data, one, two, which="both")
     with pytest.raises(SettingError, match="no probabilities"):
         ft.plot_calibration(one)
+
+
+ASKED = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "What is\n good?"}]
+ROWS = {
+    "messages": {"messages": [*ASKED, {"role": "assistant", "content": "the film"}]},
+    "turns as prompt": {"prompt": ASKED, "completion": [{"role": "assistant", "content": "x"}]},
+    "prompt": {"prompt": "What is good?", "completion": " the film"},
+    "preferences": {"prompt": "What is good?", "chosen": "a film", "rejected": "a dull plot"},
+    "conversations": {"chosen": [*ASKED, {"role": "assistant", "content": "a film"}],
+                      "rejected": [*ASKED, {"role": "assistant", "content": "a dull plot"}]},
+    "instruction": {"instruction": "What is good?", "input": "", "output": "x"},
+    "with input": {"instruction": "Which is it?", "input": "What is good?", "output": "x"},
+    "words": {"tokens": ["What", "is", "good?"], "tags": ["O", "O", "O"]},
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_rows_of_every_form_are_shown_as_people_read_them(kind, capsys):
+    data = Dataset.from_list([ROWS[kind]] * 2)
+    one, two = ft.from_texts(["no", "no"], ["yes", "no"]), ft.from_texts(["yes"] * 2, ["yes", "no"])
+    ft.show_examples(data, one, two, metric="exact_match")
+    shown = capsys.readouterr().out
+    assert "What is good?" in shown and "gained" in shown and "{" not in shown
+    assert "assistant" not in shown or kind == "conversations", "the answer is what was asked for"
+    if "rejected" in ROWS[kind]:
+        assert "a film" in shown and "a dull plot" in shown
+
+
+def test_of_a_long_conversation_the_last_question_is_shown(capsys):
+    turns = [{"role": "user", "content": "word " * 99}, *ASKED]
+    ev = ft.from_texts(["a"], ["a"])
+    ft.show_examples(Dataset.from_list([{"messages": turns}]), ev, ev, which="any",
+                     metric="exact_match")
+    shown = capsys.readouterr().out
+    assert "user: What is good?" in shown and "…" in shown and shown.count("word") < 40
+
+
+def test_scores_of_preferences_are_shown_as_numbers(capsys):
+    data = Dataset.from_list([ROWS["preferences"]] * 2)
+    one, two = ft.from_scores("accuracy", [0.0, 1.0]), ft.from_scores("accuracy", [1.0, 0.0])
+    ft.show_examples(data, one, two)
+    shown = capsys.readouterr().out
+    assert "gained" in shown and "lost" in shown and "right answer" not in shown
+    with pytest.raises(DataError, match="columns other.*Rename"):
+        ft.show_examples(Dataset.from_list([{"other": 1}] * 2), one, two)

@@ -4,6 +4,7 @@ import random
 
 import pytest
 import tiny
+import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -103,6 +104,40 @@ def test_entity_scores_by_hand():
 
 def test_tags_that_are_not_bio_have_an_accuracy_and_no_entities():
     assert set(ft.from_tags([["NN", "VB"]], [["NN", "NN"]]).metrics) == {"accuracy"}
+
+
+SCHEMES = {
+    "IOBES": (["S-LOC", "O", "B-PER", "I-PER", "E-PER"], ["S-LOC", "O", "B-PER", "E-PER", "O"]),
+    "BILOU": (["U-LOC", "O", "B-PER", "I-PER", "L-PER"], ["U-LOC", "O", "B-PER", "L-PER", "O"]),
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_entities_of_other_schemes_are_scored_in_a_plain_dataset_too(scheme):
+    right, said = SCHEMES[scheme]
+    ev = ft.from_tags([said], [right])
+    assert ev["precision"].value == ev["recall"].value == ev["f1"].value == 1 / 2
+    assert ev["f1_LOC"].value == 1 and ev["f1_PER"].value == 0
+    assert ev["accuracy"].value == 3 / 5, "words are compared with the tags as they stand"
+    data = Dataset.from_dict({"tokens": [["x"] * 5], "tags": [right]})
+    model = tagger(sorted({"O", *right, *said}))
+    assert {"f1", "f1_LOC", "f1_PER"} <= set(ft.evaluate(model, data).metrics)
+    looked = {row["what"]: row for row in ft.look(data, model, max_length=4).rows}
+    assert looked["entities beyond the limit"]["data"] == 1
+
+
+def test_bare_letters_are_entities_of_one_type():
+    assert ft.from_tags([["B", "I", "O"]], [["B", "I", "O"]])["f1_entity"].value == 1
+
+
+def test_predict_names_the_entities_of_a_model_in_another_scheme():
+    model = tagger(("O", "B-PER", "E-PER", "S-PER"))
+    with torch.no_grad():
+        model.net.classifier.weight.zero_()
+        model.net.classifier.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 1.0]))
+    said = ft.predict(model, ["the cat"])[0]
+    assert said["tags"] == ["S-PER"] * 2
+    assert said["entities"] == [("PER", "the"), ("PER", "cat")]
 
 
 @pytest.mark.usefixtures("each_precision")

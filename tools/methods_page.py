@@ -1,4 +1,4 @@
-"""The table of methods, from their classes: `python -m ftkit.methods_page docs/methods.md`."""
+"""The table of methods, from their classes: `python tools/methods_page.py docs/methods.md`."""
 
 import inspect
 import re

@@ -15,7 +15,7 @@ from ftkit.display import (
     new_figure,
     show_table,
 )
-from ftkit.errors import SettingError
+from ftkit.errors import DataError, SettingError
 
 
 def _errors(estimates):
@@ -146,8 +146,10 @@ def plot_calibration(evaluations, title="Is the model as sure as it should be?",
 def show_examples(dataset, before, after, n=6, which="flips", metric="accuracy", seed=0):
     """Show what two evaluations answered to the same examples, side by side.
 
-    which: "flips" (both ways), "gained", "lost" or "any". n: examples, drawn by `seed`. Texts are
-    cut at 160 characters. Returns nothing.
+    dataset: rows in any form that a task reads, conversations and preferences too. which: "flips"
+    (both ways), "gained", "lost" or "any". n: examples, drawn by `seed`. Texts are cut at 160
+    characters, conversations at their beginning. Returns nothing.
+    Raises DataError where no column holds what was asked.
     """
     from ftkit.evaluation.compare import compare
 
@@ -166,18 +168,15 @@ def show_examples(dataset, before, after, n=6, which="flips", metric="accuracy",
         index = [*_draw(random, found.gained, half), *_draw(random, found.lost, n - half)]
     else:
         index = _draw(random, pools[which], n)
-    field = next(
-        f for f in ("text", "question", "input", "source", "prompt") if f in dataset.column_names
-    )
     rows = []
     for i in index:
         row = dataset[int(i)]
         rows.append(
             {
-                field: _cut(row[field]),
-                "right answer": _truth(after, i, row),
-                "before": _answer(before, i, row),
-                "after": _answer(after, i, row),
+                **_asked(row),
+                **({} if after.references is None else {"right answer": _truth(after, i, row)}),
+                "before": _answer(before, i, row, metric),
+                "after": _answer(after, i, row, metric),
                 "flip": "gained" if i in found.gained else "lost" if i in found.lost else "",
             }
         )
@@ -188,14 +187,45 @@ def _draw(random, pool, n):
     return random.choice(pool, size=min(n, len(pool)), replace=False) if len(pool) else []
 
 
+def _asked(row):
+    """What a row asks, by column: its text, its conversation up to the answer, its two answers."""
+    known = ("messages", "text", "question", "instruction", "source", "prompt", "input", "tokens")
+    found = {name: row[name] for name in known if row.get(name) is not None}
+    found = dict([*found.items()][:1])
+    if "instruction" in found and row.get("input"):
+        found["instruction"] += f"\n{row['input']}"
+    if "messages" in found:
+        turns = found["messages"]
+        found["messages"] = turns[:-1] if turns and turns[-1]["role"] == "assistant" else turns
+    found |= {name: row[name] for name in ("chosen", "rejected") if row.get(name) is not None}
+    if not found:
+        raise DataError(
+            f"the data has the columns {', '.join(row)}; one of {', '.join(known)}, or chosen and "
+            "rejected, was expected to show. Rename one."
+        )
+    return {name: _shown(value) for name, value in found.items()}
+
+
+def _shown(value):
+    """A text, words or a conversation in one line; of a conversation the end, which is asked."""
+    if not isinstance(value, list):
+        return _cut(value)
+    if not value or not isinstance(value[0], dict):
+        return _cut(" ".join(map(str, value)))
+    text = " | ".join(f"{turn['role']}: {turn['content']}" for turn in value)
+    return _cut(text[::-1])[::-1]
+
+
 def _cut(text, length=160):
     text = " ".join(str(text).split())
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _answer(evaluation, i, row):
+def _answer(evaluation, i, row, metric):
     if evaluation.texts is not None:
         return _cut(evaluation.texts[i])
+    if evaluation.predictions is None:
+        return f"{evaluation.per_example(metric)[i]:.3g}"
     return _label(evaluation, evaluation.predictions[i], row)
 
 

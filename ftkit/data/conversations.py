@@ -108,13 +108,17 @@ def conversation_tokens(conversations, tokenizer, where="row {}"):
     if not tokenizer.is_fast:
         raise SettingError("conversations need a fast tokenizer, which knows the place of a token.")
     _, ends = turn_marks(tokenizer)
-    texts, spans = [], []
+    known = sorted(_special(tokenizer).values(), key=len, reverse=True) if ends else []
+    texts, spans, shapes = [], [], {}
     for i, turns in enumerate(conversations):
         try:
             if template and "{% generation" in template.replace("{%-", "{%"):
                 text, own = _marked(turns, tokenizer)
             elif template:
-                text, own = _located(turns, tokenizer)
+                roles = tuple(turn["role"] for turn in turns)
+                if roles not in shapes:
+                    shapes[roles] = _shape(roles, tokenizer)
+                text, own = _located(turns, tokenizer, shapes[roles])
             else:
                 text, own = _plain(turns, tokenizer.eos_token)
         except jinja2.TemplateError as error:
@@ -125,17 +129,15 @@ def conversation_tokens(conversations, tokenizer, where="row {}"):
         except DataError as error:
             raise DataError(f"{where.format(i)}: {error}") from None
         texts.append(text)
-        spans.append(_ended(text, own, tokenizer, ends))
+        spans.append(_ended(text, own, tokenizer, ends, known))
     tokens = tokenizer([text + tail for text, (tail, _) in zip(texts, spans, strict=True)],
                        add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    ids, learned = [], []
-    for row, offsets, (_, own) in zip(
-        tokens["input_ids"], tokens["offset_mapping"], spans, strict=True
+    ids, learned = begun(tokens["input_ids"], tokenizer), []
+    for row, begun_row, offsets, (_, own) in zip(
+        tokens["input_ids"], ids, tokens["offset_mapping"], spans, strict=True
     ):
-        begun_row = begun([row], tokenizer)[0]
         extra = len(begun_row) - len(row)
         offsets = [(0, 0)] * extra + offsets[max(0, -extra) :]
-        ids.append(begun_row)
         learned.append(_inside(offsets, own))
     return ids, learned
 
@@ -182,13 +184,18 @@ def _words(turn):
     return turn["content"].rpartition("</think>")[2].strip()
 
 
-def _located(turns, tokenizer):
-    """The text of a conversation, and the spans that the assistant writes in it."""
+def _located(turns, tokenizer, shape=None):
+    """The text of a conversation, and the spans that the assistant writes in it.
+
+    shape: of the roles; where the text has it, no prompts need to be written to find the answers.
+    """
     text, spans = _rendered(turns, tokenizer), []
+    known = _starts(turns, text, shape)
     for i, turn in enumerate(turns):
         if turn["role"] != "assistant":
             continue
-        start = _start(text, turns[:i], tokenizer, spans[-1][1] if spans else 0)
+        start = known[i] if known else _start(
+            text, turns[:i], tokenizer, spans[-1][1] if spans else 0)
         words = _words(turn)
         at = text.find(words, start) if start is not None else -1
         if at < 0:
@@ -201,6 +208,44 @@ def _located(turns, tokenizer):
         # before the words may stand what the template adds to an answer, such as an empty thought
         spans.append((start, at + len(words)))
     return text, spans
+
+
+def _shape(roles, tokenizer):
+    """How a template writes turns of these roles; None where their words are not left as they are.
+
+    Returns (pieces, leads): the texts between the words of the turns, and of each of the
+    assistant's turns, by number, how many characters stand between its start and its words.
+    """
+    turns = [{"role": role, "content": f"{ANSWER} {i}."} for i, role in enumerate(roles)]
+    try:
+        text, spans = _located(turns, tokenizer)
+    except (DataError, jinja2.TemplateError):
+        return None
+    pieces, leads, end, starts = [], {}, 0, iter(spans)
+    for i, turn in enumerate(turns):
+        begin = text.find(turn["content"], end)
+        if begin < 0:
+            return None
+        pieces.append(text[end:begin])
+        if turn["role"] == "assistant":
+            leads[i] = begin - next(starts)[0]
+            if not 0 <= leads[i] <= len(pieces[-1]):
+                return None
+        end = begin + len(turn["content"])
+    return [*pieces, text[end:]], leads
+
+
+def _starts(turns, text, shape):
+    """Where each of the assistant's turns begins in a text of this shape; {} if it has another."""
+    if shape is None:
+        return {}
+    (first, *others), leads = shape
+    written, starts = first, {}
+    for i, (turn, piece) in enumerate(zip(turns, others, strict=True)):
+        if i in leads:
+            starts[i] = len(written) - leads[i]
+        written += turn["content"] + piece
+    return starts if written == text else {}
 
 
 def _start(text, before, tokenizer, at_least):
@@ -223,13 +268,13 @@ def _start(text, before, tokenizer, at_least):
     return None
 
 
-def _ended(text, spans, tokenizer, ends):
+def _ended(text, spans, tokenizer, ends, known):
     """What to put behind the text, and the spans with what ends a turn in each of them.
 
-    Where the template writes nothing of the kind, eos ends the last turn.
+    Where the template writes nothing of the kind, eos ends the last turn. known: the special
+    tokens as texts, the longest first.
     """
     mark, found = "".join(tokenizer.convert_ids_to_tokens(ends)), []
-    known = sorted(_special(tokenizer).values(), key=len, reverse=True) if ends else []
     for begin, stop in spans:
         at = text.find(mark, max(begin, stop - len(mark))) if mark else -1
         if at >= 0 and not text[stop:at].strip():

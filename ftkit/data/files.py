@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 from ftkit.data.conll import parse_conll
 from ftkit.data.splits import SPLITS
@@ -22,6 +23,21 @@ DOCUMENTS = 10  # of a CoNLL file; fewer cannot be three splits
 SEPARATORS = (",", ";", "\t", "|")
 _TRIED = 100  # lines of a table that a separator must fit
 _LONGEST = 2**31 - 1  # characters of a field of a table; the csv module stops at 131,072 by itself
+_WORKBOOK = ("save the sheet as CSV (UTF-8), or give the table itself: "
+             "load_data(pandas.read_excel(path))")
+_PACKED = "unpack it and give what is inside"
+_INSTEAD = {  # kinds of file that people have, and what to do with one
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods"), _WORKBOOK),
+    **dict.fromkeys((".zip", ".gz", ".bz2", ".xz", ".zst"), _PACKED),
+    **dict.fromkeys((".feather", ".arrow"), "load_data(pandas.read_feather(path)) reads it"),
+    **dict.fromkeys((".pkl", ".pickle"), "a pickle runs code when it is read; save a Parquet file"),
+}
+_BEGINNINGS = {  # of files that are no text, whatever their names say
+    **dict.fromkeys((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "it is UTF-16. Save it as UTF-8"),
+    b"PK\3\4": f"it is an Excel workbook or a zip archive: {_WORKBOOK}",
+    b"\xd0\xcf\x11\xe0": f"it is an old Excel workbook: {_WORKBOOK}",
+    b"PAR1\x15": "it is a Parquet file: name it .parquet", b"\x1f\x8b": f"it is gzipped: {_PACKED}",
+}
 
 
 def read_own(path: Path, *, paragraphs: bool = False, sep: str | None = None) -> Columns | Splits:
@@ -35,8 +51,9 @@ def read_own(path: Path, *, paragraphs: bool = False, sep: str | None = None) ->
         return _read_folder(path, paragraphs, sep)
     kind = path.suffix.lower()
     if kind not in READERS:
+        remedy = f"For {kind}, {_INSTEAD[kind]}. " if kind in _INSTEAD else ""
         raise DataError(
-            f"{path.name} is of no kind that can be read. Expected a file ending in "
+            f"{path.name} is of no kind that can be read. {remedy}Expected a file ending in "
             f"{', '.join(READERS)}, or a folder."
         )
     if kind == ".txt":
@@ -77,13 +94,13 @@ def _read_folder(folder: Path, paragraphs: bool, sep: str | None) -> Columns | S
     splits: Splits = {}
     for file in sorted(folder.iterdir()):
         name = _split_name(file.stem)
-        if name in SPLITS and file.suffix.lower() in READERS:
+        if name in SPLITS and file.suffix.lower() in {*READERS, *_INSTEAD}:
             if name in splits:
                 raise DataError(
                     f"{folder} holds two files for the {name} split, one of them {file.name}. "
                     "Take one out."
                 )
-            splits[name] = read_own(file, paragraphs=paragraphs, sep=sep)
+            splits[name] = cast(Columns, read_own(file, paragraphs=paragraphs, sep=sep))
     if "train" not in splits:
         found = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
         raise DataError(
@@ -107,13 +124,16 @@ def is_table(source) -> bool:
 def from_memory(source) -> Columns | Splits:
     """Return the columns of a pandas DataFrame or a `datasets.Dataset`, or of a dict of them."""
     if isinstance(source, dict):
-        splits = {_split_name(name): from_memory(part) for name, part in source.items()}
-        splits = {name: columns for name, columns in splits.items() if name in SPLITS}
+        parts = {_split_name(name): from_memory(part) for name, part in source.items()}
+        splits = {name: cast(Columns, part) for name, part in parts.items() if name in SPLITS}
         for name, columns in splits.items():
             if not count(columns):
                 raise DataError(f"the {name} split has no rows.")
         return splits
     if hasattr(source, "features"):
+        if not hasattr(source, "__len__"):
+            raise DataError("the data set is streamed, and splits need all rows. Give those you "
+                            "want: datasets.Dataset.from_list(list(stream.take(10_000))).")
         return from_datasets(source)
     if doubled := sorted(map(str, source.columns[source.columns.duplicated()])):
         raise DataError(f"the table has the column {doubled[0]!r} twice. Rename or drop one.")
@@ -126,8 +146,8 @@ def from_memory(source) -> Columns | Splits:
 def from_datasets(data) -> Columns | Splits:
     """Return the columns of a Dataset, or of each split of a DatasetDict; labels by their names."""
     if hasattr(data, "keys"):
-        splits = {_split_name(name): from_datasets(part) for name, part in data.items()}
-        return {name: columns for name, columns in splits.items() if name in SPLITS}
+        parts = {_split_name(name): from_datasets(part) for name, part in data.items()}
+        return {name: cast(Columns, part) for name, part in parts.items() if name in SPLITS}
     data = data.with_format(None)
     names = {
         column: getattr(feature, "feature", feature).names
@@ -189,7 +209,8 @@ def _separator(first: list[str]) -> str:
 
 def _parsed(lines: Iterable[str], sep: str, name: str, skipped: int, **options) -> Columns:
     reader = csv.reader(lines, delimiter=sep, strict=True, **options)
-    header, columns, line = None, [], 1 + skipped
+    columns: list[list[str]] = []
+    header, line = None, 1 + skipped
     try:
         for row in reader:
             if not row or (header and len(header) > 1 and not any(field.strip() for field in row)):
@@ -227,11 +248,12 @@ def _read_parquet(path: Path) -> Columns:
 
     try:
         table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path.name} is not a Parquet file: {error}") from None
-    # an index that pandas has stored beside the columns is none of them
-    return {name: table[name].to_pylist() for name in table.column_names
-            if not name.startswith("__index_level_")}
+        # an index that pandas has stored beside the columns is none of them
+        return {name: table[name].to_pylist() for name in table.column_names
+                if not name.startswith("__index_level_")}
+    except (pa.ArrowException, OSError, ValueError) as error:  # as many kinds as there are damages
+        raise DataError(f"{path.name} is not a Parquet file, or was cut or changed ({error}). "
+                        "Write it again.") from None
 
 
 def _read_jsonl(path: Path) -> Columns:
@@ -356,8 +378,10 @@ def _lines_of(path: Path | str) -> Iterator[str]:
     if not path.is_file():
         raise DataError(f"There is no file {str(path)!r} (looked in {Path.cwd()}).")
     with path.open("rb") as file:
-        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            raise DataError(f"{path.name} is not UTF-8 text (it is UTF-16). Save it as UTF-8.")
+        first = file.read(5)
+    for beginning, why in _BEGINNINGS.items():
+        if first.startswith(beginning):
+            raise DataError(f"{path.name} is not UTF-8 text: {why}.")
     try:
         with path.open(encoding="utf-8-sig") as file:
             yield from file

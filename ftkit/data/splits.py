@@ -9,6 +9,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from itertools import islice
+from typing import TypeVar
 
 SPLITS = ("train", "validation", "test")
 FRACTIONS = (0.8, 0.1, 0.1)
@@ -19,6 +20,7 @@ _WORD = re.compile(r"\w+")
 MISSES = 64  # texts that one is compared with in vain
 LOOKS = 1_000  # texts of a set that are looked at for one, most of them too long or too short
 _BITS = 21  # three word numbers fit a 64-bit integer, so a run has a number of its own
+Group = TypeVar("Group", bound=Hashable)
 
 
 def order(*parts: str) -> str:
@@ -62,7 +64,7 @@ def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> list[tuple
 
     heads, whole = matrix(rare), matrix(np.ones(len(rows), bool))
     candidates = triu(heads @ heads.T, 1).tocoo()
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     for part in np.array_split(np.arange(candidates.nnz), math.ceil(candidates.nnz / 20_000) or 1):
         i, j = candidates.row[part], candidates.col[part]
         shared = np.asarray(whole[i].multiply(whole[j]).sum(axis=1)).ravel()
@@ -90,13 +92,13 @@ def distinct(texts: Sequence[str], *, near: bool = True) -> list[int]:
     return [position for k, position in enumerate(kept) if k not in removed]
 
 
-def linked(groups: Sequence[Hashable], texts: Sequence[str]) -> list[Hashable]:
+def linked(groups: Sequence[Group], texts: Sequence[str]) -> list[Group]:
     """Return a group for each row such that near-duplicate texts have the same one.
 
     Rows keep their own group unless a near-duplicate ties it to another; then all take the group
     that came first.
     """
-    parent: dict[Hashable, Hashable] = {group: group for group in groups}
+    parent: dict[Group, Group] = {group: group for group in groups}
     order = {group: number for number, group in enumerate(parent)}
 
     def root(group):
@@ -142,13 +144,14 @@ def near_sets(texts: Sequence[str]) -> list[int]:
         for text, own in zip(
             numbers.tolist(), np.split(runs[shared], places)[1:], strict=True
         ):
-            mine, compared = runs[starts[text]:starts[text + 1]], set()
+            mine = runs[starts[text]:starts[text + 1]]
+            compared: set[int] = set()
             for run in own.tolist():
                 _compare(text, mine, index.setdefault(run, {}), compared, root, parent, runs,
                          starts)
             for run in own.tolist():
                 index[run].setdefault(root(text), []).append(text)
-    sets = {}
+    sets: dict[int, int] = {}
     for number in range(len(unique)):  # the earliest text of a set stands for it
         sets.setdefault(root(number), unique[number])
     of_text = {text: sets[root(number)] for number, text in enumerate(first)}
@@ -202,7 +205,7 @@ def _word_runs(texts: Sequence[str]):
     """Return (text number, run number) of every run of three words, as two int64 arrays."""
     import numpy as np
 
-    numbers: dict[str, int] = defaultdict()
+    numbers: defaultdict[str, int] = defaultdict()
     numbers.default_factory = numbers.__len__  # a new word gets the next number
     words, lengths = array("q"), []
     for text in texts:

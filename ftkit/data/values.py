@@ -74,7 +74,8 @@ def _words(value):
 
 def _texts(values: list, column: str, source: str, notes: list[str]) -> list:
     """Return texts; numbers are written out, None stays None where it may be missing."""
-    found, changed = [], 0
+    found: list[str | list[dict] | None] = []
+    changed = 0
     for i, value in enumerate(values, 1):
         if isinstance(value, dict | bytes) or (isinstance(value, list) and column != "prompt"):
             raise DataError(

@@ -7,6 +7,7 @@ import numpy as np
 
 from ftkit.errors import SettingError
 from ftkit.evaluation.resampling import Estimate, group_numbers, interval, over_seeds, sign_flips
+from ftkit.evaluation.wording import covered
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Comparison:
     difference: Estimate from paired resampling. p_value: where each example is right or wrong, of
     McNemar's exact test, or where examples come in groups of its form for those, else None.
     gained, lost: indices of the examples that flipped. groups: how many, None where every example
-    stands alone.
+    stands alone. examples: how many.
     """
 
     metric: str
@@ -27,6 +28,7 @@ class Comparison:
     gained: np.ndarray
     lost: np.ndarray
     groups: int | None = None
+    examples: int = 0
 
     def __repr__(self):
         words = ""
@@ -35,10 +37,17 @@ class Comparison:
             flips = f"{len(self.gained)} gained, {len(self.lost)} lost"
             p = f"p = {self.p_value:.2g}" if self.p_value else "p < 1e-300"
             words = f"; {flips}; {test} {p}"
+        found = self.difference
+        if not found.finite():
+            told = ""
+        elif found.low <= 0 <= found.high:
+            told = f"; whether {self.metric} differs cannot be told: the interval holds 0"
+        else:
+            told = f"; {self.metric} is {'higher' if found.value > 0 else 'lower'} after"
         return (
-            f"{self.metric}: {self.before} to {self.after}, "
-            f"difference {self.difference.value:+.3f} "
-            f"[{self.difference.low:+.3f}, {self.difference.high:+.3f}]{words}"
+            f"{self.metric}: {self.before} to {self.after}, difference {found.value:+.3f} "
+            f"[{found.low:+.3f}, {found.high:+.3f}] over {found.covers}{told}{words}; "
+            f"{covered(self.examples, self.groups or self.examples, 'the difference')}"
         )
 
 
@@ -76,7 +85,9 @@ def compare(after, before, metric, *, relative=False):
     span = (-np.inf, np.inf) if relative else (low - high, high - low)
     alike = min(first.groups, second.groups)
     difference = interval(value, samples, alike, span=span, covers=first.covers)
-    return Comparison(metric, first, second, difference, p_value, gained, lost, groups)
+    return Comparison(
+        metric, first, second, difference, p_value, gained, lost, groups, len(numbers)
+    )
 
 
 def _same_groups(before, after):

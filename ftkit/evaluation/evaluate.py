@@ -22,6 +22,7 @@ from ftkit.evaluation.metrics import (
     text_metrics,
     value_metrics,
 )
+from ftkit.evaluation.wording import notes
 from ftkit.models import precision, structure
 from ftkit.models.hardware import Computed, this_machine
 from ftkit.speed import attention, feature_cache, switches
@@ -113,18 +114,9 @@ class Evaluation:
             )
         return confusion_matrix(self.references, self.predictions, labels=range(len(self.labels)))
 
-    def _notes(self):
-        yield resampling.in_words(len(self), resampling.group_numbers(self.groups, len(self)))
-        if self.undefined is not None:
-            yield f"the model's output was NaN for {int(self.undefined.sum())} of them"
-        if self.absent and "macro_f1" in self.parts:
-            yield f"none of the class {', '.join(map(str, self.absent))}"
-        if self.computed:
-            yield str(self.computed)
-
     def __repr__(self):
         rows = "\n".join(f"{name:>18}  {value}" for name, value in self.metrics.items())
-        return f"{'; '.join(self._notes())}; 95% intervals\n{rows}"
+        return f"{'; '.join(notes(self))}\n{rows}"
 
     def _repr_html_(self):
         rows = "".join(
@@ -133,7 +125,7 @@ class Evaluation:
             for n, v in self.metrics.items()
         )
         head = "<tr><th style='text-align:left'>metric</th><th>value</th><th>95% interval</th></tr>"
-        return f"<table>{head}{rows}</table><p>{html.escape('; '.join(self._notes()))}</p>"
+        return f"<table>{head}{rows}</table><p>{html.escape('; '.join(notes(self)))}</p>"
 
 
 def evaluate(
@@ -235,13 +227,14 @@ def from_predictions(
     """An Evaluation of answers that came from anywhere: a rule, a majority, a prompt.
 
     predictions, references: class numbers, or strings (then a match counts). labels: class names.
-    probabilities: shape (n, classes), adds loss and calibration_error; where they are NaN, every
-    metric is.
+    probabilities: shape (n, classes), adds loss and calibration_error. Where predictions or
+    probabilities are NaN, every metric is.
     """
     predictions, references = np.asarray(predictions), np.asarray(references)
     _need_pairs(predictions, references, "predictions")
     right = predictions == references
-    parts, undefined = {"accuracy": mean_metric(right, share=True)}, None
+    parts = {"accuracy": mean_metric(right, share=True)}
+    wrong = predictions != predictions  # NaN, as of an average of nothing
     if labels is not None:
         parts |= class_metrics(predictions, references, labels)
     if probabilities is not None:
@@ -249,8 +242,7 @@ def from_predictions(
         losses_of = -np.log(np.clip(probabilities[rows, references], 1e-12, 1))
         parts["loss"] = mean_metric(losses_of, span=POSITIVE)
         parts["calibration_error"] = calibration(probabilities.max(1), right)
-        wrong = np.isnan(probabilities).any(1)
-        undefined = wrong if wrong.any() else None
+        wrong = wrong | np.isnan(probabilities).any(1)
     return Evaluation(
         parts,
         predictions,
@@ -260,7 +252,7 @@ def from_predictions(
         labels,
         dataset,
         _groups(dataset) if groups is None else groups,
-        undefined=undefined,
+        undefined=wrong if wrong.any() else None,
     )
 
 
@@ -392,7 +384,9 @@ def _language(model, dataset, found, writing, common):
     prompts, references = as_prompt_and_response(
         dataset, model.tokenizer, chat=model.spec.next_token
     )
-    written = generation.generate(model, prompts, **writing)
+    # Of a model whose losses are NaN every metric will be; there is nothing that it could write.
+    lost = np.isnan(nll).any()
+    written = [""] * len(prompts) if lost else generation.generate(model, prompts, **writing)
     evaluation = from_texts(written, references, **common)
     evaluation.parts = parts | evaluation.parts
     return evaluation

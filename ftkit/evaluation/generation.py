@@ -5,16 +5,18 @@ What many prompts begin with is read once, as keys and values that all of them s
 
 import copy
 import inspect
+from functools import partial
 
 import numpy as np
 import torch
 
 from ftkit.data.conversations import begun, turn_marks
 from ftkit.data.templates import apply_template
-from ftkit.errors import SettingError
+from ftkit.errors import DataError, SettingError
 from ftkit.models import capabilities, precision
 from ftkit.models.learned_prompt import learned_tokens, prompt_cache
 from ftkit.models.structure import inner
+from ftkit.models.weights import no_answer
 from ftkit.speed import attention, feature_cache, switches, tree_attention
 from ftkit.speed.kv_cache import give_room
 from ftkit.speed.label_logits import text_logits
@@ -52,7 +54,8 @@ def score(
     its candidates), "trunk_cache", "label_logits" (the head is applied where an answer's tokens
     are), "plain_attention", "similar_length".
     Returns an array of shape (prompts, candidates), in nats; -inf where a prompt has fewer.
-    Raises SettingError when the model is no decoder or a candidate is empty.
+    Raises SettingError when the model is no decoder or a candidate is empty, NotANumber where a
+    likelihood is NaN, of which an argmax would make the first candidate.
     """
     _need_decoder(model)
     without = switches.names(without)
@@ -92,6 +95,9 @@ def score(
             for (row, columns), ids, values in zip(batch, wanted, found, strict=True):
                 counts = [len(i) if normalize else 1 for i in ids]
                 out[row, columns] = np.array(values) / counts
+    if np.isnan(out).any():
+        row, column = np.argwhere(np.isnan(out))[0]
+        raise no_answer(model, f"the likelihood of candidate {column} after prompt {row}")
     return out
 
 
@@ -159,11 +165,16 @@ def calibrate(scores, null_scores):
 
     scores: log-likelihoods, shape (n, candidates). null_scores: the same candidates after the same
     prompt with an empty input such as "N/A", shape (candidates,) or (m, candidates).
-    Returns centred scores, shape (n, candidates); the highest is the answer.
+    Returns centred scores, shape (n, candidates); the highest is the answer. A candidate that is
+    not there (-inf) stays so. Raises DataError for NaN, of which an argmax would make an answer.
     Source: Zhao et al. 2021, "Calibrate Before Use" (their diagonal matrix, in logarithms).
     """
-    null = np.atleast_2d(null_scores).mean(axis=0)
-    return np.asarray(scores) - null
+    scores, null = np.asarray(scores, dtype=float), np.atleast_2d(null_scores).mean(axis=0)
+    for name, values in (("scores", scores), ("null_scores", np.asarray(null_scores))):
+        if np.isnan(values).any():
+            raise DataError(f"{name} hold NaN; log-likelihoods, as of ft.score, were expected.")
+    there = np.isfinite(scores)
+    return np.where(there, scores - np.where(there, null, 0), scores)
 
 
 def generate(
@@ -183,7 +194,8 @@ def generate(
     stop: a string (such as "\\n") or a list of them; the text ends before it. dtype: as in
     evaluate. without: "shared_prompts" reads what all prompts begin with once for each;
     "plain_attention"; "similar_length".
-    Returns the new text alone, a string or a list of strings.
+    Returns the new text alone, a string or a list of strings. Raises NotANumber where the logits
+    are NaN, of which an argmax would make the vocabulary's first word.
     """
     single = isinstance(prompts, str)
     texts = [prefix + prompt for prompt in ([prompts] if single else prompts)]
@@ -241,7 +253,9 @@ def _written(model, tokens, limit, stops, sharing):
             use_cache=True,
             **last,
         )
-        past, chosen = give_room(step.past_key_values), step.logits[:, -1].argmax(-1)
+        past, (most, chosen) = give_room(step.past_key_values), step.logits[:, -1].max(-1)
+        if most.isnan().any():
+            raise no_answer(model, "the next token")
         keep = []
         for place, (row, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
             if row in ended:
@@ -273,11 +287,22 @@ def _by_library(model, texts, limit, stops):
     batch = model.tokenizer(texts, return_tensors="pt", padding=True, **options)
     batch = {k: v.to(model.device) for k, v in batch.items() if k != "token_type_ids"}
     ids = model.net.generate(
-        **batch, max_new_tokens=limit, do_sample=False, pad_token_id=model.tokenizer.pad_token_id
+        **batch,
+        max_new_tokens=limit,
+        do_sample=False,
+        pad_token_id=model.tokenizer.pad_token_id,
+        logits_processor=[partial(_checked, model)],
     )
     if decoder:
         ids = ids[:, batch["input_ids"].shape[1] :]
     return [_cut(t, stops) for t in model.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+def _checked(model, ids, logits):
+    """The logits of a step of transformers' generate, if they are numbers."""
+    if logits.isnan().any():
+        raise no_answer(model, "the next token")
+    return logits
 
 
 def _last_only(net):

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import torch
 from datasets import Dataset
 
@@ -9,6 +10,7 @@ from ftkit import tasks
 from ftkit.data.templates import as_prompt_and_response
 from ftkit.errors import DataError, SettingError
 from ftkit.evaluation import generation
+from ftkit.models.weights import no_answer
 from ftkit.speed import feature_cache
 from ftkit.tasks.batching import Collator, by_length, encode
 from ftkit.tasks.tokens import columns_of
@@ -33,7 +35,8 @@ def predict(model, texts, *, max_length=None, max_new_tokens=32, stop=None, top=
     "probabilities" by label (classification) or by choice (choice); "value" (regression); "words",
     "tags" and "entities", pairs of type and text (tagging); "text" (what a language model writes);
     "words" with their probability, a list for each mask (masked-lm).
-    Raises SettingError for a model without a head, DataError, naming the row, for what is no text.
+    Raises SettingError for a model without a head, DataError, naming the row, for what is no text,
+    NotANumber where the model's output is NaN, of which a rule would make an answer.
     """
     task = tasks.of(model)
     if task.spec.answer is None:
@@ -118,4 +121,7 @@ def _logits(model, encoded):
                     found[i] = row
     finally:
         model.net.train(training)
+    for i, row in enumerate(found):
+        if np.isnan(row).any():
+            raise no_answer(model, f"the output for text {i}")
     return found

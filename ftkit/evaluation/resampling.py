@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from ftkit.errors import SettingError
+from ftkit.evaluation import absolute
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -123,12 +124,19 @@ def _wilson(value, variance, groups):
 
 
 def group_numbers(groups, n):
-    """Numbers 0..g-1 for the groups of n examples; every example alone when groups is None."""
+    """Numbers 0..g-1 for the groups of n examples; every example alone when groups is None.
+
+    An example whose own group is None, NaN or blank stands alone as well: what is not known does
+    not tie examples together. load_data has it so, too.
+    """
     if groups is None:
         return np.arange(n)
     if len(groups) != n:
         raise SettingError(f"groups has {len(groups)} entries for {n} examples; give one for each.")
-    return np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
+    alone = [group is None or group != group or not str(group).strip() for group in groups]
+    keys = [(own, str(i if own else groups[i])) for i, own in enumerate(alone)]
+    number = {key: i for i, key in enumerate(sorted(set(keys)))}
+    return np.array([number[key] for key in keys], dtype=int)
 
 
 def in_words(n, numbers):
@@ -205,24 +213,31 @@ def _one(metric, whole, drawn, numbers, n, size):
     alike = effective_groups(np.bincount(numbers, weights, size)) if size > 1 else 1.0
     value, samples = metric.finish(whole), metric.finish(drawn)
     about = {"span": metric.span, "covers": in_words(n, numbers)}
-    if metric.noise is not None:
-        return _lifted(value, samples, metric.noise(drawn, whole), alike, about)
+    if metric.terms is not None:
+        return _lifted(metric, value, samples, whole, drawn, n, alike, about)
     share = metric.share and 0 <= value <= 1
     return interval(value, samples, alike, share=share, **about)
 
 
-def _lifted(value, samples, noise, groups, about):
-    """The interval of a sum of absolute values, which noise lifts: in the data, more in resamples.
+def _lifted(metric, value, samples, whole, drawn, n, groups, about):
+    """The Estimate of a sum of absolute values, which noise lifts: in the data, more in resamples.
 
-    The true value can lie below by as much as the parts' noise adds up to (triangle inequality),
-    and above by what resamples scatter about their own mean. Contains its value.
+    Resamples are centred, for differences of two such sums. The noise is stretched by Student's
+    quantile as elsewhere, with more degrees of freedom where it is of several independent terms:
+    (trace C)^2 / trace C^2 for their covariance C (Satterthwaite 1946).
     """
     centred = samples - np.nanmean(samples) + value if np.isfinite(value) else samples
     found = interval(value, centred, groups, **about)
     if not found.finite():
         return found
-    low = value - student(groups) / quantile() * np.quantile(noise, LEVEL)
-    return replace(found, low=float(max(low, about["span"][0])), high=max(found.high, found.value))
+    groups, noise = max(groups, 2.0), metric.terms(drawn) - metric.terms(whole)
+    noise = (noise - noise.mean(0)) * np.sqrt(groups / (groups - 1))
+    spread = np.cov(noise.T)
+    terms = np.trace(spread) ** 2 / np.square(spread).sum() if spread.any() else 1.0
+    noise *= quantile((groups - 1) * terms) / quantile()
+    low, high = absolute.ends(metric.terms(whole), noise, metric.least, 0.5 / n)
+    low, high = np.clip([low, high], *about["span"])
+    return replace(found, low=float(low), high=float(high))
 
 
 def bootstrap(statistic, *arrays, groups=None, n=RESAMPLES, seed=0):

@@ -21,8 +21,9 @@ from ftkit.tasks import batching
 class Memory:
     """What EWC keeps of a task: how much each weight matters to it, and where it was then.
 
-    fisher, anchors: {name of a parameter: float32 tensor of its shape}, on the CPU or where the
-    model was. One memory takes twice the bytes of the model.
+    fisher, anchors: {name of a parameter: float32 tensor of its shape}, where the model was; from
+    a file on the CPU. A training with EWC moves each once to the device of its weight, and leaves
+    it there. One memory takes twice the bytes of the model.
     """
 
     fisher: dict = field(repr=False)
@@ -142,7 +143,7 @@ class EWC(Within):
     def loss(self, net, inputs, outputs, loss):
         """The task's loss, and half of weight * fisher * (distance from the anchor) squared."""
         penalty = sum(
-            Springs.apply(p, f, anchor)
+            Springs.apply(p, f, anchor).to(loss.device)
             for memory in self._memories() for p, f, anchor in held(net, memory)
         )
         return loss + self.weight / 2 * penalty
@@ -172,4 +173,7 @@ def held(net, memory):
     for name, p in net.named_parameters():
         anchor = memory.anchors.get(name)
         if p.requires_grad and anchor is not None and anchor.shape == p.shape:
-            yield p, memory.fisher[name].to(p.device), anchor.to(p.device)
+            for kept in (memory.fisher, memory.anchors):  # moved at every step, it would be slow
+                if kept[name].device != p.device:
+                    kept[name] = kept[name].to(p.device)
+            yield p, memory.fisher[name], memory.anchors[name]

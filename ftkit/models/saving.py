@@ -3,16 +3,19 @@
 import json
 import os
 import shutil
+import warnings
 from fnmatch import fnmatch
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from ftkit.assets import atomic, checksums
 from ftkit.errors import FetchError
 from ftkit.models.specs import CARD
 
 README = "README.md"  # a model card: peft writes one, and people write theirs over it
+# What a model is loaded from; if another program wrote it, it is of the model all the same.
+_LOADED = ("adapter_config.json", "*.safetensors", "*.safetensors.index.json")
 # What a model saved before its card listed the files consists of.
 _USUAL = (
     "*config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json",
@@ -59,25 +62,61 @@ def save_folder(folder, build):
 def read_card(folder):
     """Return what a saved folder says about itself, {} where it is none of the kit's.
 
-    Raises FetchError for a card or weights that were cut short.
+    Warns of weights that another program wrote since (peft, transformers, a merge): they are
+    loaded, and what is said elsewhere of those that the kit saved is not of them.
+    Raises FetchError for a card or weights that were cut short or changed by accident: weights that
+    cannot be read as safetensors, and such as differ from what was saved though nobody has written
+    the file since (it is no younger than the card).
     """
     path = folder / CARD
     try:
         card = json.loads(path.read_text()) if path.exists() else {}
     except ValueError as error:
         raise _damaged(path, f"is not JSON ({error})") from None
-    for name, (size, _) in card.get("files", {}).items():
-        weights = folder / name
-        if name.endswith(".safetensors") and weights.is_file() and weights.stat().st_size != size:
-            found = weights.stat().st_size
-            raise _damaged(weights, f"has {found:,} bytes and was saved with {size:,}")
+    if rewritten := list(_rewritten(folder, card.get("files") or {}, path)):
+        warnings.warn(
+            f"{folder}: {', '.join(rewritten)} was written by another program since ftkit saved "
+            "the model, so that these are other weights than the card and earlier results speak of",
+            stacklevel=4,
+        )
     return card
 
 
-def _damaged(path, wrong):
+def _rewritten(folder, files, card):
+    """Yield the names of weights that are whole and not those listed. Raises FetchError for damage.
+
+    files: {name: [bytes, checksum]}. The card was written after all that it lists.
+    """
+    if not files:
+        return
+    now = {path.name: path for path in sorted(folder.glob("*.safetensors"))}
+    for name, path in now.items():
+        size, checksum = files.get(name, (None, None))
+        found = path.stat()
+        try:
+            with safe_open(path, "pt"):  # reads the head, and compares it with the length
+                pass
+        except (SafetensorError, OSError) as error:
+            saved = "" if size in (None, found.st_size) else f" and was saved with {size:,}"
+            wrong = f"has {found.st_size:,} bytes{saved}, and cannot be read ({error})"
+            raise _damaged(path, wrong) from None
+        if size is not None and found.st_size == size and checksums.digest(path) == checksum:
+            continue
+        if size is not None and found.st_mtime_ns <= card.stat().st_mtime_ns:
+            wrong = "has another content than was saved, and has not been written since"
+            more = f" If it was changed on purpose, take its line out of {card}."
+            raise _damaged(path, wrong, more)
+        yield name
+    if gone := [n for n in files if fnmatch(n, "*.safetensors") and "/" not in n and n not in now]:
+        if not now:
+            raise _damaged(folder / gone[0], "is missing, and no other weights are there")
+        yield f"{gone[0]} (removed)"
+
+
+def _damaged(path, wrong, more=""):
     return FetchError(
-        f"{path} {wrong}: it was damaged since. Save the model again, or take the folder from "
-        "where it was copied."
+        f"{path} {wrong}: it was damaged. Save the model again, or take the folder from where it "
+        f"was copied.{more}"
     )
 
 
@@ -95,7 +134,8 @@ def _of_others(folder):
         if name == CARD:
             continue
         usual = path.parent == folder and any(fnmatch(name, pattern) for pattern in _USUAL)
-        own = name in written if written else usual
+        ours = written and path.parent == folder and any(fnmatch(name, one) for one in _LOADED)
+        own = name in written or ours if written else usual
         edited = name == README and own and checksums.digest(path) != written[name][1]
         if not own or edited:
             yield path

@@ -4,7 +4,7 @@ import warnings
 
 import torch
 
-from ftkit.errors import DataError, SettingError
+from ftkit.errors import DataError, NotANumber, SettingError
 from ftkit.models.specs import SPECS
 
 # Tasks whose head is made new where a checkpoint has none; other heads were pretrained.
@@ -42,6 +42,22 @@ def check_loaded(net, found, task, folder, *, whole=False):
             "model is not the one that was saved.",
             stacklevel=4,
         )
+
+
+def no_answer(model, what):
+    """The NotANumber of a model whose output `what` is NaN: of which an argmax would be 0."""
+    wrong = [name for name, p in model.net.named_parameters() if not p.isfinite().all()]
+    if wrong:
+        reason = (
+            f"of its weights {_some(wrong)} hold NaN or infinity, as after a training that "
+            "diverged. Load the model from before, or train it again at a tenth of the rate"
+        )
+    else:
+        reason = (
+            "its weights are numbers, so one grew too large on the way. Compute in float32, as in "
+            'load_model(..., dtype="float32")'
+        )
+    return NotANumber(f"{what} of {model.name} is NaN, so nothing can be told from it: {reason}.")
 
 
 def check_trained(net):

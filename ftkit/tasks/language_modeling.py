@@ -37,8 +37,8 @@ class LanguageModeling(Task):
             return rows, whole, whole
         if "messages" in names:
             need(dataset, "messages")
-            read = conversation_tokens(dataset["messages"], model.tokenizer)
-            found = list(zip(*read, strict=True))
+            chats = dataset["messages"][:]  # row by row, datasets takes longer than all else
+            found = list(zip(*conversation_tokens(chats, model.tokenizer), strict=True))
         else:
             found = _answered(dataset, model)
         rows, whole, wanted = [], [], []

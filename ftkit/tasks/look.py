@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 
 import numpy as np
+import xxhash
 
 from ftkit.data.conversations import turn_marks
 from ftkit.data.own import alike_names, main_texts
@@ -11,7 +12,7 @@ from ftkit.display import Table
 from ftkit.errors import DataError
 from ftkit.models.structure import IGNORED
 from ftkit.tasks.batching import encode
-from ftkit.tasks.tagging import entities
+from ftkit.tasks.tagging import spelled
 from ftkit.tasks.tokens import columns_of
 
 RARE = 10  # rows of a class in train; fewer are hard to learn, and harder to measure
@@ -49,9 +50,10 @@ def look(data, model=None, *, max_length=None):
         columns_of(rows)
     table = [_row("rows", {name: len(rows) for name, rows in splits.items()})]
     texts = {name: _texts(rows) for name, rows in splits.items()}
-    table += _repeated(texts)
+    words = {name: list(map(_words, own)) for name, own in texts.items()}
+    table += _repeated(texts, words)
     if all("label" in rows.column_names for rows in splits.values()):
-        table += _labels(splits, texts)
+        table += _labels(splits, texts, words)
     if all("messages" in rows.column_names for rows in splits.values()):
         table += _roles(splits)
     if model is not None:
@@ -66,22 +68,37 @@ def _row(what, counts, see=""):
 
 def _texts(rows):
     names = [c for c in rows.column_names if c not in ("label", "group")]
-    return main_texts({name: rows[name][:] for name in names})
+    parts = _parts(rows, names)
+    return [text for _, part in parts for text in main_texts({c: part[c] for c in names})]
 
 
-def _repeated(texts):
+def _parts(rows, names):
+    """Yield the first row's number and the columns of PART rows at a time.
+
+    All of them as Python values would take many times the memory of the data set.
+    """
+    chosen = rows.select_columns(names)
+    for start in range(0, len(rows), PART):
+        yield start, chosen[start : start + PART]
+
+
+def _words(text):
+    """A hash of the words of a text: the same for texts that differ in case or punctuation."""
+    return xxhash.xxh3_128_digest(normalized(text).encode("utf-8", "surrogatepass"))
+
+
+def _repeated(texts, words):
     """Duplicates within a split, texts that stand in train as well, and such as are alike."""
-    words = {name: [normalized(text) for text in own] for name, own in texts.items()}
     twice, see = {}, ""
     for name, own in words.items():
         twice[name] = len(own) - len(set(own))
         if twice[name] and not see:
-            text = Counter(own).most_common(1)[0][0]
-            see = f"{name} rows {_some(i for i, other in enumerate(own) if other == text)}"
+            most = Counter(own).most_common(1)[0][0]
+            see = f"{name} rows {_some(i for i, other in enumerate(own) if other == most)}"
     table = [_row("duplicates in the split", twice, see)]
     if "train" not in texts or len(texts) == 1:
         return table
-    train = {text: i for i, text in reversed(list(enumerate(words["train"])))}
+    train = {own: i for i, own in reversed(list(enumerate(words["train"])))}
     sets = iter(near_sets([text for own in texts.values() for text in own]))
     sets = {name: [next(sets) for _ in own] for name, own in texts.items()}
     first = {number: i for i, number in reversed(list(enumerate(sets["train"])))}
@@ -99,7 +116,7 @@ def _repeated(texts):
     return table
 
 
-def _labels(splits, texts):
+def _labels(splits, texts, words):
     """Texts with several labels, labels that are nearly the same, rare and absent classes."""
     feature = next(iter(splits.values())).features["label"]
     names = getattr(feature, "names", None)
@@ -110,11 +127,13 @@ def _labels(splits, texts):
         given = {name: [names[label] for label in own] for name, own in given.items()}
     said = defaultdict(set)
     for name, own in given.items():
-        for text, label in zip(texts[name], own, strict=True):
-            said[normalized(text)].add(label)
-    torn = {text for text, labels in said.items() if len(labels) > 1}
-    counts = {name: sum(normalized(text) in torn for text in own) for name, own in texts.items()}
-    see = next((f"{text[:60]!r}: {_some(sorted(map(str, said[text])))}" for text in torn), "")
+        for key, label in zip(words[name], own, strict=True):
+            said[key].add(label)
+    torn = {key for key, labels in said.items() if len(labels) > 1}
+    counts = {name: sum(key in torn for key in own) for name, own in words.items()}
+    see = next((f"{normalized(text)[:60]!r}: {_some(sorted(map(str, said[key])))}"
+                for name in words for key, text in zip(words[name], texts[name], strict=True)
+                if key in torn), "")
     table = [_row("the same text with another label", counts, see)]
     tallies = {name: Counter(own) for name, own in given.items()}
     classes = sorted(map(str, set().union(*tallies.values(), names or ())))
@@ -141,7 +160,8 @@ def _roles(splits):
     """Conversations whose roles do not take turns, and such as do not end with an answer."""
     odd, open_end = defaultdict(list), defaultdict(list)
     for name, rows in splits.items():
-        for i, turns in enumerate(rows["messages"]):
+        every = (turns for _, part in _parts(rows, ["messages"]) for turns in part["messages"])
+        for i, turns in enumerate(every):
             roles = [turn["role"] for turn in turns]
             spoken = [role for role in roles[roles[:1] == ["system"] :] if role != "tool"]
             turn_about = ["user", "assistant"] * (len(spoken) // 2 + 1)
@@ -182,8 +202,8 @@ def _tokens(splits, texts, model, max_length):
                     if len(odd) < SHOWN:
                         odd += _unknown(texts[name][start + i], model.tokenizer, odd)
                 if encoded.cut.records:
-                    last = [label for label in row["labels"] if label != IGNORED][-1:]
-                    open_end[name] += not last or last[0] not in ends
+                    last = next((n for n in reversed(row["labels"]) if n != IGNORED), None)
+                    open_end[name] += last is None or last not in ends
             if model.spec.answer == "tags":
                 beyond[name] += _beyond(part, encoded)
         whole = np.concatenate(whole)
@@ -223,9 +243,10 @@ def _beyond(rows, encoded):
     if "tags" not in rows.column_names:
         return 0
     count = 0
-    for tags, row in zip(rows["tags"], encoded.rows, strict=True):
+    found = spelled(rows["tags"][:]) or [[]] * len(rows)
+    for own, row in zip(found, encoded.rows, strict=True):
         read = {word for _, word in row["words"]}
-        count += sum(not set(range(a, b)) <= read for _, a, b in entities(tags))
+        count += sum(not set(range(a, b)) <= read for _, a, b in own)
     return count
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ftkit.data.conll import check_tagged
+from ftkit.data.conll import as_bio, check_tagged, is_bio
 from ftkit.errors import DataError
 from ftkit.models.structure import IGNORED
 from ftkit.tasks.base import Task
@@ -50,6 +50,18 @@ def entities(tags) -> list[tuple[str, int, int]]:
         if kind is None and prefix in ("B", "I"):
             kind, start = name, place
     return found
+
+
+def spelled(sentences, known=()) -> list[list[tuple[str, int, int]]] | None:
+    """Return the entities of each tagged sentence; None where the tags spell none at all.
+
+    sentences: lists of tags, in BIO or a scheme that as_bio reads. known: tags that belong to the
+    scheme and may not occur. Entities are those of the BIO tags that the tags stand for.
+    """
+    bio = as_bio({str(tag) for tags in (*sentences, known) for tag in tags})[0]
+    if not bio or not is_bio(bio.values()):
+        return None
+    return [entities([bio[str(tag)] for tag in tags]) for tags in sentences]
 
 
 def words_tags(labels, rows, logits, references):
@@ -105,6 +117,7 @@ class Tagging(Task):
         for words, tags in zip(
             rows["tokens"], words_tags(model.labels, encoded.rows, logits, empty), strict=True
         ):
-            named = [(kind, " ".join(words[a:b])) for kind, a, b in entities(tags)]
+            own = (spelled([tags], model.labels) or [[]])[0]
+            named = [(kind, " ".join(words[a:b])) for kind, a, b in own]
             found.append({"words": words, "tags": tags, "entities": named})
         return found

@@ -1,0 +1,80 @@
+"""Says what keeps a notebook from being committed: `python tools/check_notebooks.py FILE...`
+
+Without files, all lessons and solutions are checked. pre-commit runs it on those that are staged.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ftkit.batch import notebook as nb
+from ftkit.errors import DataError
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+# Where machines keep what is theirs; the homes of users are known to machine_paths.
+FOLDERS = ("/root", "/tmp", "/var", "/private", "/mnt", "/opt", "/content", "/kaggle", "/workspace")
+
+
+def faults(path: Path) -> list[str]:
+    """What is wrong with a notebook file, a sentence each; [] when it can be committed.
+
+    Looked for are widget state, timings and progress bars, paths of a machine in cells or outputs,
+    and cells that were not run or failed. Whether the outputs are of the code beside them is for
+    tests/test_notebooks.py: a change may be committed before its run.
+    """
+    try:
+        notebook = nb.read(path)
+    except DataError as error:
+        return [str(error)]
+    found = []
+    if "widgets" in notebook["metadata"] or any(
+        kind in output.get("data", {})
+        for _, cell in nb.code_cells(notebook) for output in cell["outputs"] for kind in nb.WIDGETS
+    ):
+        found.append("it holds the state of widgets, which shows nothing once the kernel is gone")
+    elif nb.scrub(notebook) != notebook:
+        found.append("its outputs or metadata hold timings or steps of a progress bar")
+    for position, text in nb.machine_paths(notebook, FOLDERS):
+        found.append(f"an output of cell {position + 1} names a path of a machine: …{text}…")
+    for position, text in nb.machine_paths(_sources(notebook), FOLDERS):
+        found.append(f"cell {position + 1} itself names a path of a machine: …{text}…")
+    # Solutions may be without outputs, but not with half of them.
+    bare = path.parent.name == "solutions" and _never_ran(notebook)
+    if (failed := nb.failure(notebook)) and not bare:
+        found.append(f"cell {failed['cell'] + 1} has no outputs of a good run: "
+                     f"{failed['error']}: {failed['message']}")
+    return found
+
+
+def _sources(notebook):
+    """The notebook with what its cells say in place of what they show, where paths are sought."""
+    return {"cells": [
+        {"cell_type": "code", "source": "shown", "outputs": [{"text": nb.source(cell)}]}
+        for cell in notebook["cells"]
+    ]}
+
+
+def _never_ran(notebook):
+    return not any(cell["outputs"] or cell["execution_count"]
+                   for _, cell in nb.code_cells(notebook))
+
+
+def main(arguments: list[str]) -> int:
+    """Check the files and print what is wrong. Returns 1 when anything is, else 0."""
+    paths = [Path(name) for name in arguments] or [
+        path for path in sorted(NOTEBOOKS.rglob("[0-9][0-9]_*.ipynb"))
+        if ".ipynb_checkpoints" not in path.parts
+    ]
+    wrong = {path: found for path in paths if (found := faults(path))}
+    for path, found in wrong.items():
+        for fault in found:
+            print(f"{path}: {fault}")
+    if wrong:
+        print("Run `ftkit batch FILE --profile cpu --commit-to notebooks` and commit what it "
+              "writes (CONTRIBUTING.md, A lesson).")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
