@@ -6,8 +6,10 @@ is pinned there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from ftkit.errors import SettingError
 
@@ -124,7 +126,7 @@ def pin(archive: Archive) -> str:
     return archive.name
 
 
-def find(name: str, entries=_MODELS):
+def find(name: str, entries: Sequence[Any] = _MODELS) -> Any:
     """Return the entry of a name: of a model, or of the `entries` that are given.
 
     Raises SettingError, with the nearest name, when there is none.
