@@ -51,7 +51,7 @@ help:
 setup: .venv/.ready
 
 # The stamp is written last, so a set-up that was cut short is done again.
-.venv/.ready: constraints.txt pyproject.toml
+.venv/.ready: constraints.txt pyproject.toml setup.py
 	@if ! $(PY) -m pip --version >/dev/null 2>&1; then \
 	  for p in python3.11 python3.12 python3.13 python3.14 python3; do \
 	    if $$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
@@ -133,5 +133,5 @@ lab: .venv/.ready
 
 clean:
 	rm -rf .venv .venv-peers .venv-litgpt .venv-oldest .venv-newest $(OUT) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
-	find ftkit tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find ftkit data tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 	find notebooks -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

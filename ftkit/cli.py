@@ -73,13 +73,15 @@ def _parser():
 def _fetch(options):
     from ftkit.assets import catalog
     from ftkit.assets import fetch as fetching
+    from ftkit.data import recipe
 
     if bool(options.names) == options.all:
         raise SettingError("name what to fetch (`ftkit models` and `ftkit data` list the names), "
                            "or give --all.")
-    wanted = [catalog.find(name) for name in options.names]
-    models = [e for e in (wanted or catalog.models()) if isinstance(e, catalog.ModelEntry)]
-    archives = dict.fromkeys(a for e in wanted for a in e.archives) if wanted else catalog.ARCHIVES
+    known = [*catalog.models(), *recipe.entries()]
+    wanted = [catalog.find(name, known) for name in options.names] or known
+    models = [entry for entry in wanted if isinstance(entry, catalog.ModelEntry)]
+    archives = dict.fromkeys(archive for entry in wanted for archive in entry.archives)
     missing = [name for name in archives if not fetching.is_cached(name, deep=True)]
     if missing:
         _download(missing)
@@ -118,9 +120,9 @@ def _models(options):
 
 
 def _data(options):
-    from ftkit.assets import catalog
+    from ftkit.data import recipe
 
-    _list(catalog.datasets())
+    _list(recipe.entries())
 
 
 def _list(entries):

@@ -65,7 +65,8 @@ def _memory():
 
 
 def _cache():
-    from ftkit.assets import catalog, fetch
+    from ftkit.assets import fetch
+    from ftkit.data import recipe
 
     home = fetch.cache_home()
     there = next(path for path in [home, *home.parents] if path.exists())
@@ -75,11 +76,12 @@ def _cache():
     except OSError as error:
         writable = False
         why = error.strerror
-    cached = {name for name in catalog.ARCHIVES if fetch.is_cached(name, deep=True)}
-    damaged = [fetch.archive_path(name).name for name in catalog.ARCHIVES
+    archives = recipe.archives()
+    cached = {name for name in archives if fetch.is_cached(name, deep=True)}
+    damaged = [fetch.archive_path(name).name for name in archives
                if name not in cached and fetch.archive_path(name).exists()]
     damaged += [f"{key} ({wrong})" for key, wrong in fetch.damaged_folders()]
-    words = f"{home}: {len(cached)} of {len(catalog.ARCHIVES)} archives"
+    words = f"{home}: {len(cached)} of {len(archives)} archives"
     if not writable:
         yield FAIL, "cache", (f"{words}, cannot be written ({why}); make it writable, or set "
                               "FTKIT_HOME to a folder that is")
@@ -87,7 +89,7 @@ def _cache():
         yield WARN, "cache", (f"{words}; damaged: {', '.join(damaged)}; `ftkit fetch --all` gets "
                               "them again")
     else:
-        hint = "" if len(cached) == len(catalog.ARCHIVES) else "; `ftkit fetch --all` gets the rest"
+        hint = "" if len(cached) == len(archives) else "; `ftkit fetch --all` gets the rest"
         yield OK, "cache", f"{words}, writable{hint}"
     free = shutil.disk_usage(there).free
     level = FAIL if free < 0.2 * GIB else WARN if free < 3 * GIB else OK

