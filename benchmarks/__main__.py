@@ -65,18 +65,18 @@ TABLE = {
 }
 # What each trick of the kit brings: the same work with one of them left off.
 TABLE |= {
-    "tricks-decoder": ("SmolLM2, all weights, {train} pairs", {
-        "kit.full": "ftkit", "kit.full:similar_length": "without similar lengths",
-        "kit.full:label_logits": "without logits at labels only",
-        "kit.full:plain_attention": "without plain attention"}, {}),
-    "tricks-encoder": ("MiniLM, all weights, {train} reviews", {
-        "kit.classify": "ftkit", "kit.classify:similar_length": "without similar lengths",
-        "kit.classify:plain_attention": "without plain attention",
-        "kit.classify:quick_dropout": "without quick dropout",
-        "kit.classify:kept_pages": "without kept pages"}, {}),
-    "tricks-frozen": ("MiniLM, the head alone, {train} reviews, {epochs} epochs", {
-        "kit.frozen": "ftkit", "kit.frozen:trunk_cache": "without the trunk cache"}, {}),
-    "tricks-score": ("SmolLM2, {questions} yes-no questions after {shots} examples", {
+    "optimizations-decoder": ("SmolLM2, all weights, {train} pairs", {
+        "kit.full": "ftkit", "kit.full:group_by_length": "without similar lengths",
+        "kit.full:logits_to_keep": "without logits at labels only",
+        "kit.full:eager_attention": "without plain attention"}, {}),
+    "optimizations-encoder": ("MiniLM, all weights, {train} reviews", {
+        "kit.classify": "ftkit", "kit.classify:group_by_length": "without similar lengths",
+        "kit.classify:eager_attention": "without plain attention",
+        "kit.classify:fast_dropout": "without quick dropout",
+        "kit.classify:keep_freed_memory": "without kept pages"}, {}),
+    "optimizations-frozen": ("MiniLM, the head alone, {train} reviews, {epochs} epochs", {
+        "kit.frozen": "ftkit", "kit.frozen:feature_cache": "without the backbone cache"}, {}),
+    "optimizations-score": ("SmolLM2, {questions} yes-no questions after {shots} examples", {
         "kit.score": "ftkit", "kit.score:apart": "each prompt by itself"}, {}),
 }
 
@@ -89,7 +89,7 @@ def title(name):
 def command(module, folder, threads, script, *arguments):
     """How a script is started with the packages of a module: arguments for subprocess."""
     environment = os.environ | {
-        "OMP_NUM_THREADS": str(threads), "FTKIT_KEPT_GB": "0", "FTKIT_PLAIN": "1",
+        "OMP_NUM_THREADS": str(threads), "FTKIT_CACHE_GB": "0", "FTKIT_PLAIN": "1",
         "FTKIT_RUNS": str(folder / "runs"), "CUDA_VISIBLE_DEVICES": ""}
     return {"args": [str(PYTHON[module]), str(HERE / script), *arguments], "env": environment}
 
@@ -261,8 +261,8 @@ def _alike(works):
 def tables(results):
     """The same results as three Markdown texts: for the README, for the docs, and in full."""
     works = results["works"]
-    peers = [work for name, work in works.items() if not name.startswith("tricks")]
-    tricks = [work for name, work in works.items() if name.startswith("tricks")]
+    peers = [work for name, work in works.items() if not name.startswith("optimizations")]
+    optimizations = [work for name, work in works.items() if name.startswith("optimizations")]
     short, full = [], []
     for group in _alike(peers):
         short += [*_head(group), *_goals(group), ""]
@@ -274,7 +274,7 @@ def tables(results):
                          f"tokens at {row['share_of_peak']:.0%} of the {row['peak'] / 1e9:.0f} "
                          "billion operations a second that large matrices reached in the "
                          f"same process ({row['precision']}, {row['machine']}).", ""]
-    for group in _alike(tricks):
+    for group in _alike(optimizations):
         full += ["Each part left off by itself:", "", *_head(group), *_rows(group), ""]
     if "growth" in results:
         full += [growth.sentences(results["growth"]), "", "![Growth](growth.png)"]

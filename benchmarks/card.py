@@ -54,7 +54,7 @@ class Worker:
     def __init__(self, name, folder, logs, tiny):
         self.name = name
         environment = os.environ | {
-            "FTKIT_KEPT_GB": "0", "FTKIT_PLAIN": "1", "FTKIT_RUNS": str(folder / "runs"),
+            "FTKIT_CACHE_GB": "0", "FTKIT_PLAIN": "1", "FTKIT_RUNS": str(folder / "runs"),
             "HF_HUB_OFFLINE": "1", "PYTHONPATH": _path()}
         # One card, where there are more: the Trainer would take them all.
         seen = "" if tiny else os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]

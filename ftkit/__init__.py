@@ -22,8 +22,8 @@ _WHERE = {
         "plan",
     ],
     "models.adapters": [
-        "activate",
-        "attach",
+        "set_adapter",
+        "load_adapter",
     ],
     "models.load": ["load_model"],
     "models.model": [
@@ -45,10 +45,10 @@ _WHERE = {
         "Mixup",
         "merge",
         "MultiTask",
-        "begin_alike",
+        "share_label_init",
         "joint_labels",
-        "mixture",
-        "single_task",
+        "temperature_sampling",
+        "extract_task_head",
         "PromptTuning",
         "PrefixTuning",
         "nearest_words",
@@ -60,18 +60,18 @@ _WHERE = {
         "Prune",
     ],
     "methods.ewc": [
-        "Memory",
+        "EWCState",
     ],
     "models.drop_layers": [
-        "shrink",
+        "drop_layers",
     ],
     "data.templates": [
         "few_shot",
         "apply_template",
     ],
     "evaluation.generation": [
-        "score",
-        "calibrate",
+        "log_likelihood",
+        "contextual_calibration",
         "generate",
         "chat",
     ],

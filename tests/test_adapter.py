@@ -64,12 +64,18 @@ def saved_base(folder, make=tiny.encoder, **options):
 @both
 def test_it_begins_as_the_base_and_trains_nothing_of_it(make, placement):
     base = make()
-    model = ft.Adapter(size=4, placement=placement, init_std=1e-4).apply(base.copy())
+    model = ft.Adapter(bottleneck_size=4, placement=placement, init_std=1e-4).apply(base.copy())
     assert measure(model) == pytest.approx(measure(base), abs=1e-4)
     before = base.hash("base")
-    run = ft.fit(base, data_for(base), epochs=6, learning_rate=1e-2,
-                 method=ft.Adapter(size=4, placement=placement, init_std=0.1), batch_size=4,
-                 quiet=True)
+    run = ft.fit(
+        base,
+        data_for(base),
+        epochs=6,
+        learning_rate=1e-2,
+        method=ft.Adapter(bottleneck_size=4, placement=placement, init_std=0.1),
+        batch_size=4,
+        quiet=True,
+    )
     assert run.model.hash("base") == before == base.hash("base")
     assert measure(run.model) < measure(base)
     assert 0 < run.trainable["trained"] < 0.25 * run.trainable["total"]
@@ -94,7 +100,7 @@ def test_the_lessons_own_code_computes_the_same(placement):
     mine = base.copy()
     from_lesson("08", "Bottleneck", "insert")[1](mine.net, 4, placement, init_std=0.3)
     torch.manual_seed(3)
-    kit = ft.Adapter(size=4, placement=placement, init_std=0.3).apply(base.copy())
+    kit = ft.Adapter(bottleneck_size=4, placement=placement, init_std=0.3).apply(base.copy())
     assert mine.hash() == kit.hash()
     trained = [{n for n, p in m.net.named_parameters() if p.requires_grad} for m in (mine, kit)]
     assert trained[0] == trained[1] and "classifier.weight" in trained[0]
@@ -110,7 +116,7 @@ def test_the_lessons_own_code_computes_the_same(placement):
 @both
 def test_it_is_stored_alone_and_comes_back_on_its_base(make, placement, tmp_path):
     base = saved_base(tmp_path, make)
-    tuned = loud(ft.Adapter(size=2, placement=placement).apply(base.copy()))
+    tuned = loud(ft.Adapter(bottleneck_size=2, placement=placement).apply(base.copy()))
     folder = tuned.save(tmp_path / "adapter")
     assert {f.name for f in folder.iterdir()} == {"adapter.safetensors", "ftkit.json"}
     again = ft.load_model(folder)
@@ -135,16 +141,18 @@ def test_adapters_are_swapped_on_one_base(tmp_path):
     }
     tuned = {}
     for name, placement in zip(models, ("houlsby", "pfeiffer", "houlsby"), strict=True):
-        method = ft.Adapter(size=3, placement=placement, name=name)
+        method = ft.Adapter(bottleneck_size=3, placement=placement, name=name)
         tuned[name] = loud(method.apply(models[name].copy()))
         tuned[name].save(tmp_path / name)
     served = ft.load_model(tmp_path / "films")
     weights = {n: p.data_ptr() for n, p in served.net.bert.named_parameters()
                if "bottleneck" not in n}
-    assert ft.attach(ft.attach(served, tmp_path / "plots"), tmp_path / "score") is served
+    assert (
+        ft.load_adapter(ft.load_adapter(served, tmp_path / "plots"), tmp_path / "score") is served
+    )
     ids = torch.randint(5, 40, (3, 7))
     for name in ("plots", "score", "films", "score", "plots", "films"):
-        ft.activate(served, name)
+        ft.set_adapter(served, name)
         torch.testing.assert_close(served.net(ids).logits, tuned[name].net(ids).logits)
         assert (served.task, served.labels) == (tuned[name].task, tuned[name].labels)
         data = tiny.reviews(8)["test"]
@@ -155,34 +163,34 @@ def test_adapters_are_swapped_on_one_base(tmp_path):
     assert served.hash("base") == base.hash("base")
     assert weights == {n: p.data_ptr() for n, p in served.net.bert.named_parameters()
                        if "bottleneck" not in n}, "a base weight moved"
-    ft.activate(served, "base")
+    ft.set_adapter(served, "base")
     assert served.hash() == base.hash(), "without an adapter the base is as it was loaded"
 
 
 def test_an_adapter_can_be_attached_under_another_name(tmp_path):
     base = saved_base(tmp_path)
-    loud(ft.Adapter(size=2).apply(base.copy())).save(tmp_path / "one")
-    ft.attach(base, tmp_path / "one", name="first")
-    loud(ft.Adapter(size=4).apply(base.copy())).save(tmp_path / "two")
-    ft.attach(base, tmp_path / "two", name="second")
-    hashes = {name: ft.activate(base, name).hash() for name in ("first", "second", "base")}
+    loud(ft.Adapter(bottleneck_size=2).apply(base.copy())).save(tmp_path / "one")
+    ft.load_adapter(base, tmp_path / "one", name="first")
+    loud(ft.Adapter(bottleneck_size=4).apply(base.copy())).save(tmp_path / "two")
+    ft.load_adapter(base, tmp_path / "two", name="second")
+    hashes = {name: ft.set_adapter(base, name).hash() for name in ("first", "second", "base")}
     assert len(set(hashes.values())) == 3
-    assert ft.activate(base, "first").hash() == hashes["first"]
+    assert ft.set_adapter(base, "first").hash() == hashes["first"]
     with pytest.raises(SettingError, match="'first' already"):
-        ft.attach(base, tmp_path / "one", name="first")
+        ft.load_adapter(base, tmp_path / "one", name="first")
 
 
 def test_a_copy_has_adapters_of_its_own(tmp_path):
     base = saved_base(tmp_path)
-    ft.Adapter(size=2, name="one").apply(base)
-    ft.Adapter(size=2, name="two").apply(base)
+    ft.Adapter(bottleneck_size=2, name="one").apply(base)
+    ft.Adapter(bottleneck_size=2, name="two").apply(base)
     other = base.copy()
     with torch.no_grad():
-        for weight in other.net.shelf.parts["one"].values():
+        for weight in other.net.adapter_registry.parts["one"].values():
             for parameter in weight.parameters():
                 parameter.add_(1.0)
-    before = ft.activate(base, "one").hash()
-    assert ft.activate(other, "one").hash() != before
+    before = ft.set_adapter(base, "one").hash()
+    assert ft.set_adapter(other, "one").hash() != before
     ids = torch.randint(5, 40, (3, 7))
     assert not torch.equal(base.net(ids).logits, other.net(ids).logits)
     twice = copy.deepcopy(other.net)
@@ -192,7 +200,7 @@ def test_a_copy_has_adapters_of_its_own(tmp_path):
 def test_training_goes_on_with_a_loaded_adapter(tmp_path):
     base = saved_base(tmp_path)
     data = data_for(base)
-    method = ft.Adapter(size=4, name="films", init_std=0.1)
+    method = ft.Adapter(bottleneck_size=4, name="films", init_std=0.1)
     settings = dict(method=method, epochs=4, learning_rate=1e-2, batch_size=4, quiet=True)
     first = ft.fit(base, data, **settings)
     loaded = ft.load_model(first.model.save(tmp_path / "films"))
@@ -201,27 +209,33 @@ def test_training_goes_on_with_a_loaded_adapter(tmp_path):
     assert second.trainable["trained"] == first.trainable["trained"]
     assert measure(second.model) < measure(first.model) < measure(base)
     with pytest.raises(SettingError, match="already.*size=4.*name="):
-        ft.Adapter(size=8, name="films").apply(loaded)
+        ft.Adapter(bottleneck_size=8, name="films").apply(loaded)
 
 
 def test_training_one_leaves_the_others_alone(tmp_path):
-    model = ft.Adapter(size=2, name="one").apply(tiny.encoder())
+    model = ft.Adapter(bottleneck_size=2, name="one").apply(tiny.encoder())
     kept = {k: p.detach().clone() for k, p in _parameters(model, "one").items()}
-    run = ft.fit(model, tiny.reviews(16), method=ft.Adapter(size=2, name="two"), epochs=1,
-                 learning_rate=1e-2, quiet=True)
+    run = ft.fit(
+        model,
+        tiny.reviews(16),
+        method=ft.Adapter(bottleneck_size=2, name="two"),
+        epochs=1,
+        learning_rate=1e-2,
+        quiet=True,
+    )
     torch.testing.assert_close(_parameters(run.model, "one"), kept, rtol=0, atol=0)
-    assert ft.activate(run.model, "one").hash() == model.hash()
+    assert ft.set_adapter(run.model, "one").hash() == model.hash()
 
 
 def _parameters(model, name):
-    return {f"{path}.{k}": p.detach() for path, module in model.net.shelf.parts[name].items()
+    return {f"{path}.{k}": p.detach() for path, module in model.net.adapter_registry.parts[name].items()
             for k, p in module.named_parameters()}
 
 
 @pytest.mark.usefixtures("float32")
 def test_it_resumes_and_stops_early(tmp_path):
     data = tiny.reviews(16)
-    settings = dict(method=ft.Adapter(size=4), epochs=4, batch_size=8, quiet=True)
+    settings = dict(method=ft.Adapter(bottleneck_size=4), epochs=4, batch_size=8, quiet=True)
     whole = ft.fit(tiny.encoder(), data, **settings)
 
     class Stop(transformers.TrainerCallback):
@@ -244,51 +258,53 @@ def test_it_resumes_and_stops_early(tmp_path):
 def test_text_is_generated_through_the_adapter(placement, tmp_path):
     for make, prompt in ((tiny.decoder, "the film"), (tiny.seq2seq, "the cat was")):
         base = make()
-        model = loud(ft.Adapter(size=4, placement=placement).apply(base.copy()))
+        model = loud(ft.Adapter(bottleneck_size=4, placement=placement).apply(base.copy()))
         written = ft.generate(model, prompt, max_new_tokens=6)
         assert measure(model) != pytest.approx(measure(base), rel=1e-3)
         assert written != ft.generate(base, prompt, max_new_tokens=6) or base.task == "seq2seq-lm"
-        assert ft.generate(ft.activate(model, "base"), prompt, max_new_tokens=6) == ft.generate(
+        assert ft.generate(ft.set_adapter(model, "base"), prompt, max_new_tokens=6) == ft.generate(
             base, prompt, max_new_tokens=6
         )
 
 
 @both
-def test_the_trunk_cache_does_not_step_over_adapters(placement, tmp_path):
-    feature_cache.forget()
+def test_the_backbone_cache_does_not_step_over_adapters(placement, tmp_path):
+    feature_cache.clear()
     base = saved_base(tmp_path, tiny.decoder)
-    folder = loud(ft.Adapter(size=4, placement=placement).apply(base.copy())).save(tmp_path / "a")
+    folder = loud(ft.Adapter(bottleneck_size=4, placement=placement).apply(base.copy())).save(
+        tmp_path / "a"
+    )
     model = ft.load_model(folder)  # nothing of it is trainable
-    choice = feature_cache.trunk_depth(model.net)
+    choice = feature_cache.frozen_depth(model.net)
     assert choice.value == 0 and "adapters" in choice.why
-    plain = ft.evaluate(model, texts(), without="trunk_cache")["loss"].value
+    plain = ft.evaluate(model, texts(), disable="feature_cache")["loss"].value
     assert ft.evaluate(model, texts())["loss"].value == pytest.approx(plain)
-    ft.activate(model, "base")
+    ft.set_adapter(model, "base")
     model.net.requires_grad_(False)
-    assert feature_cache.trunk_depth(model.net).value == 3
+    assert feature_cache.frozen_depth(model.net).value == 3
     cached = [ft.evaluate(model, texts())["loss"].value for _ in range(2)]
     assert cached == pytest.approx([measure(base)] * 2, rel=1e-5)
-    ft.activate(model, "adapter")
+    ft.set_adapter(model, "adapter")
     assert ft.evaluate(model, texts())["loss"].value == pytest.approx(plain)
-    feature_cache.forget()
+    feature_cache.clear()
 
 
 def test_an_adapter_refuses_another_base(tmp_path):
     base = saved_base(tmp_path)
-    folder = ft.Adapter(size=2).apply(base.copy()).save(tmp_path / "adapter")
+    folder = ft.Adapter(bottleneck_size=2).apply(base.copy()).save(tmp_path / "adapter")
     other = ft.load_model(tmp_path / "base", pretrained=False, seed=9)
     with pytest.raises(DataError, match="weights of.*are others"):
-        ft.attach(other, folder)
-    assert not hasattr(other.net, "shelf"), "a refused adapter left something behind"
+        ft.load_adapter(other, folder)
+    assert not hasattr(other.net, "adapter_registry"), "a refused adapter left something behind"
     tagger = ft.load_model(tmp_path / "base", "tagging", labels=["O", "B"])
     with pytest.raises(SettingError, match="'classification'.*'tagging'"):
-        ft.attach(tagger, folder)
+        ft.load_adapter(tagger, folder)
     with pytest.raises(FetchError, match="no bottleneck adapter"):
-        ft.attach(base, tmp_path / "base")
+        ft.load_adapter(base, tmp_path / "base")
     (tmp_path / "base").rename(tmp_path / "moved")
-    with pytest.raises(FetchError, match="ft.attach"):
+    with pytest.raises(FetchError, match="ft.load_adapter"):
         ft.load_model(folder)
-    ft.attach(ft.load_model(tmp_path / "moved"), folder)
+    ft.load_adapter(ft.load_model(tmp_path / "moved"), folder)
 
 
 def test_what_could_not_be_loaded_again_is_not_saved(tmp_path):
@@ -303,14 +319,14 @@ def test_what_could_not_be_loaded_again_is_not_saved(tmp_path):
     with pytest.raises(SettingError, match="base.*was changed"):
         changed.save(tmp_path / "a")
     with pytest.raises(SettingError, match="activate one of adapter"):
-        ft.activate(model, "base").save(tmp_path / "a")
+        ft.set_adapter(model, "base").save(tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
 
 def test_bad_settings_are_explained():
     for method, message in (
-        (ft.Adapter(size=0), "size=0.*8 to 64"),
-        (ft.Adapter(size=2.5), "size=2.5"),
+        (ft.Adapter(bottleneck_size=0), "size=0.*8 to 64"),
+        (ft.Adapter(bottleneck_size=2.5), "size=2.5"),
         (ft.Adapter(placement="parallel"), "'parallel'.*houlsby, pfeiffer"),
         (ft.Adapter(name="base"), "name='base'"),
     ):
@@ -319,9 +335,9 @@ def test_bad_settings_are_explained():
     with pytest.raises(SettingError, match="peft"):
         ft.Adapter().apply(ft.LoRA(rank=2).apply(tiny.encoder()))
     with pytest.raises(SettingError, match="'nothing'.*attach"):
-        ft.activate(tiny.encoder(), "nothing")
+        ft.set_adapter(tiny.encoder(), "nothing")
     with pytest.raises(SettingError, match="'two'; it has base, one"):
-        ft.activate(ft.Adapter(name="one").apply(tiny.encoder()), "two")
+        ft.set_adapter(ft.Adapter(name="one").apply(tiny.encoder()), "two")
     with pytest.raises(SettingError, match="hash\\(part='head'\\)"):
         tiny.encoder().hash("head")
 
@@ -338,7 +354,7 @@ def test_an_unknown_network_is_told_of_the_placement_that_needs_no_names():
 def test_half_precision_bases_keep_their_dtype():
     model = tiny.encoder()
     model.net.to(torch.bfloat16)
-    model = ft.Adapter(size=2).apply(model)
+    model = ft.Adapter(bottleneck_size=2).apply(model)
     ids = torch.randint(5, 40, (2, 5))
     assert model.net(ids).logits.dtype == torch.bfloat16
     kinds = {p.dtype for n, p in model.net.named_parameters() if "bottleneck" in n}
@@ -347,9 +363,9 @@ def test_half_precision_bases_keep_their_dtype():
 
 def test_a_damaged_adapter_is_not_attached(tmp_path):
     base, folder = tiny.encoder().save(tmp_path / "base"), tmp_path / "adapter"
-    ft.Adapter(size=4).apply(ft.load_model(base)).save(folder)
+    ft.Adapter(bottleneck_size=4).apply(ft.load_model(base)).save(folder)
     [weights] = folder.glob("*.safetensors")
     weights.write_bytes(weights.read_bytes()[:-9])
-    for load in (ft.load_model, lambda folder: ft.attach(ft.load_model(base), folder)):
+    for load in (ft.load_model, lambda folder: ft.load_adapter(ft.load_model(base), folder)):
         with pytest.raises(FetchError, match=f"{weights.name} has .* was saved with .*damaged"):
             load(folder)

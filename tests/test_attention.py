@@ -42,7 +42,7 @@ def test_writing_with_a_key_value_cache_gives_the_same_text():
     prompts = ["the film was", "a cat and a dog and the music", "so"]
     assert ft.generate(one, prompts, max_new_tokens=9) == ft.generate(
         other, prompts, max_new_tokens=9)
-    scores = [ft.score(m, prompts, [" good", " bad plot", " great"]) for m in (one, other)]
+    scores = [ft.log_likelihood(m, prompts, [" good", " bad plot", " great"]) for m in (one, other)]
     torch.testing.assert_close(*map(torch.tensor, scores), rtol=1e-4, atol=1e-4)
 
 
@@ -74,7 +74,7 @@ def kernels_of(net):
 
 @pytest.mark.parametrize("call", [
     lambda model, **off: ft.evaluate(model, Dataset.from_dict({"text": ["the film was"]}), **off),
-    lambda model, **off: ft.score(model, ["the film was"], [" good", " bad plot"], **off),
+    lambda model, **off: ft.log_likelihood(model, ["the film was"], [" good", " bad plot"], **off),
     lambda model, **off: ft.generate(model, ["the film was"], max_new_tokens=2, **off)],
     ids=["evaluate", "score", "generate"])
 def test_it_is_there_while_it_is_used_and_can_be_left_off(call, monkeypatch):
@@ -83,12 +83,12 @@ def test_it_is_there_while_it_is_used_and_can_be_left_off(call, monkeypatch):
     monkeypatch.setattr(attention, "this_machine", hardware.this_machine)
     call(model)  # the first call tries what the family can do
     before, used = model.net.config._attn_implementation, kernels_of(model.net)
-    for off, wanted in (((), attention.NAME), ("plain_attention", before)):
+    for off, wanted in (((), attention.NAME), ("eager_attention", before)):
         used.clear()
-        call(model, without=off)
+        call(model, disable=off)
         assert set(used) == {wanted}
         assert model.net.config._attn_implementation == before
-    monkeypatch.setenv("FTKIT_WITHOUT", "all")
+    monkeypatch.setenv("FTKIT_DISABLE", "all")
     used.clear()
     call(model)
     assert set(used) == {before}

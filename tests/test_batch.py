@@ -175,7 +175,7 @@ def test_resume_runs_only_what_is_not_done(tmp_path, write_notebook, monkeypatch
     assert not runs()
     assert runs(resume=False)
     assert runs(parameters={"seed": 7})
-    for name, value in (("FTKIT_WITHOUT", "all"), ("FTKIT_DTYPE", "bf16")):
+    for name, value in (("FTKIT_DISABLE", "all"), ("FTKIT_DTYPE", "bf16")):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
             assert runs()

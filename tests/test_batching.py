@@ -12,8 +12,8 @@ from ftkit.errors import DataError, SettingError
 from ftkit.models.structure import IGNORED
 from ftkit.tasks.batching import (
     Collator,
-    SameChoices,
-    SimilarLength,
+    LengthGroupedSampler,
+    SameChoicesSampler,
     by_length,
     encode,
     pad,
@@ -39,7 +39,7 @@ def test_padding_keeps_every_number_on_its_side(rows, left):
     st.lists(st.integers(1, 60), min_size=1, max_size=120), st.integers(1, 16), st.integers(0, 5)
 )
 def test_each_example_is_seen_once_an_epoch(lengths, batch_size, seed):
-    sampler = SimilarLength(np.array(lengths), batch_size, seed)
+    sampler = LengthGroupedSampler(np.array(lengths), batch_size, seed)
     for epoch in range(3):
         sampler.set_epoch(epoch)
         assert sorted(sampler) == list(range(len(lengths)))
@@ -48,7 +48,7 @@ def test_each_example_is_seen_once_an_epoch(lengths, batch_size, seed):
 def test_batches_come_in_random_order_and_hold_similar_lengths():
     rng = np.random.default_rng(0)
     lengths = rng.integers(5, 100, size=800)
-    sampler = SimilarLength(lengths, 8, seed=1)
+    sampler = LengthGroupedSampler(lengths, 8, seed=1)
     orders = []
     for epoch in range(2):
         sampler.set_epoch(epoch)
@@ -56,8 +56,8 @@ def test_batches_come_in_random_order_and_hold_similar_lengths():
         orders.append(batches)
         means = lengths[batches].mean(1)
         assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.35
-        within = lengths[batches].max(1) - lengths[batches].min(1)
-        assert within.mean() < 5
+        trainable = lengths[batches].max(1) - lengths[batches].min(1)
+        assert trainable.mean() < 5
     assert not np.array_equal(*orders)
 
 
@@ -65,7 +65,7 @@ def test_batches_come_in_random_order_and_hold_similar_lengths():
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=120), st.integers(0, 5))
 def test_questions_with_the_same_choices_follow_each_other(families, seed):
     families = np.unique(families, return_inverse=True)[1]
-    sampler = SameChoices(families, 16, seed)
+    sampler = SameChoicesSampler(families, 16, seed)
     for epoch in range(2):
         sampler.set_epoch(epoch)
         order = list(sampler)

@@ -25,10 +25,10 @@ def index(tmp_path, monkeypatch):
 def resolve(index, tmp_path):
     """A function that resolves requirements for Python 3.12 on Linux."""
 
-    def run(*lines, pinned=None, have=None, without=(), newer=(), build=()):
+    def run(*lines, pinned=None, have=None, disable=(), newer=(), build=()):
         folder = tmp_path / "wheels"
         folder.mkdir(exist_ok=True)
-        resolution = wheels.Resolution(TARGET, folder, pinned or {}, have or {}, set(without),
+        resolution = wheels.Resolution(TARGET, folder, pinned or {}, have or {}, set(disable),
                                        set(newer), set(build))
         resolution.add([Requirement(line) for line in lines], "packages", "test")
         return resolution
@@ -83,7 +83,7 @@ def test_leaving_one_out_leaves_out_what_only_it_needs(index, resolve):
     make_wheel(index, "app", requires=["big", "shared"])
     make_wheel(index, "big", requires=["only-of-big", "shared"])
     make_wheel(index, "shared")
-    assert carried(resolve("app", without={"big"})) == {"app": "1.0", "shared": "1.0"}
+    assert carried(resolve("app", disable={"big"})) == {"app": "1.0", "shared": "1.0"}
 
 
 def test_every_package_without_a_wheel_is_named(index, resolve):

@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(hardware.this_machine().device != "cuda", reason="no CUDA card here"),
 ]
-EVERYTHING = ("packing", "cuda_graphs", "compiled_blocks", "label_logits", "similar_length")
+EVERYTHING = ("padding_free", "cuda_graphs", "compile_blocks", "logits_to_keep", "group_by_length")
 BF16 = 2**-8  # half the distance of two neighbouring numbers, as a share of them
 
 
@@ -52,7 +52,7 @@ def test_without_padding_and_replayed_it_learns_what_the_plain_way_does(method, 
     said = capsys.readouterr().out
     assert "no padding" in said and "CUDA graphs: a step is captured" in said
     assert "kernel by kernel" not in said, said
-    plain = ft.fit(base, data, without=EVERYTHING, quiet=True, **settings).model
+    plain = ft.fit(base, data, disable=EVERYTHING, quiet=True, **settings).model
     before, learned = loss(base, data), loss(base, data) - loss(plain, data)
     assert learned > 0.1
     # Other batches (no similar lengths) and other roundings; the same examples and updates.
@@ -74,7 +74,7 @@ def test_a_replayed_encoder_learns_the_same_weights(task):
     settings = dict(epochs=3, batch_size=8, learning_rate=0.1, optim="sgd", quiet=True,
                     dtype="float32")
     replayed = ft.fit(base, data, **settings).model
-    plain = ft.fit(base, data, without="cuda_graphs", **settings).model
+    plain = ft.fit(base, data, disable="cuda_graphs", **settings).model
     assert weights_apart(replayed, plain) < 1e-4
 
 
@@ -192,7 +192,7 @@ def test_a_batch_that_does_not_fit_is_split_and_learns_the_same():
     data = Dataset.from_dict({"text": [words] * 64})
     base = on_card(tiny.decoder(hidden_size=256, intermediate_size=512))
     settings = dict(epochs=1, batch_size=64, learning_rate=1e-3, dtype="float32", optim="sgd",
-                    without=EVERYTHING)
+                    disable=EVERYTHING)
     torch.cuda.empty_cache()
     held = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -235,7 +235,7 @@ def test_an_evaluation_says_what_it_says_on_a_processor():
     # float32 on both; a mean over some hundred losses of 400 words each.
     assert loss(there, data) == pytest.approx(loss(here, data), rel=1e-5)
     prompts = ["the film was", "bad plot"]
-    one, two = (ft.score(m, prompts, [" good", " bad"]) for m in (there, here))
+    one, two = (ft.log_likelihood(m, prompts, [" good", " bad"]) for m in (there, here))
     assert one == pytest.approx(two, abs=1e-4)
     said = [ft.generate(m, prompts, max_new_tokens=6) for m in (there, here)]
     assert said[0] == said[1]

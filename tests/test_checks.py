@@ -184,7 +184,11 @@ def test_a_loss_of_the_callers_is_the_one_that_is_learned(task):
 def test_a_loss_that_nothing_would_learn_from_is_refused():
     data = columns("joint")
     tasks = {"films": ["bad", "good"], "pets": ["cat", "dog", "neither"]}
-    for method in (ft.Mixup(), ft.Reinforce(torch.eq), ft.Distill(other("classification"), soft=1)):
+    for method in (
+        ft.Mixup(),
+        ft.Reinforce(torch.eq),
+        ft.Distill(other("classification"), alpha=1),
+    ):
         for asked in ({"label_smoothing_factor": 0.1}, {"compute_loss_func": print}):
             with pytest.raises(ft.SettingError, match=f"{next(iter(asked))} would do nothing"):
                 ft.fit(base("classification"), columns("classification"), method=method,

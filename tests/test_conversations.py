@@ -234,7 +234,7 @@ def test_scores_and_answers_stand_behind_bos():
     logits = model.net(torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
     at = next(i for i, label in enumerate(row["labels"]) if label != IGNORED)
     wanted = sum(logits[i - 1, row["labels"][i]].item() for i in range(at, len(row["labels"]) - 1))
-    found = ft.score(model, ["the film was", ""], [" good"])
+    found = ft.log_likelihood(model, ["the film was", ""], [" good"])
     assert found[0, 0] == pytest.approx(wanted, abs=1e-4)
     assert np.isfinite(found).all(), "an empty prompt is BOS alone"
     text = ft.generate(model, "the film was", max_new_tokens=4)
@@ -245,7 +245,7 @@ def test_scores_and_answers_stand_behind_bos():
 
 
 def test_an_empty_prompt_is_refused_where_nothing_stands_before_it():
-    for call in (lambda: ft.score(tiny.decoder(), ["x", ""], [" a", " not so bad"]),
+    for call in (lambda: ft.log_likelihood(tiny.decoder(), ["x", ""], [" a", " not so bad"]),
                  lambda: ft.generate(tiny.decoder(), ["x", ""], max_new_tokens=2)):
         with pytest.raises(SettingError, match="prompt 1 is ''.*no BOS"):
             call()

@@ -10,7 +10,7 @@ import pytest
 from ftkit.assets import fetch
 from ftkit.data import recipe
 from ftkit.data.load import load_data
-from ftkit.data.splits import SPLITS, THRESHOLD, near_pairs, normalized
+from ftkit.data.splits import SPLITS, THRESHOLD, near_duplicates, normalized
 from ftkit.errors import DataError, FetchError, SettingError
 from ftkit.tasks.tagging import entities
 
@@ -53,7 +53,7 @@ def test_no_group_and_no_duplicate_or_near_duplicate_crosses_splits(name, option
         # every pair, by the search that test_splits.py holds against comparing all with all
         where = [(split, text) for split, part in parts.items() for text in set(part)]
         crossing = [
-            (where[i], where[j]) for i, j in near_pairs([text for _, text in where])
+            (where[i], where[j]) for i, j in near_duplicates([text for _, text in where])
             if where[i][0] != where[j][0]
         ]
         assert not crossing

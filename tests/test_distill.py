@@ -24,11 +24,11 @@ def taught():
 
 
 def test_the_lessons_own_loss_is_the_packages():
-    by_hand = from_lesson("13", "soft_loss")
+    by_hand = from_lesson("13", "kd_loss")
     student, large = torch.randn(2, 6, 5)
     for temperature in (0.5, 1.0, 4.0):
         torch.testing.assert_close(by_hand(student, large, temperature),
-                                   distill.soft_loss(student, large, temperature))
+                                   distill.kd_loss(student, large, temperature))
     assert by_hand(large, large, 2.0).abs() < 1e-6
 
 
@@ -37,17 +37,17 @@ def test_the_lessons_own_hidden_loss_is_the_packages():
     own, theirs = torch.randn(2, 3, 7, 4)
     mask = torch.tensor([[1] * 7, [1] * 3 + [0] * 4, [1] * 5 + [0] * 2])
     vectors = [teacher.vectors_of((None, h), mask) for h in (own, theirs)]
-    torch.testing.assert_close(by_hand(own, theirs, mask), distill.distance(*vectors))
+    torch.testing.assert_close(by_hand(own, theirs, mask), distill.hidden_state_loss(*vectors))
 
 
 @pytest.mark.usefixtures("each_precision")
 def test_a_student_learns_from_texts_without_labels():
     large, texts = taught(), tiny.reviews()["train"].remove_columns("label")
-    method = ft.Distill(large, soft=1.0)
+    method = ft.Distill(large, alpha=1.0)
     labelled = method.prepare(texts)
     said = ft.evaluate(large, labelled)
     assert said["accuracy"].value == 1  # the labels are the teacher's own answers
-    student = ft.shrink(tiny.encoder(), (0, 2))
+    student = ft.drop_layers(tiny.encoder(), (0, 2))
     run = ft.fit(student, labelled, method=method, epochs=12, learning_rate=1e-3, batch_size=4,
                  quiet=True)
     assert ft.evaluate(run.model, tiny.reviews()["test"])["accuracy"].value > 0.9
@@ -64,7 +64,7 @@ def count_readings(monkeypatch):
 
 @pytest.mark.parametrize("gigabytes", ["4", "0"])  # in files, or in memory alone
 def test_the_teacher_reads_each_text_once_and_later_runs_find_its_answers(gigabytes, monkeypatch):
-    monkeypatch.setenv("FTKIT_KEPT_GB", gigabytes)
+    monkeypatch.setenv("FTKIT_CACHE_GB", gigabytes)
     read, large = count_readings(monkeypatch), taught()
     data = tiny.reviews(12)["train"]
     different = len(set(data["text"]))
@@ -73,7 +73,7 @@ def test_the_teacher_reads_each_text_once_and_later_runs_find_its_answers(gigaby
     assert sum(read) == different
     for again in (method, ft.Distill(large, temperature=5.0)):
         before = sum(read)
-        ft.fit(ft.shrink(tiny.encoder(), (0,)), data, method=again, epochs=2, quiet=True)
+        ft.fit(ft.drop_layers(tiny.encoder(), (0,)), data, method=again, epochs=2, quiet=True)
         known = again is method or gigabytes != "0"
         assert sum(read) - before == (0 if known else different)
     read[:] = [different]
@@ -98,8 +98,8 @@ def test_a_student_comes_to_say_what_its_teacher_says_word_by_word(make, data):
     with torch.no_grad():
         for p in large.net.parameters():
             p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
-    student = ft.shrink(make(), (0, 1))
-    first = ft.Distill(large, soft=1.0, temperature=1.0, top=1000)
+    student = ft.drop_layers(make(), (0, 1))
+    first = ft.Distill(large, alpha=1.0, temperature=1.0, top_k=1000)
     before = ft.fit(student, data, method=first, epochs=1, learning_rate=1e-9, quiet=True)
     after = ft.fit(student, data, method=first, epochs=20, learning_rate=3e-3, quiet=True)
     losses = [run.history["loss"].dropna().iloc[-1] for run in (before, after)]
@@ -118,8 +118,8 @@ def test_a_teacher_speaks_with_its_learned_prompt():
                                rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("without", [(), ("label_logits",)])
-def test_the_loss_of_a_decoder_is_the_divergence_at_labelled_positions(without):
+@pytest.mark.parametrize("disable", [(), ("logits_to_keep",)])
+def test_the_loss_of_a_decoder_is_the_divergence_at_labelled_positions(disable):
     large, student = tiny.decoder(), tiny.decoder()
     with torch.no_grad():
         for p in large.net.parameters():
@@ -147,7 +147,7 @@ def test_the_loss_of_a_decoder_is_the_divergence_at_labelled_positions(without):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "encode", lambda *_, **__: encoded)
         ft.fit(student, rows, method=Seen(large, temperature=1.0, soft=1.0, top=1000), epochs=1,
-               without=without, quiet=True)
+               disable=disable, quiet=True)
     torch.testing.assert_close(seen[0], wanted, atol=1e-5, rtol=1e-4)
 
 
@@ -157,13 +157,13 @@ def test_hidden_states_come_closer_when_they_are_matched():
 
     def away(weight):
         method = ft.Distill(large, hidden=weight)
-        run = ft.fit(ft.shrink(tiny.encoder(), (0, 2)), data, method=method, epochs=15,
+        run = ft.fit(ft.drop_layers(tiny.encoder(), (0, 2)), data, method=method, epochs=15,
                      batch_size=4, learning_rate=1e-3, quiet=True)
         with torch.no_grad():
             one, two = (teacher.vectors_of(
                 m.net(**batch, output_hidden_states=True).hidden_states,
                 batch["attention_mask"])[:, -1:] for m in (run.model, large))
-        return distill.distance(one, two)
+        return distill.hidden_state_loss(one, two)
 
     assert away(10.0) < away(0.0) / 2
 
@@ -173,7 +173,7 @@ def test_hidden_states_come_closer_when_they_are_matched():
                          ids=["bert", "llama", "gpt2", "gemma2", "t5"])
 def test_a_smaller_copy_can_be_saved_and_gives_the_same_answers(make, tmp_path):
     model = make()
-    small = ft.shrink(model, (0, 1))
+    small = ft.drop_layers(model, (0, 1))
     total = [sum(p.numel() for p in m.net.parameters()) for m in (small, model)]
     assert total[0] < total[1] or model.task == "seq2seq-lm"  # the tiny T5 has two blocks
     again = ft.load_model(small.save(tmp_path / "small"))
@@ -197,16 +197,16 @@ def test_what_cannot_be_meant_is_named():
     with pytest.raises(ft.SettingError, match="teacher="):
         ft.fit(tiny.encoder(), tiny.reviews()["train"], method=ft.Distill(), quiet=True)
     with pytest.raises(ft.SettingError, match="0 to 2"):
-        ft.shrink(tiny.encoder(), (0, 3))
+        ft.drop_layers(tiny.encoder(), (0, 3))
 
 
 def test_hidden_states_are_those_of_every_block_also_where_lower_ones_are_frozen():
     data, large = tiny.reviews(16)["train"], taught()
     found = []
-    for without in ((), "trunk_cache"):
-        method = ft.Distill(large, hidden=1.0, within=ft.Freeze(top=1))
+    for disable in ((), "feature_cache"):
+        method = ft.Distill(large, hidden=1.0, trainable=ft.Freeze(unfreeze_last=1))
         run = ft.fit(tiny.encoder(), data, method=method, epochs=2, batch_size=8, quiet=True,
-                     learning_rate=1e-3, dtype="float32", without=without)
+                     learning_rate=1e-3, dtype="float32", disable=disable)
         found.append(run.history["loss"].to_numpy())
         assert not run.model.net.config.output_hidden_states  # a plain library model
     assert found[0] == pytest.approx(found[1], rel=1e-5)

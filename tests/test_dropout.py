@@ -7,7 +7,7 @@ import tiny
 import torch
 
 import ftkit as ft
-from ftkit.speed.dropout import quick_dropout
+from ftkit.speed.dropout import fast_dropout
 
 F = torch.nn.functional
 
@@ -16,7 +16,7 @@ F = torch.nn.functional
 def test_it_drops_the_share_that_was_asked_for(p):
     torch.manual_seed(0)
     ones = torch.ones(400, 501)
-    with quick_dropout():
+    with fast_dropout():
         out = F.dropout(ones, p)
     assert (out == 0).float().mean().item() == pytest.approx(p, abs=0.005)
     torch.testing.assert_close(out[out > 0], torch.full_like(out[out > 0], 1 / (1 - p)), rtol=1e-3,
@@ -32,14 +32,14 @@ def test_it_drops_the_share_that_was_asked_for(p):
 def test_the_gradient_is_dropped_where_the_value_was():
     torch.manual_seed(0)
     values = torch.randn(30, 40).t().requires_grad_()  # not contiguous
-    with quick_dropout():
+    with fast_dropout():
         out = torch.nn.Dropout(0.3)(values)
     out.sum().backward()
     torch.testing.assert_close(values.grad * values.detach(), out.detach())
 
 
 def test_a_seed_gives_the_same_again():
-    with quick_dropout():
+    with fast_dropout():
         torch.manual_seed(3)
         one = F.dropout(torch.ones(50), 0.5)
         torch.manual_seed(3)
@@ -49,12 +49,12 @@ def test_a_seed_gives_the_same_again():
 
 def test_it_is_off_in_evaluation_and_afterwards():
     library, ones = F.dropout, torch.ones(9)
-    with quick_dropout():
+    with fast_dropout():
         assert F.dropout(ones, 0.5, training=False) is ones
         assert F.dropout(ones, 0.0).equal(ones) and not F.dropout(ones, 1.0).any()
         assert F.dropout is not library
     assert F.dropout is library
-    with quick_dropout(False):
+    with fast_dropout(False):
         assert F.dropout is library
 
 
@@ -71,7 +71,7 @@ def test_fit_uses_it_and_puts_the_library_back(monkeypatch):
 
 def test_several_that_overlap_leave_the_library_as_it_was():
     library = F.dropout
-    one, two, off = quick_dropout(), quick_dropout(), quick_dropout(False)
+    one, two, off = fast_dropout(), fast_dropout(), fast_dropout(False)
     one.__enter__()
     two.__enter__()
     off.__enter__()
@@ -80,7 +80,7 @@ def test_several_that_overlap_leave_the_library_as_it_was():
     off.__exit__(None, None, None)
     two.__exit__(None, None, None)
     assert F.dropout is library
-    with pytest.raises(KeyError), quick_dropout(), quick_dropout():
+    with pytest.raises(KeyError), fast_dropout(), fast_dropout():
         raise KeyError
     assert F.dropout is library
 
@@ -93,7 +93,7 @@ def test_another_thread_draws_as_the_library_does():
         drawn[name] = F.dropout(torch.ones(200), 0.5)
 
     draw("library")
-    with quick_dropout():
+    with fast_dropout():
         thread = threading.Thread(target=draw, args=("thread",))
         thread.start()
         thread.join()
@@ -105,7 +105,7 @@ def test_another_thread_draws_as_the_library_does():
 def test_what_somebody_else_puts_in_its_place_meanwhile_stays(monkeypatch):
     library, theirs = F.dropout, lambda *args, **kwargs: "theirs"
     try:
-        with quick_dropout():
+        with fast_dropout():
             F.dropout = theirs
         assert F.dropout is theirs
     finally:

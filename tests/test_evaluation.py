@@ -16,7 +16,7 @@ def test_batching_does_not_change_an_evaluation():
     one, many = (ft.evaluate(model, data, batch_size=b) for b in (1, 16))
     np.testing.assert_allclose(one.probabilities, many.probabilities, atol=1e-5)
     assert one.predictions.tolist() == many.predictions.tolist()
-    as_given = ft.evaluate(model, data, without="similar_length")
+    as_given = ft.evaluate(model, data, disable="group_by_length")
     np.testing.assert_allclose(as_given.probabilities, many.probabilities, atol=1e-5)
 
 

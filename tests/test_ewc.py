@@ -101,11 +101,11 @@ def test_several_tasks_add_up_and_only_trained_weights_are_held():
 
     torch.testing.assert_close(loss((one, two), moved), loss(one, moved) + loss((two,), moved))
     assert loss((), moved) == 0
-    inside = ft.EWC(one, within=ft.Freeze(top=1)).apply(tiny.encoder())
+    inside = ft.EWC(one, trainable=ft.Freeze(unfreeze_last=1)).apply(tiny.encoder())
     frozen = {n for n, p in inside.net.named_parameters() if not p.requires_grad}
     assert "bert.encoder.layer.0.output.dense.weight" in frozen
     run = ft.fit(model, tiny.reviews()["train"], quiet=True, epochs=1,
-                 method=ft.EWC((one, two), weight=1.0, within=ft.Freeze(top=1)))
+                 method=ft.EWC((one, two), weight=1.0, trainable=ft.Freeze(unfreeze_last=1)))
     before, after = model.net.state_dict(), run.model.net.state_dict()
     assert all(torch.equal(before[n], after[n]) for n in frozen)
     assert "weight=1.0" in run.settings["method"] and len(run.settings["method"]) < 200
@@ -128,7 +128,7 @@ def test_a_new_head_is_free_and_the_body_is_held():
 
 def test_a_memory_is_saved_and_loaded(tmp_path):
     memory = memory_of(tiny.encoder())
-    again = ft.Memory.load(memory.save(tmp_path / "month_1.safetensors"))
+    again = ft.EWCState.load(memory.save(tmp_path / "month_1.safetensors"))
     assert again.examples == memory.examples == 4
     for kind in ("fisher", "anchors"):
         for name, tensor in getattr(memory, kind).items():
@@ -138,7 +138,7 @@ def test_a_memory_is_saved_and_loaded(tmp_path):
 
     save_file({"x": torch.zeros(2)}, other)
     with pytest.raises(ft.DataError, match="no memory for EWC"):
-        ft.Memory.load(other)
+        ft.EWCState.load(other)
 
 
 def test_a_memory_is_moved_once_to_where_the_weights_are():

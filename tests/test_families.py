@@ -14,10 +14,10 @@ from datasets import Dataset
 import ftkit as ft
 from ftkit.models import structure
 from ftkit.speed import feature_cache
-from ftkit.speed.switches import TRICKS
+from ftkit.speed.optimizations import OPTIMIZATIONS
 from ftkit.tasks.batching import Collator, encode
 
-OFF = ((), TRICKS)
+OFF = ((), OPTIMIZATIONS)
 PAIRS = [("the film was", " good"), ("a cat and the very great plot was so", " dull"), ("so", " a"),
          ("the music was not", " so bad and not so good and warm")]
 LONG = "the cat was not so bad and the music was warm. "
@@ -27,7 +27,7 @@ LONG = "the cat was not so bad and the music was warm. "
 def _float32(monkeypatch, tmp_path):
     monkeypatch.setenv("FTKIT_DTYPE", "float32")
     monkeypatch.setenv("FTKIT_HOME", str(tmp_path / "home"))
-    feature_cache.forget()
+    feature_cache.clear()
 
 
 def data_for(task):
@@ -50,7 +50,7 @@ def step(model, data, *, method=None, off=()):
     """One update of plain gradient descent at rate 1: the weights then differ by the gradient."""
     run = ft.fit(model, data, method=method, epochs=1, batch_size=len(data), learning_rate=1.0,
                  warmup=0, schedule="constant", optim="sgd", max_grad_norm=0, bf16=False,
-                 quiet=True, without=off)
+                 quiet=True, disable=off)
     return run.model, run.history["loss"].dropna().iloc[0]
 
 
@@ -145,12 +145,12 @@ def test_a_decoder(kind, tmp_path):
     texts = [text_by_library(model, p, 6) for p in prompts]
     kernel = model.net.config._attn_implementation
     for off in OFF:
-        loss = ft.evaluate(model, data, without=off)["loss"].value
+        loss = ft.evaluate(model, data, disable=off)["loss"].value
         assert loss == pytest.approx(wanted, rel=1e-4)
         for some in (slice(4), slice(5)):  # the first four share their beginning
-            found = ft.score(model, prompts[some], answers, without=off)
+            found = ft.log_likelihood(model, prompts[some], answers, disable=off)
             np.testing.assert_allclose(found, scores[some], rtol=1e-3, atol=1e-3)
-            assert ft.generate(model, prompts[some], max_new_tokens=6, without=off) == texts[some]
+            assert ft.generate(model, prompts[some], max_new_tokens=6, disable=off) == texts[some]
     assert model.net.config._attn_implementation == kernel
 
 
@@ -161,7 +161,7 @@ def test_an_encoder(kind, tmp_path):
         model = saved_and_loaded(model, tmp_path / task)
         if task in ("classification", "regression", "tagging"):
             learns_as_the_library(model, data, tmp_path / f"{task}-tuned")
-        found = [ft.evaluate(model, data, without=off) for off in OFF]
+        found = [ft.evaluate(model, data, disable=off) for off in OFF]
         for name, value in found[0].metrics.items():
             if task != "masked-lm":  # masks are drawn anew
                 assert value.value == pytest.approx(found[1][name].value, rel=1e-4, nan_ok=True)
@@ -183,10 +183,10 @@ def test_an_encoder_decoder(kind, tmp_path):
     prompts = [prompt for prompt, _ in PAIRS]
     texts = [text_by_library(model, p, 6) for p in prompts]
     for off in OFF:
-        loss = ft.evaluate(model, data, without=off)["loss"].value
+        loss = ft.evaluate(model, data, disable=off)["loss"].value
         assert loss == pytest.approx(wanted, rel=1e-4)
-        assert ft.generate(model, prompts, max_new_tokens=6, without=off) == texts
-    small = ft.shrink(model, (1,))
+        assert ft.generate(model, prompts, max_new_tokens=6, disable=off) == texts
+    small = ft.drop_layers(model, (1,))
     again = ft.load_model(small.save(tmp_path / "small"))
     assert again.hash() == small.hash()
     assert len(structure.blocks(again.net)) == 1
@@ -195,8 +195,11 @@ def test_an_encoder_decoder(kind, tmp_path):
 
 
 METHODS = {
-    "freeze": ft.Freeze(top=1), "lora": ft.LoRA(rank=2), "adapter": ft.Adapter(size=4),
-    "blocks": ft.Adapter(size=4, placement="pfeiffer"), "prompt": ft.PromptTuning(tokens=3),
+    "freeze": ft.Freeze(unfreeze_last=1),
+    "lora": ft.LoRA(rank=2),
+    "adapter": ft.Adapter(bottleneck_size=4),
+    "blocks": ft.Adapter(bottleneck_size=4, placement="pfeiffer"),
+    "prompt": ft.PromptTuning(tokens=3),
     "prefix": ft.PrefixTuning(tokens=3),
 }
 NO_PREFIX = ("distilbert", "mpnet", "deberta-v2", "modernbert", "falcon_h1", "mixtral",

@@ -13,7 +13,7 @@ import ftkit as ft
 def test_the_lessons_own_code_trains_the_same_weights(top):
     mine, kit = tiny.encoder(), tiny.encoder()
     from_lesson("07", "freeze_below")(mine.net, top)
-    ft.Freeze(top=top).apply(kit)
+    ft.Freeze(unfreeze_last=top).apply(kit)
     by_hand, by_kit = ({n for n, p in m.net.named_parameters() if p.requires_grad}
                        for m in (mine, kit))
     assert by_hand == by_kit and "classifier.weight" in by_kit
@@ -28,7 +28,7 @@ def test_the_lessons_own_code_trains_the_same_weights(top):
 
 def test_blocks_of_an_encoder_decoder_are_counted_from_its_output():
     def trained(top):
-        net = ft.Freeze(top=top).apply(tiny.seq2seq()).net
+        net = ft.Freeze(unfreeze_last=top).apply(tiny.seq2seq()).net
         return [n for n, p in net.named_parameters() if p.requires_grad]
 
     assert trained(0) == ["decoder.final_layer_norm.weight"]
@@ -36,7 +36,7 @@ def test_blocks_of_an_encoder_decoder_are_counted_from_its_output():
     assert sum("decoder.block.1." in n for n in trained(1)) == 13  # all of the block
     assert not any("encoder.block" in n or "shared" in n for n in trained(2))
     with pytest.raises(ft.SettingError, match="0 to 2"):
-        ft.Freeze(top=3).apply(tiny.seq2seq())
+        ft.Freeze(unfreeze_last=3).apply(tiny.seq2seq())
 
 
 @pytest.mark.usefixtures("each_precision")
@@ -44,8 +44,15 @@ def test_a_frozen_encoder_decoder_learns_with_its_top_block():
     base = tiny.seq2seq()
     pairs = {"source": ["the cat", "a dog"] * 4, "target": ["dog", "cat"] * 4}
     pairs = datasets.Dataset.from_dict(pairs)
-    run = ft.fit(base, pairs, method=ft.Freeze(top=1), epochs=8, learning_rate=1e-2, batch_size=4,
-                 quiet=True)
+    run = ft.fit(
+        base,
+        pairs,
+        method=ft.Freeze(unfreeze_last=1),
+        epochs=8,
+        learning_rate=1e-2,
+        batch_size=4,
+        quiet=True,
+    )
     losses = [ft.evaluate(model, pairs)["loss"].value for model in (base, run.model)]
     assert losses[1] < losses[0]
     after = run.model.net.state_dict()

@@ -16,12 +16,12 @@ def test_a_growing_cache_holds_what_the_librarys_holds(monkeypatch):
         for layer in range(2):
             new = torch.randn(2, 3 if step < 3 else 2, 4, tokens, 8, generator=random)
             expected = plain.update(*new, layer)
-            found = kv_cache.give_room(roomy).update(*new, layer)
+            found = kv_cache.preallocate(roomy).update(*new, layer)
             torch.testing.assert_close(found, expected, rtol=0, atol=0)
         if step == 2:  # a row has ended
             for cache in (plain, roomy):
                 cache.batch_select_indices(torch.tensor([2, 0]))
-    assert all(type(layer) is kv_cache.GrowingLayer for layer in roomy.layers)
+    assert all(type(layer) is kv_cache.PreallocatedLayer for layer in roomy.layers)
     assert roomy.get_seq_length() == plain.get_seq_length() == 11
 
 

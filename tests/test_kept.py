@@ -23,9 +23,9 @@ from ftkit.tasks.classification import Classification
 @pytest.fixture(autouse=True)
 def _home(tmp_path, monkeypatch):
     monkeypatch.setenv("FTKIT_HOME", str(tmp_path / "home"))
-    feature_cache.forget()
+    feature_cache.clear()
     yield
-    feature_cache.forget()
+    feature_cache.clear()
 
 
 def files():
@@ -57,7 +57,7 @@ def test_a_store_writes_by_itself_before_it_holds_too_much(monkeypatch):
 
 
 def test_what_was_not_used_for_longest_goes_first(monkeypatch):
-    monkeypatch.setenv("FTKIT_KEPT_GB", "0.00001")  # 10 kB
+    monkeypatch.setenv("FTKIT_CACHE_GB", "0.00001")  # 10 kB
     for number, name in enumerate(("old", "used", "new")):
         store = disk_cache.Store("test", name)
         store.put("key", torch.zeros(1000))
@@ -81,14 +81,14 @@ def test_no_file_is_kept_where_that_is_wished_or_cannot_be(hold, monkeypatch, tm
         store.write()
         return store.get("key") is not None
 
-    monkeypatch.setenv("FTKIT_KEPT_GB", "0")
+    monkeypatch.setenv("FTKIT_CACHE_GB", "0")
     assert kept_by(disk_cache.Store("test", "abc", hold=hold)) == hold and not files()
-    monkeypatch.setenv("FTKIT_KEPT_GB", "0.000000004")  # 4 bytes
+    monkeypatch.setenv("FTKIT_CACHE_GB", "0.000000004")  # 4 bytes
     assert kept_by(disk_cache.Store("test", "abc", hold=hold)) == hold and not files()
-    monkeypatch.setenv("FTKIT_KEPT_GB", "plenty")
+    monkeypatch.setenv("FTKIT_CACHE_GB", "plenty")
     with pytest.raises(SettingError, match="'plenty' is no number"):
         disk_cache.Store("test", "abc")
-    monkeypatch.delenv("FTKIT_KEPT_GB")
+    monkeypatch.delenv("FTKIT_CACHE_GB")
     (tmp_path / "home").write_text("a file where the folder should be")
     store = disk_cache.Store("test", "abc", hold=hold)
     with pytest.warns(UserWarning, match="cannot be written"):
@@ -164,33 +164,33 @@ def texts(n=30):
 
 
 def frozen():
-    return ft.Freeze(top=1).apply(tiny.decoder())
+    return ft.Freeze(unfreeze_last=1).apply(tiny.decoder())
 
 
 @pytest.mark.usefixtures("float32")
 def test_frozen_blocks_do_not_run_again_in_a_later_process(monkeypatch, capsys):
     monkeypatch.setattr(feature_cache, "LONG", 0.0)
     model, held = frozen(), texts()
-    plain = ft.evaluate(model, held, without="trunk_cache").per_example("loss")
+    plain = ft.evaluate(model, held, disable="feature_cache").per_example("loss")
     first = ft.evaluate(model, held).per_example("loss")
     assert files()
-    feature_cache.forget()  # as a new process begins
+    feature_cache.clear()  # as a new process begins
 
     def never(*args, **kwargs):
         raise AssertionError("the frozen block ran again")
 
-    monkeypatch.setattr(feature_cache._Reader, "_run_trunk", never)
+    monkeypatch.setattr(feature_cache._Reader, "_run_frozen", never)
     again = ft.evaluate(model, held).per_example("loss")
     np.testing.assert_allclose(again, plain, rtol=1e-4)
     np.testing.assert_array_equal(again, first)
-    ft.fit(model, held, method=ft.Freeze(top=1), epochs=2)
+    ft.fit(model, held, method=ft.Freeze(unfreeze_last=1), epochs=2)
     assert "files of earlier runs hold 30" in capsys.readouterr().out
 
 
 def test_what_the_same_process_kept_is_not_called_earlier(monkeypatch, capsys):
     monkeypatch.setattr(feature_cache, "LONG", 0.0)
     for _ in range(2):
-        ft.fit(tiny.decoder(), texts(), method=ft.Freeze(top=1), epochs=1)
+        ft.fit(tiny.decoder(), texts(), method=ft.Freeze(unfreeze_last=1), epochs=1)
     assert files() and "earlier runs" not in capsys.readouterr().out
 
 
@@ -215,13 +215,13 @@ def test_other_weights_and_other_numbers_have_other_files(monkeypatch):
     monkeypatch.setattr(feature_cache, "LONG", 0.0)
     held = texts()
     ft.evaluate(frozen(), held)
-    one = len(list((disk_cache.root() / "trunk").iterdir()))
+    one = len(list((disk_cache.root() / "backbone").iterdir()))
     other = frozen()
     with torch.no_grad():
         other.net.model.layers[0].mlp.up_proj.weight[0, 0] += 1
-    want = ft.evaluate(other, held, without="trunk_cache").per_example("loss")
+    want = ft.evaluate(other, held, disable="feature_cache").per_example("loss")
     np.testing.assert_allclose(ft.evaluate(other, held).per_example("loss"), want, rtol=1e-4)
-    assert len(list((disk_cache.root() / "trunk").iterdir())) == one + 1
+    assert len(list((disk_cache.root() / "backbone").iterdir())) == one + 1
 
 
 def test_two_processes_may_write_at_once():
@@ -332,7 +332,7 @@ def test_kept_tokens_depend_on_everything_that_makes_them(monkeypatch):
         known = set(files())
         assert encoder_rows(change) == rows and set(files()) == known, f"{name}: computed twice"
         with monkeypatch.context() as patch:
-            patch.setenv("FTKIT_KEPT_GB", "0")
+            patch.setenv("FTKIT_CACHE_GB", "0")
             assert encoder_rows(change) == rows, name
 
 
@@ -367,7 +367,7 @@ def test_kept_activations_depend_on_the_configuration(part):
     weights = tiny.encoder()
     with torch.no_grad():
         weights.net.base_model.encoder.layer[2].output.dense.weight.add_(1)
-    assert print_of(weights) == print_of(one), "a block above the trunk is not part of it"
+    assert print_of(weights) == print_of(one), "a block above the backbone is not part of it"
     with torch.no_grad():
         weights.net.base_model.encoder.layer[0].output.dense.weight[0, 0] += 1
     assert print_of(weights) != print_of(one)
@@ -383,8 +383,8 @@ def test_a_net_with_other_heads_does_not_get_the_activations_of_its_twin(monkeyp
     twin.load_state_dict(one.net.state_dict())
     other.net = twin
     for model in (one, other):
-        ft.Freeze(top=1).apply(model)
-    plain = ft.evaluate(other, held, without="trunk_cache").per_example("loss")
+        ft.Freeze(unfreeze_last=1).apply(model)
+    plain = ft.evaluate(other, held, disable="feature_cache").per_example("loss")
     ft.evaluate(one, held)
     np.testing.assert_allclose(ft.evaluate(other, held).per_example("loss"), plain, rtol=1e-4)
 

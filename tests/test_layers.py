@@ -46,7 +46,7 @@ def test_a_network_without_blocks_is_named():
 @pytest.mark.parametrize("kind", KINDS)
 def test_rates_fall_from_the_top_to_the_embeddings(kind):
     net = KINDS[kind]().net
-    share = structure.rates(net, 0.5)
+    share = structure.layerwise_learning_rates(net, 0.5)
     blocks = structure.blocks(net)
     for i, block in enumerate(blocks):
         assert {share[id(p)] for p in block.parameters()} == {0.5 ** (len(blocks) - 1 - i)}
@@ -79,7 +79,10 @@ def test_each_block_learns_at_its_share_of_the_rate(method):
         assert not slower[lowest].any()
 
 
-@pytest.mark.parametrize("method", [ft.Full(decay=0), ft.Freeze(top=1, decay=1.5)])
+@pytest.mark.parametrize(
+    "method",
+    [ft.Full(layerwise_lr_decay=0), ft.Freeze(unfreeze_last=1, layerwise_lr_decay=1.5)],
+)
 def test_a_decay_that_is_no_share_is_refused(method):
     with pytest.raises(ft.SettingError, match="no share of a learning rate"):
         method.apply(tiny.encoder())
@@ -94,7 +97,7 @@ def test_frozen_blocks_have_no_dropout_of_any_kind(kind, monkeypatch):
         for name, value in vars(module).items():
             if "drop" in name and isinstance(value, float) or name == "p":
                 setattr(module, name, 0.5)
-    run = ft.Freeze(top=1).apply(model)
+    run = ft.Freeze(unfreeze_last=1).apply(model)
     net = run.net.train()
     batch = tiny.tokenizer()(["the film was good and", "the plot was not so bad"], padding=True,
                              return_tensors="pt")

@@ -75,7 +75,7 @@ def test_a_merged_model_is_saved_whole(tmp_path):
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings")
 def test_a_difference_in_a_shared_head_does_not_reach_the_embeddings(tmp_path):
     base = KINDS["tied"]()
-    method = ft.LoRA(rank=2, targets=("lm_head", "q_proj"))
+    method = ft.LoRA(rank=2, target_modules=("lm_head", "q_proj"))
     tuned = stirred(method.apply(base.copy()))
     merged = ft.merge(tuned)
     assert relative(outputs(merged), outputs(tuned)) < 1e-3
@@ -201,7 +201,7 @@ def test_an_adapter_names_its_base_as_the_catalog_does(tmp_path):
     import json
 
     base = ft.load_model("minilm-l6", task="classification", labels=["bad", "good"], seed=3)
-    tuned = stirred(ft.LoRA(rank=1, targets=("query",)).apply(base.copy()))
+    tuned = stirred(ft.LoRA(rank=1, target_modules=("query",)).apply(base.copy()))
     folder = tuned.save(tmp_path / "adapter")
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "minilm-l6", "a path of this machine helps nobody"
@@ -256,8 +256,8 @@ def test_wrong_settings_are_explained():
         (ft.LoRA(rank=0), "rank=0.*1 or more"),
         (ft.LoRA(rank=2.5), "rank=2.5"),
         (ft.LoRA(dropout=1.0), "dropout=1.0.*below 1"),
-        (ft.LoRA(targets="query"), r"tuple, such as \('query',\)"),
-        (ft.LoRA(targets=("q_proj",)), "names no layer.*dense.*query"),
+        (ft.LoRA(target_modules="query"), r"tuple, such as \('query',\)"),
+        (ft.LoRA(target_modules=("q_proj",)), "names no layer.*dense.*query"),
     ]:
         with pytest.raises(SettingError, match=message):
             method.apply(tiny.encoder())

@@ -7,7 +7,7 @@ import transformers
 
 import ftkit as ft
 from ftkit.models import structure
-from ftkit.speed import label_logits
+from ftkit.speed import logits_to_keep
 from ftkit.tasks import multiple_choice
 
 
@@ -34,11 +34,11 @@ KINDS = {
 
 
 @pytest.mark.parametrize("lora", [False, True])
-@pytest.mark.parametrize("form", [label_logits.MASK, label_logits.POSITIONS])
+@pytest.mark.parametrize("form", [logits_to_keep.MASK, logits_to_keep.POSITIONS])
 @pytest.mark.parametrize("kind", KINDS)
 def test_labels_only_equals_the_library(kind, form, lora):
     model = KINDS[kind]()
-    assert label_logits.label_form(model.net) == label_logits.MASK
+    assert logits_to_keep.label_form(model.net) == logits_to_keep.MASK
     if lora:
         model = ft.LoRA(rank=2).apply(model)
     net, batch = model.net.train(), batch_of(model)
@@ -46,11 +46,11 @@ def test_labels_only_equals_the_library(kind, form, lora):
     wanted.loss.backward()
     expected = gradients(net)
     net.zero_grad()
-    fewer = label_logits.at_labels(batch, form)
+    fewer = logits_to_keep.at_labels(batch, form)
     found = net(**fewer)
     labelled = (batch["labels"][:, 1:] != structure.IGNORED).sum()
     made = found.logits.numel() // found.logits.shape[-1]
-    assert made == labelled if form == label_logits.MASK else made < batch["labels"].numel()
+    assert made == labelled if form == logits_to_keep.MASK else made < batch["labels"].numel()
     found.loss.backward()
     torch.testing.assert_close(found.loss, wanted.loss)
     for name, grad in gradients(net).items():
@@ -59,17 +59,17 @@ def test_labels_only_equals_the_library(kind, form, lora):
 
 def test_the_divisor_of_the_trainer_is_used():
     model, batch = tiny.decoder(), batch_of(None)
-    batch = label_logits.at_labels(batch, label_logits.MASK)
+    batch = logits_to_keep.at_labels(batch, logits_to_keep.MASK)
     mean = model.net(**batch).loss
     shared = model.net(**batch, num_items_in_batch=100).loss
     torch.testing.assert_close(shared * 100, mean * len(batch["shift_labels"]))
 
 
-@pytest.mark.parametrize("form", [label_logits.MASK, label_logits.POSITIONS])
+@pytest.mark.parametrize("form", [logits_to_keep.MASK, logits_to_keep.POSITIONS])
 def test_a_batch_without_labels_is_no_nan(form):
     model, batch = tiny.decoder(), batch_of(None)
     batch["labels"][:] = structure.IGNORED
-    batch = label_logits.at_labels(batch, form)
+    batch = logits_to_keep.at_labels(batch, form)
     loss = model.net(**batch, num_items_in_batch=torch.tensor(7)).loss  # of other batches
     assert loss.item() == 0
     loss.backward()
@@ -93,7 +93,7 @@ def test_a_plain_trainer_learns_the_same_with_the_collator(accumulate, tmp_path)
         )
         trainer = transformers.Trainer(
             net, arguments, train_dataset=rows, eval_dataset=rows,
-            data_collator=label_logits.LabelLogits(collate, net) if wrapped else collate,
+            data_collator=logits_to_keep.LogitsToKeep(collate, net) if wrapped else collate,
         )
         trainer.train()
         history = [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
@@ -103,9 +103,9 @@ def test_a_plain_trainer_learns_the_same_with_the_collator(accumulate, tmp_path)
 
 
 def test_what_cannot_take_it_gets_whole_batches():
-    assert label_logits.label_form(tiny.seq2seq().net) is None
+    assert logits_to_keep.label_form(tiny.seq2seq().net) is None
     batch = batch_of(None)
-    assert label_logits.at_labels(batch, None) is batch
+    assert logits_to_keep.at_labels(batch, None) is batch
 
     class Own(transformers.LlamaForCausalLM):
         """A family that shifts the labels itself, whatever it is told."""
@@ -113,7 +113,7 @@ def test_what_cannot_take_it_gets_whole_batches():
         def forward(self, *args, labels=None, logits_to_keep=0, shift_labels=None, **kwargs):
             return super().forward(*args, labels=labels, logits_to_keep=logits_to_keep, **kwargs)
 
-    assert label_logits.label_form(Own(tiny.decoder().net.config)) is None
+    assert logits_to_keep.label_form(Own(tiny.decoder().net.config)) is None
 
 
 def test_sentence_vectors_do_not_see_padding():

@@ -53,7 +53,7 @@ def decoder():
 def test_a_model_learns_from_mixed_examples_and_is_less_sure(make):
     base, data = make(), tiny.reviews(48)
     found = {}
-    for method in (ft.Full(), ft.Mixup(alpha=1.0), ft.Mixup(ft.Freeze(top=2), alpha=1.0)):
+    for method in (ft.Full(), ft.Mixup(alpha=1.0), ft.Mixup(ft.Freeze(unfreeze_last=2), alpha=1.0)):
         run = ft.fit(base, data["train"], method=method, epochs=6, learning_rate=5e-3, batch_size=8,
                      quiet=True)
         found[method] = ft.evaluate(run.model, data["test"])
@@ -81,9 +81,11 @@ def test_what_cannot_be_mixed_is_named():
 
 
 def test_noise_on_the_embeddings_passes_through_frozen_blocks():
-    """The trunk cache would hand the blocks what they said without noise."""
+    """The backbone cache would hand the blocks what they said without noise."""
     base, data = tiny.encoder(), tiny.reviews(8)["train"]
-    options = dict(method=ft.Freeze(top=1), epochs=2, learning_rate=1e-3, quiet=True, batch_size=8)
+    options = dict(
+        method=ft.Freeze(unfreeze_last=1), epochs=2, learning_rate=1e-3, quiet=True, batch_size=8
+    )
     runs = [ft.fit(base, data, **options, **more) for more in
             ({}, {"neftune_noise_alpha": 20.0}, {"neftune_noise_alpha": 20.0})]
     losses = [run.history["loss"].to_numpy() for run in runs]

@@ -304,31 +304,31 @@ def test_models_do_not_stand_on_methods():
 
 
 def test_freezing_trains_the_top_and_the_head_only():
-    model = ft.Freeze(top=1).apply(tiny.encoder())
+    model = ft.Freeze(unfreeze_last=1).apply(tiny.encoder())
     names = [n for n, p in model.net.named_parameters() if p.requires_grad]
     assert names and all(
         n.startswith(("bert.encoder.layer.2", "bert.pooler", "classifier")) for n in names
     )
     head = [
         n
-        for n, p in ft.Freeze(top=0).apply(tiny.encoder()).net.named_parameters()
+        for n, p in ft.Freeze(unfreeze_last=0).apply(tiny.encoder()).net.named_parameters()
         if p.requires_grad
     ]
     assert not any("layer" in n for n in head)
     decoder = [
         n
-        for n, p in ft.Freeze(top=2).apply(tiny.decoder()).net.named_parameters()
+        for n, p in ft.Freeze(unfreeze_last=2).apply(tiny.decoder()).net.named_parameters()
         if p.requires_grad
     ]
     assert any("layers.2" in n for n in decoder) and "model.norm.weight" in decoder
     assert not any("embed" in n or "layers.0" in n for n in decoder)
     with pytest.raises(SettingError, match="0 to 3"):
-        ft.Freeze(top=9).apply(tiny.encoder())
+        ft.Freeze(unfreeze_last=9).apply(tiny.encoder())
 
 
 def test_the_summary_counts_what_is_trained():
     full = ft.trainable_summary(ft.Full().apply(tiny.encoder()))
-    top = ft.trainable_summary(ft.Freeze(top=1).apply(tiny.encoder()))
+    top = ft.trainable_summary(ft.Freeze(unfreeze_last=1).apply(tiny.encoder()))
     low = ft.trainable_summary(ft.LoRA(rank=2).apply(tiny.encoder()))
     assert full["share"] == 1 and full["bytes"] == 4 * full["total"]
     assert low["trained"] < top["trained"] < full["trained"]

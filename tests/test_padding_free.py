@@ -140,7 +140,7 @@ def test_training_on_packed_rows_learns_the_same(monkeypatch, method):
     settings = dict(epochs=2, batch_size=4, learning_rate=1e-2, quiet=True, dtype="float32")
     data = Dataset.from_dict({"text": TEXTS})
     plain = ft.fit(tiny.decoder(), data, method=method, **settings).model
-    monkeypatch.setattr(apply.hardware, "choose_packing", lambda *_: Choice(True, "packing"))
+    monkeypatch.setattr(apply.hardware, "choose_padding_free", lambda *_: Choice(True, "packing"))
     packed = ft.fit(tiny.decoder(), data, method=method, **settings).model
     assert packed.net.config._attn_implementation != NAME, "what it was before is there again"
     assert ft.evaluate(packed, data)["loss"].value == pytest.approx(
@@ -149,13 +149,13 @@ def test_training_on_packed_rows_learns_the_same(monkeypatch, method):
 
 
 def test_packed_rows_are_for_decoders_on_a_card_in_16_bits():
-    assert hardware.choose_packing(CARD, "causal-lm", "bf16").value
-    assert not hardware.choose_packing(CARD, "classification", "bf16").value
+    assert hardware.choose_padding_free(CARD, "causal-lm", "bf16").value
+    assert not hardware.choose_padding_free(CARD, "classification", "bf16").value
     laptop = Machine("cpu", "a laptop", 8 << 30)
-    assert not hardware.choose_packing(laptop, "causal-lm", "bf16").value
-    assert "padded" in hardware.choose_packing(CARD, "causal-lm", "float32").why
+    assert not hardware.choose_padding_free(laptop, "causal-lm", "bf16").value
+    assert "padded" in hardware.choose_padding_free(CARD, "causal-lm", "float32").why
     old = Machine("cuda", "an old card", 8 << 30, capability=(7, 0), flash=True)
-    assert "PyTorch 2.10" in hardware.choose_packing(old, "causal-lm", "fp16").why
+    assert "PyTorch 2.10" in hardware.choose_padding_free(old, "causal-lm", "fp16").why
 
 
 def test_a_plain_trainer_can_use_it(tmp_path):

@@ -12,7 +12,7 @@ from ftkit.speed import allocator
 
 COUNT = """
 import resource, torch
-from ftkit.speed.allocator import kept_pages
+from ftkit.speed.allocator import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -20,9 +20,9 @@ def faults():
         torch.ones(30_000_000)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-with kept_pages(False):
+with keep_freed_memory(False):
     plain = faults()
-with kept_pages():
+with keep_freed_memory():
     faults()
     print(plain, faults(), faults())
 """
@@ -37,14 +37,14 @@ def test_freed_memory_is_taken_again_while_training():
 
 
 def test_a_training_is_the_same_without():
-    models = [ft.fit(tiny.encoder(), tiny.reviews(16), epochs=1, quiet=True, without=left).model
-              for left in ((), "kept_pages")]
+    models = [ft.fit(tiny.encoder(), tiny.reviews(16), epochs=1, quiet=True, disable=left).model
+              for left in ((), "keep_freed_memory")]
     assert models[0].hash() == models[1].hash()
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(allocator, "_mallopt", lambda: None)
-    with allocator.kept_pages():
+    with allocator.keep_freed_memory():
         pass
 
 
@@ -55,7 +55,7 @@ def test_overlapping_trainings_set_it_once_and_the_last_one_puts_it_back(monkeyp
     )
     for name in ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
-    one, two = allocator.kept_pages(), allocator.kept_pages()
+    one, two = allocator.keep_freed_memory(), allocator.keep_freed_memory()
     one.__enter__()
     two.__enter__()
     opened = list(said)
@@ -71,7 +71,7 @@ def test_what_the_user_set_for_malloc_is_left_alone(name, value, monkeypatch):
     said = []
     monkeypatch.setattr(allocator, "_mallopt", lambda: lambda *given: said.append(given))
     monkeypatch.setenv(name, value)
-    with allocator.kept_pages():
+    with allocator.keep_freed_memory():
         pass
     assert not said
 

@@ -44,8 +44,8 @@ TASKS = {
 
 def methods(task, base, data):
     """Each method that serves a task, by name."""
-    made = {"full": ft.Full(), "freeze": ft.Freeze(top=1), "lora": ft.LoRA(rank=2),
-            "adapter": ft.Adapter(size=4)}
+    made = {"full": ft.Full(), "freeze": ft.Freeze(unfreeze_last=1), "lora": ft.LoRA(rank=2),
+            "adapter": ft.Adapter(bottleneck_size=4)}
     if task in ("classification", "regression"):
         made |= {"mixup": ft.Mixup(), "prefix": ft.PrefixTuning(tokens=3)}
     if task in ("causal-lm", "gemma2"):
@@ -156,11 +156,11 @@ def test_evaluation_is_in_the_weights_own_numbers_unless_asked(task):
     model, data = make(), Dataset.from_dict(columns)
     found = ft.evaluate(model, data)
     with torch.autocast("cpu", dtype=torch.bfloat16):  # a caller's own changes nothing
-        within = ft.evaluate(model, data)
+        trainable = ft.evaluate(model, data)
     half = ft.evaluate(model, data, dtype="bf16")
     name = "loss" if task != "regression" and task != "tagging" else None
     if name:
-        assert within[name].value == found[name].value
+        assert trainable[name].value == found[name].value
         assert half[name].value != found[name].value
         assert half[name].value == pytest.approx(found[name].value, rel=0.05)
     assert (found.computed.dtype, half.computed.dtype) == ("float32", "bf16")
@@ -187,14 +187,14 @@ def test_evaluation_scores_and_the_library_agree_in_float32():
 
 def test_scores_and_texts_take_a_dtype_too():
     model, prompts = tiny.decoder(), ["the film was", "a cat and"]
-    plain = ft.score(model, prompts, [" good", " bad"])
-    half = ft.score(model, prompts, [" good", " bad"], dtype="bf16")
+    plain = ft.log_likelihood(model, prompts, [" good", " bad"])
+    half = ft.log_likelihood(model, prompts, [" good", " bad"], dtype="bf16")
     assert not np.array_equal(plain, half)
     np.testing.assert_allclose(plain, half, rtol=0.05)
-    np.testing.assert_array_equal(plain, ft.score(model, prompts, [" good", " bad"],
+    np.testing.assert_array_equal(plain, ft.log_likelihood(model, prompts, [" good", " bad"],
                                                   dtype="float32"))
     assert len(ft.generate(model, prompts, max_new_tokens=3, dtype="bf16")) == 2
-    for call in (lambda: ft.score(model, prompts, [" a"], dtype="half"),
+    for call in (lambda: ft.log_likelihood(model, prompts, [" a"], dtype="half"),
                  lambda: ft.generate(model, prompts, dtype="half"),
                  lambda: ft.evaluate(model, Dataset.from_dict({"text": prompts}), dtype="half")):
         with pytest.raises(SettingError, match="dtype='half'.*float32, bf16, fp16"):
@@ -298,11 +298,11 @@ def test_what_is_measured_depends_on_what_is_trained(monkeypatch, unforced):
     asked = []
     monkeypatch.setattr(precision, "speedup", lambda block: asked.append(block.trained) or 2.0)
     monkeypatch.setattr(precision, "this_machine", lambda: FAST)
-    for method in (ft.Full(), ft.Freeze(top=1), ft.LoRA(rank=2)):
+    for method in (ft.Full(), ft.Freeze(unfreeze_last=1), ft.LoRA(rank=2)):
         precision.for_training(method.apply(tiny.decoder()).net, **SIZES)
     assert asked == ["weights", "weights", "inputs"]
     # With the head alone, no block is passed again: there is nothing to be gained.
-    head = ft.Freeze(top=0).apply(tiny.encoder())
+    head = ft.Freeze(unfreeze_last=0).apply(tiny.encoder())
     assert precision.for_training(head.net, **SIZES).value == "float32" and len(asked) == 3
 
 

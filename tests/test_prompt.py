@@ -16,7 +16,7 @@ from ftkit.errors import SettingError
 from ftkit.models import learned_prompt, structure
 from ftkit.models.learned_prompt import learned_tokens
 from ftkit.speed import feature_cache
-from ftkit.speed.label_logits import LabelLogits
+from ftkit.speed.logits_to_keep import LogitsToKeep
 
 TEXT = "the film was"
 PROMPTS = [" so good and the plot", " not", " very great and so very dull"]
@@ -52,8 +52,8 @@ def base_hash(model):
 def test_a_prompt_that_starts_from_a_text_is_that_text(kind, method):
     base = tiny.decoder(kind)
     learned = method(text=TEXT).apply(base.copy())
-    wanted = ft.score(base, PROMPTS, ANSWERS, prefix=TEXT)
-    np.testing.assert_allclose(ft.score(learned, PROMPTS, ANSWERS), wanted, atol=1e-4)
+    wanted = ft.log_likelihood(base, PROMPTS, ANSWERS, prefix=TEXT)
+    np.testing.assert_allclose(ft.log_likelihood(learned, PROMPTS, ANSWERS), wanted, atol=1e-4)
     said = ft.generate(base, PROMPTS, prefix=TEXT, max_new_tokens=6)
     assert ft.generate(learned, PROMPTS, max_new_tokens=6) == said
     assert base_hash(learned) == base.hash()
@@ -84,7 +84,9 @@ def test_scores_and_texts_in_a_batch_are_those_of_one_by_one(kind, method, share
     with torch.no_grad():
         wanted = [[by_hand(p, c) for c in ANSWERS] for p in prompts]
         texts = [greedy(p) for p in prompts]
-    np.testing.assert_allclose(ft.score(model, prompts, ANSWERS), wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        ft.log_likelihood(model, prompts, ANSWERS), wanted, rtol=1e-4, atol=1e-4
+    )
     assert ft.generate(model, prompts, max_new_tokens=7) == texts
 
 
@@ -104,7 +106,7 @@ def test_the_prompt_run_once_for_a_batch_gives_the_librarys_loss_and_gradient(ki
     vectors = method is ft.PromptTuning  # peft puts them before the text, and their logits with it
     for once, ahead in ((None, None), (False, 4 if vectors else 0), (vectors, 0)):
         net.zero_grad()
-        given = batch if once is None else LabelLogits(dict, net, ahead=ahead)(batch)
+        given = batch if once is None else LogitsToKeep(dict, net, ahead=ahead)(batch)
         with learned_prompt.prompt_once(net, once):
             loss = net(**given).loss
         loss.backward()
@@ -119,7 +121,7 @@ def test_evaluate_measures_what_the_training_minimised(method):
     model = far(method(tokens=4), tiny.decoder())
     data = sentences(6)
     found = ft.evaluate(model, data)["loss"].value
-    total = ft.score(model, data["prompt"][:], [[r + "</s>"] for r in data["response"]])
+    total = ft.log_likelihood(model, data["prompt"][:], [[r + "</s>"] for r in data["response"]])
     tokens = sum(len(model.tokenizer(r).input_ids) + 1 for r in data["response"])
     assert found == pytest.approx(-total.sum() / tokens, rel=1e-4)
     run = ft.fit(tiny.decoder(), {"train": data, "validation": data}, epochs=1, quiet=True,
@@ -139,7 +141,7 @@ def test_the_lessons_own_definition_computes_what_the_package_does(kind, method,
     weight = next(p for p in model.net.parameters() if p.requires_grad)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
     with learned_prompt.prompt_once(model.net, method is ft.PromptTuning):
-        loss = model.net(**LabelLogits(dict, model.net)(batch)).loss
+        loss = model.net(**LogitsToKeep(dict, model.net)(batch)).loss
     loss.backward()
     own = weight.detach().clone().requires_grad_()
     config = model.net.active_peft_config
@@ -267,10 +269,10 @@ def test_texts_leave_room_for_the_prompt():
     assert np.isfinite(ft.evaluate(model, data)["loss"].value)
 
 
-def test_no_trunk_cache_under_a_learned_prompt():
+def test_no_backbone_cache_under_a_learned_prompt():
     model = ft.PromptTuning(tokens=3).apply(tiny.decoder())
-    assert feature_cache.trunk_depth(model.net).value == 0
-    assert "learned prompt" in feature_cache.trunk_depth(model.net).why
+    assert feature_cache.frozen_depth(model.net).value == 0
+    assert "learned prompt" in feature_cache.frozen_depth(model.net).why
 
 
 @pytest.mark.usefixtures("float32")

@@ -71,7 +71,7 @@ def test_the_anchor_holds_a_policy_back():
     data, base = tiny.reviews(48), tiny.encoder()
 
     def first(kl):
-        method = ft.Reinforce(always_first, kl=kl, anchor=base if kl else None)
+        method = ft.Reinforce(always_first, kl=kl, reference_model=base if kl else None)
         run = ft.fit(base, data["train"], method=method, epochs=15, learning_rate=2e-3,
                      quiet=True)
         return ft.evaluate(run.model, data["test"]).probabilities[:, 0].mean()
@@ -83,7 +83,7 @@ def test_the_anchor_holds_a_policy_back():
 
 def test_it_takes_another_method_along():
     run = ft.fit(tiny.encoder(), tiny.reviews(16)["train"], epochs=1, quiet=True,
-                 method=ft.Reinforce(paid, within=ft.Freeze(top=1)))
+                 method=ft.Reinforce(paid, trainable=ft.Freeze(unfreeze_last=1)))
     assert any(not p.requires_grad for p in run.model.net.parameters())
     assert np.isfinite(run.history["loss"]).all()
 

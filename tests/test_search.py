@@ -34,7 +34,9 @@ def test_a_range_test_of_a_language_model_leaves_it_as_it_is(kind):
     texts = {"prompt": pairs["source"], "response": pairs["target"]}
     before = base.hash()
     data = Dataset.from_dict(pairs if kind == "seq2seq" else texts)
-    rates, losses = ft.rate_range(base, data, updates=5, batch_size=4, method=ft.Freeze(top=1))
+    rates, losses = ft.rate_range(
+        base, data, updates=5, batch_size=4, method=ft.Freeze(unfreeze_last=1)
+    )
     assert len(rates) == len(losses) == 5 and np.isfinite(losses).all()
     assert base.hash() == before
 
@@ -47,7 +49,7 @@ def test_lower_blocks_keep_their_share_of_the_climbing_rate():
             seen.append(sorted({group["lr"] for group in optimizer.param_groups}))
 
     ft.rate_range(tiny.encoder(), tiny.reviews(8)["train"], updates=2, batch_size=8, low=0.1,
-                  high=0.2, method=ft.Full(decay=0.5), callbacks=[Rates()])
+                  high=0.2, method=ft.Full(layerwise_lr_decay=0.5), callbacks=[Rates()])
     ratio = np.array(seen[0]) / seen[0][-1]
     assert len(ratio) > 2 and ratio[-2] == pytest.approx(0.5)
 

@@ -7,8 +7,8 @@ import torch
 from lessons import from_lesson
 
 from ftkit.models import structure
-from ftkit.speed.label_logits import LabelLogits
-from ftkit.tasks.batching import SimilarLength
+from ftkit.speed.logits_to_keep import LogitsToKeep
+from ftkit.tasks.batching import LengthGroupedSampler
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -22,7 +22,7 @@ def test_the_lessons_loss_is_that_of_the_package_and_of_the_library(tied):
     mine = from_lesson("20", "label_only_loss")(net, ids, mask, labels)
     library = net(input_ids=ids, attention_mask=mask, labels=labels).loss
     batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-    package = net(**LabelLogits(dict, net)(batch)).loss
+    package = net(**LogitsToKeep(dict, net)(batch)).loss
     torch.testing.assert_close(mine, library, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(package, library, rtol=1e-5, atol=1e-6)
 
@@ -34,4 +34,4 @@ def test_the_lessons_order_has_each_text_once_and_little_padding():
     first, second = similar(rng), similar(rng)
     assert sorted(first) == sorted(second) == list(range(203)) and list(first) != list(second)
     assert padding(first) < 0.1 < padding(rng.permutation(203))
-    assert padding(np.array(list(SimilarLength(lengths, 8)))) < 0.1
+    assert padding(np.array(list(LengthGroupedSampler(lengths, 8)))) < 0.1

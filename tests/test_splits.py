@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from ftkit.data import splits
 from ftkit.data.own import main_texts, split_own
-from ftkit.data.splits import THRESHOLD, distinct, linked, near_pairs, normalized, split_of
+from ftkit.data.splits import (
+    THRESHOLD,
+    deduplicate,
+    merge_groups,
+    near_duplicates,
+    normalized,
+    split_of,
+)
 
 # Few words, so that many texts are alike.
 texts = st.lists(
@@ -37,13 +44,13 @@ def brute_force(many):
 @given(texts)
 @settings(max_examples=200, deadline=None)
 def test_near_pairs_are_those_that_comparing_all_finds(many):
-    assert sorted(near_pairs(many)) == brute_force(many)
+    assert sorted(near_duplicates(many)) == brute_force(many)
 
 
 @given(texts)
 @settings(max_examples=200, deadline=None)
 def test_kept_texts_are_unlike_each_other_and_each_other_text_is_like_one(many):
-    kept = [many[i] for i in distinct(many)]
+    kept = [many[i] for i in deduplicate(many)]
     assert not brute_force(kept)
     assert all(any(alike(text, other) for other in kept) for text in many)
 
@@ -52,7 +59,7 @@ def test_kept_texts_are_unlike_each_other_and_each_other_text_is_like_one(many):
 @settings(max_examples=200, deadline=None)
 def test_near_duplicates_share_a_group(many, n_groups):
     groups = [f"g{i % n_groups}" for i in range(len(many))]
-    tied = linked(groups, many)
+    tied = merge_groups(groups, many)
     assert all(tied[i] == tied[j] for i, j in brute_force(many))
     for i in range(len(many)):
         assert all(tied[i] == tied[j] for j in range(len(many)) if groups[i] == groups[j])
@@ -81,12 +88,12 @@ def test_no_group_and_no_near_duplicate_crosses_splits_of_own_rows(many, n_group
 
 def test_case_and_punctuation_make_no_difference():
     assert normalized("A pretentious mess!") == normalized("a  pretentious, mess")
-    assert distinct(["A pretentious mess.", "a pretentious mess"]) == [0]
+    assert deduplicate(["A pretentious mess.", "a pretentious mess"]) == [0]
 
 
 def test_only_the_same_words_count_when_near_is_off():
     place = ["What's the capital of Guinea?", "What's the capital of Guinea-Bissau?"]
-    assert distinct(place) == [0] and distinct(place, near=False) == [0, 1]
+    assert deduplicate(place) == [0] and deduplicate(place, near=False) == [0, 1]
 
 
 def test_split_depends_on_the_group_alone_on_any_machine():

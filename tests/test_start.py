@@ -35,8 +35,15 @@ def test_the_lesson_hides_whole_words_and_keeps_what_they_were():
     seen = []
     encoder.net.base_model.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True)
-    gaps = from_lesson("00", "gaps", bert_tokenizer=encoder.tokenizer, trunk=encoder.net.base_model,
-                       encoder=encoder, is_word=is_word, seed=0)
+    gaps = from_lesson(
+        "00",
+        "gaps",
+        bert_tokenizer=encoder.tokenizer,
+        backbone=encoder.net.base_model,
+        encoder=encoder,
+        is_word=is_word,
+        seed=0,
+    )
     texts = ["the cat was not so very warm", "a dog", "the plot and the music of a great film"]
     split = Dataset.from_dict({"text": texts * 5, "group": [str(i) for i in range(15)]})
     vectors, answers, families = gaps(split, share=0.5)

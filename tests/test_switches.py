@@ -3,14 +3,14 @@
 import pytest
 
 import ftkit as ft
-from ftkit.speed import switches
+from ftkit.speed import optimizations
 
 
 def test_whole_lessons_can_run_without(monkeypatch):
-    monkeypatch.setenv("FTKIT_WITHOUT", "trunk_cache, packing")
-    assert switches.names("packing") == {"trunk_cache", "packing"}
-    monkeypatch.setenv("FTKIT_WITHOUT", "all")
-    assert switches.names(()) == set(switches.TRICKS)
-    monkeypatch.setenv("FTKIT_WITHOUT", "magic")
-    with pytest.raises(ft.SettingError, match="FTKIT_WITHOUT='magic' names nothing"):
-        switches.names(())
+    monkeypatch.setenv("FTKIT_DISABLE", "feature_cache, packing")
+    assert optimizations.disabled("padding_free") == {"feature_cache", "padding_free"}
+    monkeypatch.setenv("FTKIT_DISABLE", "all")
+    assert optimizations.disabled(()) == set(optimizations.OPTIMIZATIONS)
+    monkeypatch.setenv("FTKIT_DISABLE", "magic")
+    with pytest.raises(ft.SettingError, match="FTKIT_DISABLE='magic' names nothing"):
+        optimizations.disabled(())

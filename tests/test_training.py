@@ -11,7 +11,7 @@ import ftkit as ft
 from ftkit.errors import DataError, SettingError
 from ftkit.models import peak
 from ftkit.speed import feature_cache
-from ftkit.speed.switches import TRICKS
+from ftkit.speed.optimizations import OPTIMIZATIONS
 from ftkit.tasks import batching
 
 
@@ -33,7 +33,9 @@ def test_training_learns_and_leaves_the_base_alone():
     assert all(p.grad is None for p in run.model.net.parameters())
 
 
-@pytest.mark.parametrize("method", [ft.Full(), ft.Freeze(top=1), ft.Freeze(), ft.LoRA(rank=2)])
+@pytest.mark.parametrize(
+    "method", [ft.Full(), ft.Freeze(unfreeze_last=1), ft.Freeze(), ft.LoRA(rank=2)]
+)
 def test_only_what_the_method_names_changes(method):
     base = tiny.encoder()
     wanted = method.apply(base.copy())
@@ -60,7 +62,9 @@ def test_the_same_seed_gives_the_same_weights():
     assert train(3) == train(3) != train(4)
 
 
-@pytest.mark.parametrize("method", [ft.Full(), ft.LoRA(rank=2, dropout=0.2), ft.Freeze(top=1)])
+@pytest.mark.parametrize(
+    "method", [ft.Full(), ft.LoRA(rank=2, dropout=0.2), ft.Freeze(unfreeze_last=1)]
+)
 def test_the_first_training_of_a_process_draws_what_the_next_one_draws(method):
     base, data = tiny.encoder(), tiny.reviews(16)
     for module in base.net.modules():
@@ -72,7 +76,7 @@ def test_the_first_training_of_a_process_draws_what_the_next_one_draws(method):
         return run.model.hash(), *run.history["loss"].dropna()
 
     peak.rough_peak.cache_clear()
-    feature_cache.forget()
+    feature_cache.clear()
     assert train() == train()
 
 
@@ -212,11 +216,13 @@ def test_bad_input_is_explained():
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("name", TRICKS)
+@pytest.mark.parametrize("name", OPTIMIZATIONS)
 def test_what_makes_it_fast_can_be_left_off_by_name(name, monkeypatch):
     words = "cat dog film plot music good bad warm".split()
     data = Dataset.from_dict({"text": [" ".join(words[: 2 + i % 6]) for i in range(16)]})
-    settings = dict(method=ft.Freeze(top=1), epochs=1, batch_size=4, learning_rate=1e-2, quiet=True)
+    settings = dict(
+        method=ft.Freeze(unfreeze_last=1), epochs=1, batch_size=4, learning_rate=1e-2, quiet=True
+    )
     drawn = []
     collate = batching.Collator.__call__
     monkeypatch.setattr(batching.Collator, "__call__",
@@ -224,10 +230,10 @@ def test_what_makes_it_fast_can_be_left_off_by_name(name, monkeypatch):
     fast = ft.fit(tiny.decoder(), data, **settings)
     widths = [[len(row["input_ids"]) for row in rows] for rows in drawn]
     drawn.clear()
-    slow = ft.fit(tiny.decoder(), data, without=name, **settings)
+    slow = ft.fit(tiny.decoder(), data, disable=name, **settings)
     other = [[len(row["input_ids"]) for row in rows] for rows in drawn]
     assert sorted(sum(other, [])) == sorted(sum(widths, []))
-    if name == "similar_length":
+    if name == "group_by_length":
         spread = [sum(max(batch) - min(batch) for batch in found) for found in (widths, other)]
         assert spread[0] < spread[1]
     else:
@@ -236,8 +242,8 @@ def test_what_makes_it_fast_can_be_left_off_by_name(name, monkeypatch):
 
 
 def test_a_name_that_nothing_has_cannot_be_left_off():
-    with pytest.raises(SettingError, match="without='magic' names nothing"):
-        ft.fit(tiny.encoder(), tiny.reviews(8), without="magic")
+    with pytest.raises(SettingError, match="disable='magic' names nothing"):
+        ft.fit(tiny.encoder(), tiny.reviews(8), disable="magic")
 
 
 def test_a_run_is_recorded_and_found_again(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import tiny
 import torch
 from works import WORKS, apart, train, weights
 
-from ftkit.speed.label_logits import at_labels
+from ftkit.speed.logits_to_keep import at_labels
 from ftkit.tasks import updates
 from ftkit.tasks.batching import Collator
 

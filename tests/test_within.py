@@ -40,17 +40,17 @@ def test_the_method_within_says_what_learns_and_how_fast(name):
     assert (method.learning_rate, method.decay) == (1e-4, 1.0)
     everything = method.apply(model.copy()).net
     assert all(p.requires_grad for p in everything.parameters())
-    top = replace(method, within=ft.Freeze(top=1, decay=0.5))
-    part, same = top.apply(model.copy()).net, ft.Freeze(top=1).apply(model.copy()).net
+    top = replace(method, trainable=ft.Freeze(unfreeze_last=1, layerwise_lr_decay=0.5))
+    part, same = top.apply(model.copy()).net, ft.Freeze(unfreeze_last=1).apply(model.copy()).net
     assert [p.requires_grad for p in part.parameters()] == [
         p.requires_grad for p in same.parameters()
     ]
     assert (top.learning_rate, top.decay) == (1e-4, 0.5)
-    assert replace(method, within=ft.LoRA()).learning_rate == ft.LoRA().learning_rate
+    assert replace(method, trainable=ft.LoRA()).learning_rate == ft.LoRA().learning_rate
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_two_losses_are_one_too_many(name):
     method, model = methods()[name]
-    with pytest.raises(ft.SettingError, match=rf"{name}\(within=Mixup.*Freeze or LoRA"):
-        replace(method, within=ft.Mixup()).apply(model)
+    with pytest.raises(ft.SettingError, match=rf"{name}\(trainable=Mixup.*Freeze or LoRA"):
+        replace(method, trainable=ft.Mixup()).apply(model)

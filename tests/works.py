@@ -80,9 +80,9 @@ WORKS = {
     "full, decoder": ("causal-lm", lambda: ft.Full()),
     "full, answers": ("pairs", lambda: ft.Full()),
     "full, seq2seq": ("seq2seq-lm", lambda: ft.Full()),
-    "freeze, tagging": ("tagging", lambda: ft.Freeze(top=1)),
+    "freeze, tagging": ("tagging", lambda: ft.Freeze(unfreeze_last=1)),
     "lora, decoder": ("pairs", lambda: ft.LoRA(rank=2)),
-    "adapter, tagging": ("tagging", lambda: ft.Adapter(size=4)),
+    "adapter, tagging": ("tagging", lambda: ft.Adapter(bottleneck_size=4)),
     "prompt, decoder": ("pairs", lambda: ft.PromptTuning(tokens=3)),
     "prefix, decoder": ("pairs", lambda: ft.PrefixTuning(tokens=3)),
     "ewc, classification": ("classification", lambda: ewc("classification")),
@@ -98,7 +98,7 @@ WORKS = {
     "mixup, classes": ("classification", lambda: ft.Mixup()),
     "mixup, numbers": ("regression", lambda: ft.Mixup()),
     "reinforce": ("classification", lambda: ft.Reinforce(paid, kl=0.1,
-                                                         anchor=other("classification"))),
+                                                         reference_model=other("classification"))),
 }
 
 

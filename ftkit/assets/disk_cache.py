@@ -45,14 +45,16 @@ def root():
 
 
 def limit():
-    """Bytes that all stores together may take: FTKIT_KEPT_GB, by default 4 GB; 0 keeps nothing."""
-    given = os.environ.get("FTKIT_KEPT_GB", "4")
+    """Bytes that all stores together may take: FTKIT_CACHE_GB, by default 4 GB; 0 keeps nothing."""
+    given = os.environ.get("FTKIT_CACHE_GB", "4")
     try:
         if (gigabytes := float(given)) >= 0:
             return int(gigabytes * 1e9)
     except ValueError:
         pass
-    raise SettingError(f"FTKIT_KEPT_GB={given!r} is no number of gigabytes; 0 or more is expected.")
+    raise SettingError(
+        f"FTKIT_CACHE_GB={given!r} is no number of gigabytes; 0 or more is expected."
+    )
 
 
 @cache
@@ -188,7 +190,7 @@ def _checksum(tensor):
     return found.hexdigest()
 
 
-def once(kind, fingerprint, compute):
+def memoize(kind, fingerprint, compute):
     """What compute() returns, from a file where an earlier process kept it; it must be JSON.
 
     It is kept where it took LONG seconds or more. Tuples come back as lists from a file.

@@ -264,7 +264,7 @@ def _most_memory():
 def _environment():
     """Return the hash of what a result depends on besides the notebook: ftkit and the packages."""
     digest = hashlib.sha256(f"{platform.python_version()} {platform.machine()}".encode())
-    for name in ("FTKIT_WITHOUT", "FTKIT_DTYPE"):  # rounding, and seconds above all
+    for name in ("FTKIT_DISABLE", "FTKIT_DTYPE"):  # rounding, and seconds above all
         digest.update(f"{name}={os.environ.get(name, '')} ".encode())
     root = Path(ftkit.__file__).parent
     for path in sorted([*root.rglob("*.py"), *(root.parent / "data").glob("*.*")]):

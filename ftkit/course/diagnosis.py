@@ -27,7 +27,7 @@ def diagnose(runs):
     elsewhere the matplotlib Figure with a panel for each run. Raises SettingError for a run that
     has no validation curve.
     """
-    from ftkit.training.callbacks import watched
+    from ftkit.training.callbacks import is_interactive
 
     runs = runs if isinstance(runs, dict) else {"this run": runs}
     for name, run in runs.items():
@@ -36,7 +36,7 @@ def diagnose(runs):
                 f"run {name!r} has no validation curve, which a diagnosis needs; train it with a "
                 'split "validation".'
             )
-    if watched():
+    if is_interactive():
         try:
             import ipywidgets
         except ImportError:

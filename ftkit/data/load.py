@@ -26,7 +26,7 @@ from datasets import (
 from ftkit.assets import catalog, fetch
 from ftkit.data import files, formats, own, recipe
 from ftkit.data.recipe import Source, hub_dataset, package_file
-from ftkit.data.splits import FRACTIONS, SPLITS, distinct, linked, order, split_of
+from ftkit.data.splits import FRACTIONS, SPLITS, deduplicate, merge_groups, split_of, stable_hash
 from ftkit.data.values import typed
 from ftkit.errors import DataError, SettingError
 
@@ -142,14 +142,14 @@ def _is_hub_id(name: str, path: Path) -> bool:
 def split_rows(rows: list[dict], source: Source) -> dict[str, list[dict]]:
     """Return the rows of each split: no near-duplicate twice, no group in two splits."""
     texts = [_joined(row, source.unique) for row in rows]
-    kept = [rows[i] for i in distinct(texts, near=source.near)]
+    kept = [rows[i] for i in deduplicate(texts, near=source.near)]
     if source.linked:
         texts = [_joined(row, source.linked) for row in kept]
-        groups = linked([row["group"] for row in kept], texts)
+        groups = merge_groups([row["group"] for row in kept], texts)
         kept = [{**row, "group": group} for row, group in zip(kept, groups, strict=True)]
     fixed = {row["group"]: row["split"] for row in kept if row.get("split")}
     splits: dict[str, list[dict]] = {split: [] for split in SPLITS}
-    for row in sorted(kept, key=lambda row: (not row.get("first"), order(str(row["group"])))):
+    for row in sorted(kept, key=lambda row: (not row.get("first"), stable_hash(str(row["group"])))):
         split = fixed.get(row["group"]) or split_of(row["group"], source.fractions)
         splits[split].append({**row, "group": _short(row["group"])})
     if source.per_kind:
@@ -162,14 +162,14 @@ def split_rows(rows: list[dict], source: Source) -> dict[str, list[dict]]:
 
 def _short(group: str) -> str:
     """Return a group as it is, or a hash of it where a group is a whole text."""
-    return group if len(group) <= 60 else order(group)[:16]
+    return group if len(group) <= 60 else stable_hash(group)[:16]
 
 
 def _some_of_each_kind(rows: list[dict], most: int) -> list[dict]:
     """Return at most so many rows of each kind, from as many groups as there are."""
     counts: dict[str, int] = {}
     kept = []
-    for row in sorted(rows, key=lambda row: (not row.get("first"), order(row["input"]))):
+    for row in sorted(rows, key=lambda row: (not row.get("first"), stable_hash(row["input"]))):
         counts[row["kind"]] = counts.get(row["kind"], 0) + 1
         if counts[row["kind"]] <= most:
             kept.append(row)
@@ -221,7 +221,7 @@ def cache_key(found: recipe.Recipe, options: dict) -> str:
     content = json.dumps(
         [chosen, archives, found.entry.revision, found.code, _CODE, datasets.__version__]
     )
-    return f"data/{found.entry.name}-{order(content)[:16]}"
+    return f"data/{found.entry.name}-{stable_hash(content)[:16]}"
 
 
 def _from_files(path: Path, *, paragraphs=False, sep=None, **options) -> Data:

@@ -9,7 +9,7 @@ from collections import Counter
 
 from ftkit.data.conll import as_bio, in_order
 from ftkit.data.files import Columns, Splits, count
-from ftkit.data.splits import SPLITS, linked, normalized, order
+from ftkit.data.splits import SPLITS, merge_groups, normalized, stable_hash
 from ftkit.data.values import MORE, is_empty, listed, say
 from ftkit.errors import DataError
 
@@ -234,12 +234,12 @@ def split_own(columns: Columns, fractions: tuple[float, ...], source: str) -> Sp
     texts, rows = main_texts(columns), count(columns)
     own = [str(group) for group in columns.get("group", texts)]
     members: dict[str, list[int]] = {}
-    for row, group in enumerate(linked(own, texts)):
+    for row, group in enumerate(merge_groups(own, texts)):
         members.setdefault(group, []).append(row)
     bounds = (fractions[0] * rows, (fractions[0] + fractions[1]) * rows)
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
     done = 0
-    for group in sorted(members, key=order):
+    for group in sorted(members, key=stable_hash):
         middle = done + len(members[group]) / 2
         split = "train" if middle < bounds[0] else "validation" if middle < bounds[1] else "test"
         splits[split] += members[group]

@@ -18,7 +18,7 @@ from types import ModuleType
 
 from ftkit.assets import catalog, fetch
 from ftkit.assets.catalog import ARCHIVES, Archive
-from ftkit.data.splits import FRACTIONS, order
+from ftkit.data.splits import FRACTIONS, stable_hash
 from ftkit.errors import DataError, FetchError, SettingError
 
 Rows = list[dict]
@@ -121,7 +121,9 @@ def find(name: str) -> Recipe:
     stem = name.replace("-", "_")
     path = package_file(f"{stem}.py")
     # before it runs: edited later on, the text would name rows that it did not make
-    code = order(code_of(path), *(_text(table) for table in sorted(path.parent.glob("*.csv"))))
+    code = stable_hash(
+        code_of(path), *(_text(table) for table in sorted(path.parent.glob("*.csv")))
+    )
     recipe = module(stem)
     entry, source = getattr(recipe, "ENTRY", None), getattr(recipe, "source", None)
     if not isinstance(entry, DataEntry) or not callable(source):
@@ -152,7 +154,7 @@ def code_of(path: Path) -> str:
         if path not in texts and path.is_file():
             texts[path] = _text(path)
             waiting += _imported(texts[path], path.parent)
-    return order(*(texts[path] for path in sorted(texts, key=lambda path: path.name)))
+    return stable_hash(*(texts[path] for path in sorted(texts, key=lambda path: path.name)))
 
 
 @cache

@@ -23,14 +23,14 @@ _BITS = 21  # three word numbers fit a 64-bit integer, so a run has a number of 
 Group = TypeVar("Group", bound=Hashable)
 
 
-def order(*parts: str) -> str:
+def stable_hash(*parts: str) -> str:
     """Return a sort key that shuffles the same way on every machine and in every process."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def split_of(group: str, fractions: tuple[float, float, float] = FRACTIONS) -> str:
     """Return the split that a group belongs to, decided by its hash alone."""
-    place = int(order(str(group))[:12], 16) / 16**12
+    place = int(stable_hash(str(group))[:12], 16) / 16**12
     if place < fractions[2]:
         return "test"
     return "validation" if place < fractions[2] + fractions[1] else "train"
@@ -41,7 +41,7 @@ def normalized(text: str) -> str:
     return " ".join(_WORD.findall(text.lower()))
 
 
-def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> list[tuple[int, int]]:
+def near_duplicates(texts: Sequence[str], threshold: float = THRESHOLD) -> list[tuple[int, int]]:
     """Return every pair (i, j), i < j, of texts that are near-duplicates, exact ones included.
 
     Exact, not sampled: only texts that share one of their rarest runs of words can reach the
@@ -73,7 +73,7 @@ def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> list[tuple
     return pairs
 
 
-def distinct(texts: Sequence[str], *, near: bool = True) -> list[int]:
+def deduplicate(texts: Sequence[str], *, near: bool = True) -> list[int]:
     """Return the positions of the texts to keep: the first of each set of near-duplicates.
 
     near=False: only texts with the same words in the same order count as duplicates.
@@ -86,13 +86,13 @@ def distinct(texts: Sequence[str], *, near: bool = True) -> list[int]:
         return kept
     removed: set[int] = set()
     # A pair counts only while its earlier text is still there, hence the order.
-    for i, j in sorted(near_pairs([texts[k] for k in kept])):
+    for i, j in sorted(near_duplicates([texts[k] for k in kept])):
         if i not in removed:
             removed.add(j)
     return [position for k, position in enumerate(kept) if k not in removed]
 
 
-def linked(groups: Sequence[Group], texts: Sequence[str]) -> list[Group]:
+def merge_groups(groups: Sequence[Group], texts: Sequence[str]) -> list[Group]:
     """Return a group for each row such that near-duplicate texts have the same one.
 
     Rows keep their own group unless a near-duplicate ties it to another; then all take the group
@@ -116,9 +116,9 @@ def near_sets(texts: Sequence[str]) -> list[int]:
     """Return for each text the position of the first one of its set of near-duplicates.
 
     Texts are in one set when near-duplicates lead from one to the other. Which texts are compared
-    is found as in near_pairs; a set that a text has joined is not looked at further, so texts made
-    from one template, which are all alike, cost one comparison each instead of one for each pair.
-    A text that was compared in vain with MISSES others is left alone.
+    is found as in near_duplicates; a set that a text has joined is not looked at further, so texts
+    made from one template, which are all alike, cost one comparison each instead of one for each
+    pair. A text that was compared in vain with MISSES others is left alone.
     """
     import numpy as np
 

@@ -25,8 +25,8 @@ from ftkit.evaluation.metrics import (
 from ftkit.evaluation.wording import notes
 from ftkit.models import precision, structure
 from ftkit.models.hardware import Computed, this_machine
-from ftkit.speed import attention, feature_cache, switches
-from ftkit.speed.label_logits import next_token_losses
+from ftkit.speed import attention, feature_cache, optimizations
+from ftkit.speed.logits_to_keep import next_token_losses
 from ftkit.tasks.batching import Collator, by_length, encode
 from ftkit.tasks.tagging import words_tags
 
@@ -139,7 +139,7 @@ def evaluate(
     stop=None,
     loss_on="response",
     dtype=None,
-    without=(),
+    disable=(),
 ):
     """Measure a model on a held-out split.
 
@@ -147,16 +147,16 @@ def evaluate(
     classification gives accuracy, macro_f1, f1_<label>, loss, calibration_error; tagging accuracy
     over words, and precision, recall, f1 and f1_<type> over entities (seqeval's default); choice
     accuracy and loss; regression rmse, mae, pearson; language models loss (nats a token) and
-    perplexity; generate=True adds exact_match, chrf and rouge_l of greedy answers.
-    batch_size: examples run side by side. max_length: tokens. dtype: "float32", "bf16" or "fp16" to
-    compute in; by default the weights' own, on every machine alike. without: what to leave off of
-    the things that make it fast, names of switches.TRICKS: "trunk_cache" (blocks below the lowest
-    trained one are run once for each text, also over several evaluations), "similar_length",
-    "label_logits" (a decoder's head is applied at labelled positions only), "plain_attention",
-    "shared_prompts" (what generate=True asks, and a learned prompt).
-    Returns an Evaluation. Where the data has a column `group`, intervals resample whole groups.
-    Where the model's output is NaN for any example, every metric is NaN.
-    Raises DataError when columns are missing or there are no rows.
+    perplexity; generate=True adds exact_match, chrf and rouge_l of greedy answers. batch_size:
+    examples run side by side. max_length: tokens. dtype: "float32", "bf16" or "fp16" to compute in;
+    by default the weights' own, on every machine alike. disable: what to leave off of the things
+    that make it fast, names of optimizations.OPTIMIZATIONS: "feature_cache" (blocks below the
+    lowest trained one are run once for each text, also over several evaluations),
+    "group_by_length", "logits_to_keep" (a decoder's head is applied at labelled positions only),
+    "eager_attention", "prefix_caching" (what generate=True asks, and a learned prompt). Returns an
+    Evaluation. Where the data has a column `group`, intervals resample whole groups. Where the
+    model's output is NaN for any example, every metric is NaN. Raises DataError when columns are
+    missing or there are no rows.
     """
     task = tasks.of(model)
     if task.spec.answer is None:
@@ -164,7 +164,7 @@ def evaluate(
             "an encoder without a head has nothing to evaluate; load it with "
             'task="classification", "choice" or another.'
         )
-    without = switches.names(without)
+    disable = optimizations.disabled(disable)
     rows = encode(dataset, model, max_length=max_length, loss_on=loss_on)
     if task.spec.answer in ("class", "number") and "label" not in dataset.column_names:
         raise DataError("column 'label' is missing; evaluation compares with the right answers.")
@@ -172,14 +172,14 @@ def evaluate(
     tokens = TOKENS if this_machine().device == "cpu" else None
     if tokens is None and task.spec.language:
         tokens = LOGITS // model.net.get_input_embeddings().num_embeddings
-    batches = by_length(rows, size, tokens, sort="similar_length" not in without)
-    wanted = feature_cache.suits(task.spec) and "trunk_cache" not in without
-    kernel = attention.chosen(structure.inner(model.net), int(rows.lengths.max()), without)
+    batches = by_length(rows, size, tokens, sort="group_by_length" not in disable)
+    wanted = feature_cache.suits(task.spec) and "feature_cache" not in disable
+    kernel = attention.chosen(structure.inner(model.net), int(rows.lengths.max()), disable)
     computing = precision.computing(model, dtype)
-    trunk = feature_cache.trunk(model.net, wanted=wanted)
-    with computing as computed, kernel, trunk:
-        found = _forward(model, rows, batches, without)
-    writing = {"max_new_tokens": max_new_tokens, "stop": stop, "dtype": dtype, "without": without}
+    backbone = feature_cache.frozen_features(model.net, wanted=wanted)
+    with computing as computed, kernel, backbone:
+        found = _forward(model, rows, batches, disable)
+    writing = {"max_new_tokens": max_new_tokens, "stop": stop, "dtype": dtype, "disable": disable}
     evaluation = _measure(model, dataset, rows, found, writing if generate else None)
     evaluation.computed = computed
     undefined = np.isnan(found["nll"]) | [_no_number(row) for row in found["logits"]]
@@ -332,7 +332,7 @@ def _groups(dataset):
 
 
 @torch.inference_mode()
-def _forward(model, rows, batches, without):
+def _forward(model, rows, batches, disable):
     """Logits of each example, or for language models its summed loss and number of tokens."""
     collate = Collator(model)
     keep = model.net.training
@@ -341,15 +341,15 @@ def _forward(model, rows, batches, without):
     try:
         for index in batches:
             batch = {k: v.to(model.device) for k, v in collate([rows[i] for i in index]).items()}
-            _run(model, batch, index, out, without)
+            _run(model, batch, index, out, disable)
     finally:
         model.net.train(keep)
     return out
 
 
-def _run(model, batch, index, out, without):
+def _run(model, batch, index, out, disable):
     if model.spec.language:
-        values, members = _token_losses(model, batch, without)
+        values, members = _token_losses(model, batch, disable)
         members = members.cpu().numpy()
         np.add.at(out["nll"], np.asarray(index)[members], values.float().cpu().numpy())
         np.add.at(out["tokens"], np.asarray(index)[members], 1)
@@ -360,9 +360,9 @@ def _run(model, batch, index, out, without):
         out["logits"][i] = row
 
 
-def _token_losses(model, batch, without):
+def _token_losses(model, batch, disable):
     if model.spec.next_token:
-        return next_token_losses(model.net, batch, without=without)
+        return next_token_losses(model.net, batch, disable=disable)
     labels = batch.pop("labels")
     extra = {"labels": labels} if model.spec.target else {}
     logits = model.net(**batch, **extra).logits

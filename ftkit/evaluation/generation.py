@@ -17,9 +17,9 @@ from ftkit.models import capabilities, precision
 from ftkit.models.learned_prompt import learned_tokens, prompt_cache
 from ftkit.models.structure import inner
 from ftkit.models.weights import no_answer
-from ftkit.speed import attention, feature_cache, switches, tree_attention
-from ftkit.speed.kv_cache import give_room
-from ftkit.speed.label_logits import text_logits
+from ftkit.speed import attention, feature_cache, optimizations, tree_attention
+from ftkit.speed.kv_cache import preallocate
+from ftkit.speed.logits_to_keep import text_logits
 from ftkit.tasks.batching import pad
 
 SHORTEST_PREFIX = 8  # tokens; sharing less than this saves nothing
@@ -31,7 +31,7 @@ LOAD = {"cpu": 320, "gpu": 16_384}
 POSITIONS = 512  # whose logits over the vocabulary are held at a time
 
 
-def score(
+def log_likelihood(
     model,
     prompts,
     candidates,
@@ -40,25 +40,25 @@ def score(
     batch_size=ROWS,
     normalize=False,
     dtype=None,
-    without=(),
+    disable=(),
 ):
     """The log-likelihood of each candidate answer after each prompt.
 
     model: a decoder, also with a learned prompt (PromptTuning, PrefixTuning), which then stands
-    before it all. prompts: strings, each read after `prefix`. candidates: one list for all
-    prompts, or a list of lists, one for each; a candidate usually begins with a space. What all
-    prompts begin with is run through the model once (key-value cache), each prompt once for all its
+    before it all. prompts: strings, each read after `prefix`. candidates: one list for all prompts,
+    or a list of lists, one for each; a candidate usually begins with a space. What all prompts
+    begin with is run through the model once (key-value cache), each prompt once for all its
     candidates, and frozen lower blocks once for each text, also over several calls (cache.py).
-    normalize=True divides by the number of tokens. dtype: as in evaluate. without: what to leave
-    off of that, names of switches.TRICKS: "shared_prompts" (each prompt is read whole for each of
-    its candidates), "trunk_cache", "label_logits" (the head is applied where an answer's tokens
-    are), "plain_attention", "similar_length".
-    Returns an array of shape (prompts, candidates), in nats; -inf where a prompt has fewer.
-    Raises SettingError when the model is no decoder or a candidate is empty, NotANumber where a
-    likelihood is NaN, of which an argmax would make the first candidate.
+    normalize=True divides by the number of tokens. dtype: as in evaluate. disable: what to leave
+    off of that, names of optimizations.OPTIMIZATIONS: "prefix_caching" (each prompt is read whole
+    for each of its candidates), "feature_cache", "logits_to_keep" (the head is applied where an
+    answer's tokens are), "eager_attention", "group_by_length". Returns an array of shape (prompts,
+    candidates), in nats; -inf where a prompt has fewer. Raises SettingError when the model is no
+    decoder or a candidate is empty, NotANumber where a likelihood is NaN, of which an argmax would
+    make the first candidate.
     """
     _need_decoder(model)
-    without = switches.names(without)
+    disable = optimizations.disabled(disable)
     prompts, own = list(prompts), len(candidates) and not isinstance(candidates[0], str)
     lists = candidates if own else [candidates] * len(prompts)
     if len(lists) != len(prompts):
@@ -73,25 +73,25 @@ def score(
     known = dict(zip(distinct, ids, strict=True))
     if empty := [c for c, ids in known.items() if not ids]:
         raise SettingError(f"candidate {empty[0]!r} has no tokens; a candidate must not be empty.")
-    sharing = "shared_prompts" not in without
+    sharing = "prefix_caching" not in disable
     shared = _common_prefix(first) if sharing and capabilities.continues(model.net) else []
     out = np.full((len(prompts), max(map(len, lists), default=0)), -np.inf)
     longest = max(map(len, first), default=0) + max(map(len, known.values()), default=0)
-    apart = not sharing or not tree_attention.suits(model.net, longest)
+    apart = not sharing or not tree_attention.supported(model.net, longest)
     load = LOAD["cpu" if model.device.type == "cpu" else "gpu"]
-    wanted = "trunk_cache" not in without
-    kernel = attention.chosen(inner(model.net), longest, without)
+    wanted = "feature_cache" not in disable
+    kernel = attention.chosen(inner(model.net), longest, disable)
     computing = precision.computing(model, dtype)
-    trunk = feature_cache.trunk(model.net, wanted=wanted)
-    with torch.inference_mode(), computing, kernel, trunk:
+    backbone = feature_cache.frozen_features(model.net, wanted=wanted)
+    with torch.inference_mode(), computing, kernel, backbone:
         past, skip = _beginning(model, shared) if sharing else (None, 0)
         own = [row[len(shared) :] for row in first]
         answers = [[known[c] for c in each] for each in lists]
-        sort = "similar_length" not in without
+        sort = "group_by_length" not in disable
         for batch in _batches(own, answers, batch_size, load, apart, sort):
             rows = [own[row] for row, _ in batch]
             wanted = [[answers[row][j] for j in columns] for row, columns in batch]
-            found = _score_batch(model, rows, wanted, past, skip, without)
+            found = _score_batch(model, rows, wanted, past, skip, disable)
             for (row, columns), ids, values in zip(batch, wanted, found, strict=True):
                 counts = [len(i) if normalize else 1 for i in ids]
                 out[row, columns] = np.array(values) / counts
@@ -125,7 +125,7 @@ def _batches(prompts, answers, most, load, apart, sort=True):
         yield batch
 
 
-def _score_batch(model, rows, answers, past, skip, without):
+def _score_batch(model, rows, answers, past, skip, disable):
     """The log-likelihood of each answer after its prompt: a list of floats for each prompt.
 
     rows: token ids of the prompts from position `skip` on, where the cache `past` ends. answers:
@@ -144,10 +144,11 @@ def _score_batch(model, rows, answers, past, skip, without):
     batch = pad(ids, model.tokenizer.pad_token_id).to(model.device)
     keep = torch.zeros(batch.shape, dtype=torch.bool, device=batch.device)
     keep[tuple(torch.tensor(sorted(sources), device=batch.device).T)] = True
-    given = {"input_ids": batch, **tree_attention.seen_by(model.net, rows, answers, ids, skip)}
+    apart = tree_attention.tree_attention_inputs(model.net, rows, answers, ids, skip)
+    given = {"input_ids": batch, **apart}
     if skip:
         given |= {"past_key_values": _expand(past, len(rows)), "use_cache": True}
-    logits = text_logits(model.net, keep, without=without, **given)
+    logits = text_logits(model.net, keep, disable=disable, **given)
     number = {source: n for n, source in enumerate(sorted(sources))}  # logits come row by row
     wanted = [(number[i, place], i, j, token) for i, place, j, token in wanted]
     found = [[0.0] * len(own) for own in answers]
@@ -160,7 +161,7 @@ def _score_batch(model, rows, answers, past, skip, without):
     return found
 
 
-def calibrate(scores, null_scores):
+def contextual_calibration(scores, null_scores):
     """Contextual calibration: take out the preference that the prompt has before it sees the input.
 
     scores: log-likelihoods, shape (n, candidates). null_scores: the same candidates after the same
@@ -172,7 +173,9 @@ def calibrate(scores, null_scores):
     scores, null = np.asarray(scores, dtype=float), np.atleast_2d(null_scores).mean(axis=0)
     for name, values in (("scores", scores), ("null_scores", np.asarray(null_scores))):
         if np.isnan(values).any():
-            raise DataError(f"{name} hold NaN; log-likelihoods, as of ft.score, were expected.")
+            raise DataError(
+                f"{name} hold NaN; log-likelihoods, as of ft.log_likelihood, were expected."
+            )
     there = np.isfinite(scores)
     return np.where(there, scores - np.where(there, null, 0), scores)
 
@@ -186,23 +189,23 @@ def generate(
     prefix="",
     batch_size=ROWS,
     dtype=None,
-    without=(),
+    disable=(),
 ):
     """Continue prompts greedily, many side by side.
 
     prompts: one string or a list, each read after `prefix`, whose key-value cache is computed once.
     stop: a string (such as "\\n") or a list of them; the text ends before it. dtype: as in
-    evaluate. without: "shared_prompts" reads what all prompts begin with once for each;
-    "plain_attention"; "similar_length".
+    evaluate. disable: "prefix_caching" reads what all prompts begin with once for each;
+    "eager_attention"; "group_by_length".
     Returns the new text alone, a string or a list of strings. Raises NotANumber where the logits
     are NaN, of which an argmax would make the vocabulary's first word.
     """
     single = isinstance(prompts, str)
     texts = [prefix + prompt for prompt in ([prompts] if single else prompts)]
     stops = [stop] if isinstance(stop, str) else list(stop or [])
-    out, without = [""] * len(texts), switches.names(without)
+    out, disable = [""] * len(texts), optimizations.disabled(disable)
     order = list(range(len(texts)))
-    if "similar_length" not in without:
+    if "group_by_length" not in disable:
         order.sort(key=lambda i: -len(texts[i]))
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
@@ -211,7 +214,7 @@ def generate(
             if model.net.config.is_encoder_decoder or not capabilities.continues(model.net):
                 said = _by_library(model, some, max_new_tokens, stops)
             else:
-                said = _greedy(model, some, max_new_tokens, stops, without)
+                said = _greedy(model, some, max_new_tokens, stops, disable)
         for i, text in zip(part, said, strict=True):
             out[i] = text
     return out[0] if single else out
@@ -223,11 +226,11 @@ def chat(model, message, *, system=None, max_new_tokens=64):
     return generate(model, prompt, max_new_tokens=max_new_tokens).strip()
 
 
-def _greedy(model, texts, limit, stops, without):
+def _greedy(model, texts, limit, stops, disable):
     tokens = _tokens(model, texts)
     longest = learned_tokens(model.net) + max(map(len, tokens)) + limit
-    sharing = "shared_prompts" not in without and tree_attention.sees_all(model.net, longest)
-    with attention.chosen(inner(model.net), longest, without):
+    sharing = "prefix_caching" not in disable and tree_attention.sees_all(model.net, longest)
+    with attention.chosen(inner(model.net), longest, disable):
         return _written(model, tokens, limit, stops, sharing)
 
 
@@ -253,7 +256,7 @@ def _written(model, tokens, limit, stops, sharing):
             use_cache=True,
             **last,
         )
-        past, (most, chosen) = give_room(step.past_key_values), step.logits[:, -1].max(-1)
+        past, (most, chosen) = preallocate(step.past_key_values), step.logits[:, -1].max(-1)
         if most.isnan().any():
             raise no_answer(model, "the next token")
         keep = []

@@ -112,7 +112,7 @@ def _logits(model, encoded):
     training = model.net.training
     model.net.eval()
     try:
-        with feature_cache.trunk(model.net, wanted=feature_cache.suits(model.spec)):
+        with feature_cache.frozen_features(model.net, wanted=feature_cache.suits(model.spec)):
             for index in by_length(encoded, BATCH):
                 batch = collate.question([encoded[i] for i in index])
                 batch = {k: v.to(model.device) for k, v in batch.items()}

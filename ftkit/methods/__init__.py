@@ -24,10 +24,10 @@ from ftkit.methods.lora import LoRA, merge
 from ftkit.methods.mixup import Mixup
 from ftkit.methods.multi_task import (
     MultiTask,
-    begin_alike,
+    extract_task_head,
     joint_labels,
-    mixture,
-    single_task,
+    share_label_init,
+    temperature_sampling,
 )
 from ftkit.methods.prompt import PrefixTuning, PromptTuning, nearest_words
 from ftkit.methods.reinforce import Reinforce, reinforce_loss
@@ -44,12 +44,12 @@ __all__ = [
     "PrefixTuning",
     "PromptTuning",
     "Reinforce",
-    "begin_alike",
+    "share_label_init",
     "fisher",
     "joint_labels",
     "merge",
-    "mixture",
+    "temperature_sampling",
     "nearest_words",
     "reinforce_loss",
-    "single_task",
+    "extract_task_head",
 ]

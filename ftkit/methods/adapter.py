@@ -15,14 +15,14 @@ from ftkit.models import adapters, bottleneck
 class Adapter:
     """Train bottlenecks between frozen layers and the task's head: many tasks on one base.
 
-    Houlsby et al. 2019 and Pfeiffer et al. 2021. size: numbers in the bottleneck. placement:
-    "houlsby" puts one at the end of each sub-layer, before its result is added to the stream;
-    "pfeiffer" one after each whole block, half as many or fewer. init_std: of the first weights;
-    at 0.01 or less the network begins as it was, at 1 it is destroyed. name: for `activate`.
-    A model that has an adapter of this name already goes on training it.
+    Houlsby et al. 2019 and Pfeiffer et al. 2021. bottleneck_size: numbers in the bottleneck.
+    placement: "houlsby" puts one at the end of each sub-layer, before its result is added to the
+    stream; "pfeiffer" one after each whole block, half as many or fewer. init_std: of the first
+    weights; at 0.01 or less the network begins as it was, at 1 it is destroyed. name: for
+    `set_adapter`. A model that has an adapter of this name already goes on training it.
     """
 
-    size: int = 16
+    bottleneck_size: int = 16
     placement: str = "houlsby"
     init_std: float = 0.01
     name: str = "adapter"
@@ -37,10 +37,10 @@ class Adapter:
 
         Raises SettingError for bad settings, or a network whose sub-layers are not known.
         """
-        present = getattr(model.net, "shelf", None)
+        present = getattr(model.net, "adapter_registry", None)
         if present is None or self.name not in present.parts or self.name == adapters.BASE:
             self._check()
-            parts = bottleneck.parts(model, self.size, self.placement, self.init_std)
+            parts = bottleneck.parts(model, self.bottleneck_size, self.placement, self.init_std)
             adapters.add(model, self.name, parts, asdict(self), model.task, model.labels)
         elif present.about[self.name]["settings"] != asdict(self):
             had = Adapter(**present.about[self.name]["settings"])
@@ -48,7 +48,7 @@ class Adapter:
                 f"{model.name} has an adapter {self.name!r} already, {had}; go on with these "
                 "settings, or give the new one another name=."
             )
-        adapters.activate(model, self.name)
+        adapters.set_adapter(model, self.name)
         model.net.requires_grad_(False)
         for parameter in adapters.own(model, self.name).values():
             parameter.requires_grad_(True)
@@ -60,7 +60,8 @@ class Adapter:
                 f"Adapter(placement={self.placement!r}) does not exist; choose one of "
                 f"{', '.join(bottleneck.PLACEMENTS)}."
             )
-        if not isinstance(self.size, int) or self.size < 1:
+        if not isinstance(self.bottleneck_size, int) or self.bottleneck_size < 1:
             raise SettingError(
-                f"Adapter(size={self.size!r}) is no size; choose 1 or more, often 8 to 64."
+                f"Adapter(bottleneck_size={self.bottleneck_size!r}) is no size; choose 1 or more, "
+                "often 8 to 64."
             )

@@ -10,24 +10,24 @@ import torch
 
 from ftkit.errors import SettingError
 from ftkit.methods import teacher as teachers
-from ftkit.methods.base import Within
+from ftkit.methods.base import WrappedMethod
 from ftkit.models import structure
 
 TASKS = ("classification", "tagging", "causal-lm", "seq2seq-lm")
 
 
 @dataclass(frozen=True)
-class Distill(Within):
+class Distill(WrappedMethod):
     """Train a student on the answers of a teacher, and on labels where wanted.
 
     Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; with hidden, Sun et al.
     2019, "Patient Knowledge Distillation for BERT Model Compression". teacher: a Model with the
     student's task, labels and vocabulary. temperature: of both answers; above 1 it shows what the
-    teacher holds for the next most likely. soft: the share of the teacher's answers in the loss;
+    teacher holds for the next most likely. alpha: the share of the teacher's answers in the loss;
     the rest is the labels', so 1 needs no right label. hidden: how much it weighs that the mean
-    vector of a text after each block of the student is that of the teacher at the same share of
-    its depth. top: of a vocabulary, how many of the teacher's likeliest words are kept. within: a
-    method that says which weights learn, such as Freeze(top=2); None for all.
+    vector of a text after each block of the student is that of the teacher at the same share of its
+    depth. top_k: of a vocabulary, how many of the teacher's likeliest words are kept. trainable: a
+    method that says which weights learn, such as Freeze(unfreeze_last=2); None for all.
 
     The teacher reads each text once, at the latest when training first meets it; `prepare` asks
     about a whole data set, and keeps the answers in files for later runs.
@@ -35,10 +35,10 @@ class Distill(Within):
 
     teacher: object = None
     temperature: float = 2.0
-    soft: float = 0.5
+    alpha: float = 0.5
     hidden: float = 0.0
-    top: int = 64
-    within: object = None
+    top_k: int = 64
+    trainable: object = None
     _asked: object = field(default=None, init=False, repr=False, compare=False)
 
     lesson = "13_distillation"
@@ -46,13 +46,13 @@ class Distill(Within):
     example = {}  # settings in the table of methods
 
     def __post_init__(self):
-        if not self.temperature > 0 or not 0 <= self.soft <= 1 or not self.hidden >= 0:
+        if not self.temperature > 0 or not 0 <= self.alpha <= 1 or not self.hidden >= 0:
             raise SettingError(
-                f"Distill(temperature={self.temperature}, soft={self.soft}, hidden={self.hidden}): "
-                "choose a temperature above 0, soft from 0 to 1, and hidden 0 or more."
+                f"Distill(temperature={self.temperature}, alpha={self.alpha}, hidden={self.hidden})"
+                ": choose a temperature above 0, alpha from 0 to 1, and hidden 0 or more."
             )
         if self.teacher is not None:
-            object.__setattr__(self, "_asked", teachers.Teacher(self.teacher, self.top))
+            object.__setattr__(self, "_asked", teachers.Teacher(self.teacher, self.top_k))
 
     @property
     def asks(self):
@@ -62,7 +62,7 @@ class Distill(Within):
     @property
     def replaces(self):
         """The tasks whose own loss is not used."""
-        return TASKS if self.soft == 1 else ()
+        return TASKS if self.alpha == 1 else ()
 
     def apply(self, model):
         """Make the student's weights trainable. Returns the model.
@@ -86,7 +86,7 @@ class Distill(Within):
         return dataset
 
     def loss(self, net, inputs, outputs, loss):
-        """soft * T² * KL(teacher || student) + (1 - soft) * loss, and hidden * distance.
+        """alpha * T² * KL(teacher || student) + (1 - alpha) * loss, and hidden * distance.
 
         A mean over the batch's answers. The distance of a text counts for each of its answers.
         """
@@ -97,8 +97,8 @@ class Distill(Within):
         if not len(said):  # no labelled token in the batch
             return loss
         wanted, index = torch.cat(logits).to(loss.device), torch.cat(index).to(loss.device)
-        soft = soft_loss(said, wanted, self.temperature, index)
-        mixed = (1 - self.soft) * loss + self.soft * soft
+        soft = kd_loss(said, wanted, self.temperature, index)
+        mixed = (1 - self.alpha) * loss + self.alpha * soft
         if not self.hidden:
             return mixed
         own = teachers.vectors_of(outputs.hidden_states, inputs["attention_mask"])
@@ -109,7 +109,7 @@ class Distill(Within):
         if self.teacher.spec.answer != "class":
             labels = teachers.targets(self.teacher.spec, inputs)
             answers = labels.ne(structure.IGNORED).sum(1)
-        return mixed + self.hidden * distance(own, theirs[:, same_share], answers)
+        return mixed + self.hidden * hidden_state_loss(own, theirs[:, same_share], answers)
 
     def _check(self, model):
         teacher = self.teacher
@@ -127,7 +127,7 @@ class Distill(Within):
         if teacher.tokenizer.get_vocab() != model.tokenizer.get_vocab():
             raise SettingError(
                 f"{teacher.name} and {model.name} have other vocabularies, and a teacher must read "
-                "what the student reads; make the student with ft.shrink(teacher, blocks)."
+                "what the student reads; make the student with ft.drop_layers(teacher, blocks)."
             )
         widths = [structure.inner(m.net).config.hidden_size for m in (teacher, model)]
         if self.hidden and widths[0] != widths[1]:
@@ -142,7 +142,7 @@ def _as_read(inputs):
     return {k: v for k, v in inputs.items() if k not in ("logits_to_keep", "shift_labels")}
 
 
-def soft_loss(student, teacher, temperature, index=None):
+def kd_loss(student, teacher, temperature, index=None):
     """T² * KL(teacher || student) of logits (answers, classes) at a temperature, a mean.
 
     index: which of the student's classes the teacher's logits are of; by default all, in order.
@@ -155,7 +155,7 @@ def soft_loss(student, teacher, temperature, index=None):
     return temperature**2 * (wanted.exp() * (wanted - said)).sum(-1).mean()
 
 
-def distance(one, two, answers=None):
+def hidden_state_loss(one, two, answers=None):
     """The mean squared distance of vectors of length 1 (Sun et al. 2019, equation 7).
 
     answers: how often the vectors of each text count; by default once.

@@ -12,18 +12,18 @@ import torch.nn.functional as F
 
 from ftkit import tasks
 from ftkit.errors import DataError, SettingError
-from ftkit.methods.base import Within
+from ftkit.methods.base import WrappedMethod
 from ftkit.models import structure
 from ftkit.tasks import batching
 
 
 @dataclass(frozen=True)
-class Memory:
+class EWCState:
     """What EWC keeps of a task: how much each weight matters to it, and where it was then.
 
     fisher, anchors: {name of a parameter: float32 tensor of its shape}, where the model was; from
     a file on the CPU. A training with EWC moves each once to the device of its weight, and leaves
-    it there. One memory takes twice the bytes of the model.
+    it there. One state takes twice the bytes of the model.
     """
 
     fisher: dict = field(repr=False)
@@ -48,7 +48,7 @@ class Memory:
         with safe_open(path, "pt") as file:
             about = (file.metadata() or {}).get("ewc")
             if about is None:
-                raise DataError(f"{path} holds no memory for EWC; write one with Memory.save.")
+                raise DataError(f"{path} holds no state for EWC; write one with Memory.save.")
             parts = {"fisher": {}, "anchor": {}}
             for key in file.keys():  # noqa: SIM118 (no dict, and its keys cannot be iterated over)
                 part, _, name = key.partition(" ")
@@ -85,7 +85,7 @@ def fisher(model, dataset, *, n=64, seed=0, max_length=None, loss_on="response")
                     found[name].addcmul_(gradient, gradient, value=1 / len(chosen))
     model.net.train(mode)
     anchors = {name: p.detach().float().clone() for name, p in weights.items()}
-    return Memory(found, anchors, len(chosen))
+    return EWCState(found, anchors, len(chosen))
 
 
 def _of_own_answer(model, batch):
@@ -106,19 +106,19 @@ def _of_own_answer(model, batch):
 
 
 @dataclass(frozen=True)
-class EWC(Within):
+class EWC(WrappedMethod):
     """Train all weights, each held by a spring to where it was after earlier tasks.
 
-    memories: the Memory of each earlier task, from ft.fisher. weight: of the springs against the
-    new task's loss; at 0 nothing is protected, at very large values nothing is learned, and what
-    lies between is found on validation data of old and new tasks. within: a method that says which
-    weights learn at all, such as Freeze(top=2); None for all. A head that has another size
-    than the remembered one, since the labels are others, is not held.
+    states: the Memory of each earlier task, from ft.fisher. weight: of the springs against the new
+    task's loss; at 0 nothing is protected, at very large values nothing is learned, and what lies
+    between is found on validation data of old and new tasks. trainable: a method that says which
+    weights learn at all, such as Freeze(unfreeze_last=2); None for all. A head that has another
+    size than the remembered one, since the labels are others, is not held.
     """
 
-    memories: tuple = field(default=(), repr=False, compare=False)
+    states: tuple = field(default=(), repr=False, compare=False)
     weight: float = 1000.0
-    within: object = None
+    trainable: object = None
 
     lesson = "12_continual"
     when = "tasks that come one after the other, when old examples may not be kept"
@@ -127,15 +127,15 @@ class EWC(Within):
     def apply(self, model):
         """Make the weights trainable. Returns the model.
 
-        Raises SettingError for a negative weight, or when no memory fits the model.
+        Raises SettingError for a negative weight, or when no state fits the model.
         """
         if not self.weight >= 0:
             raise SettingError(f"EWC(weight={self.weight!r}) would push away; choose 0 or more.")
         model = self.free(model)
-        for memory in self._memories():
-            if not any(True for _ in held(model.net, memory)):
+        for state in self._states():
+            if not any(True for _ in matching_parameters(model.net, state)):
                 raise SettingError(
-                    f"no trained weight of {model.name} is in this memory of {len(memory.anchors)} "
+                    f"no trained weight of {model.name} is in this state of {len(state.anchors)} "
                     "tensors; give ft.fisher the model that the new task goes on from."
                 )
         return model
@@ -143,16 +143,16 @@ class EWC(Within):
     def loss(self, net, inputs, outputs, loss):
         """The task's loss, and half of weight * fisher * (distance from the anchor) squared."""
         penalty = sum(
-            Springs.apply(p, f, anchor).to(loss.device)
-            for memory in self._memories() for p, f, anchor in held(net, memory)
+            QuadraticPenalty.apply(p, f, anchor).to(loss.device)
+            for state in self._states() for p, f, anchor in matching_parameters(net, state)
         )
         return loss + self.weight / 2 * penalty
 
-    def _memories(self):
-        return (self.memories,) if isinstance(self.memories, Memory) else tuple(self.memories)
+    def _states(self):
+        return (self.states,) if isinstance(self.states, EWCState) else tuple(self.states)
 
 
-class Springs(torch.autograd.Function):
+class QuadraticPenalty(torch.autograd.Function):
     """sum(fisher * (p - anchor) ** 2): each update does this for every weight of the model, and
     plain autograd would write three times as many numbers on its way."""
 
@@ -168,12 +168,12 @@ class Springs(torch.autograd.Function):
         return ctx.saved_tensors[0].mul_(2 * gradient), None, None
 
 
-def held(net, memory):
-    """Yield (parameter, fisher, anchor) of each trained weight that a memory has, by name."""
+def matching_parameters(net, state):
+    """Yield (parameter, fisher, anchor) of each trained weight that a state has, by name."""
     for name, p in net.named_parameters():
-        anchor = memory.anchors.get(name)
+        anchor = state.anchors.get(name)
         if p.requires_grad and anchor is not None and anchor.shape == p.shape:
-            for kept in (memory.fisher, memory.anchors):  # moved at every step, it would be slow
+            for kept in (state.fisher, state.anchors):  # moved at every step, it would be slow
                 if kept[name].device != p.device:
                     kept[name] = kept[name].to(p.device)
-            yield p, memory.fisher[name], memory.anchors[name]
+            yield p, state.fisher[name], state.anchors[name]

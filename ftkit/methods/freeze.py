@@ -9,7 +9,7 @@ from ftkit.errors import SettingError
 from ftkit.models.structure import (
     around,
     blocks,
-    check_decay,
+    check_layerwise_lr_decay,
     without_dropout,
     without_dropout_around,
 )
@@ -23,30 +23,30 @@ class Freeze:
     decoders) stays frozen: training it would change the bottom of the model as well. What is
     frozen runs without dropout too, as a fixed function of the text.
     In an encoder-decoder (T5, BART) the decoder's blocks count, and the encoder stays frozen.
-    decay: each trained block learns at this share of the rate of the block above it.
+    layerwise_lr_decay: each trained block learns at this share of the rate of the block above it.
     """
 
-    top: int = 0
-    decay: float = 1.0
+    unfreeze_last: int = 0
+    layerwise_lr_decay: float = 1.0
 
     lesson = "07_freezing"
-    when = "few labels, a small machine, many runs over one trunk"
+    when = "few labels, a small machine, many runs over one backbone"
     example = {"top": 1}  # settings in the table of methods
 
     def apply(self, model):
         """Freeze all but the top. Returns the model; SettingError when it has too few blocks."""
-        check_decay(self)
+        check_layerwise_lr_decay(self)
         layers = blocks(model.net)
-        if not 0 <= self.top <= len(layers):
+        if not 0 <= self.unfreeze_last <= len(layers):
             raise SettingError(
-                f"Freeze(top={self.top}) asks for more blocks than {model.name} has: "
-                f"choose 0 to {len(layers)}."
+                f"Freeze(unfreeze_last={self.unfreeze_last}) asks for more blocks than "
+                f"{model.name} has: choose 0 to {len(layers)}."
             )
         model.net.requires_grad_(False)
         below, above = around(model.net)
-        for block in list(layers)[len(layers) - self.top :]:
+        for block in list(layers)[len(layers) - self.unfreeze_last :]:
             block.requires_grad_(True)
-        for module in (*below, *list(layers)[: len(layers) - self.top]):
+        for module in (*below, *list(layers)[: len(layers) - self.unfreeze_last]):
             without_dropout(module)
         without_dropout_around(model.net)
         bottom = {id(p) for p in model.net.get_input_embeddings().parameters()}
@@ -55,7 +55,7 @@ class Freeze:
                 parameter.requires_grad_(id(parameter) not in bottom)
         if not any(p.requires_grad for p in model.net.parameters()):
             raise SettingError(
-                f"Freeze(top={self.top}) leaves nothing to train in {model.name}: "
-                "it has no head of its own; choose top=1 or more."
+                f"Freeze(unfreeze_last={self.unfreeze_last}) leaves nothing to train in "
+                f"{model.name}: it has no head of its own; choose unfreeze_last=1 or more."
             )
         return model

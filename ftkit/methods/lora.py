@@ -20,20 +20,20 @@ class LoRA:
     random and B, of shape (outputs, rank), at zero, so that training begins at the base model
     (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models"). By peft.
 
-    rank: of the difference. alpha: its scale. dropout: on its input. targets: layers by the end of
-    their names, such as ("query", "value"); None for every linear layer of the blocks.
-    dora: learn the length of each row of W apart from its direction (Liu et al. 2024, "DoRA:
+    rank: of the difference. alpha: its scale. dropout: on its input. target_modules: layers by the
+    end of their names, such as ("query", "value"); None for every linear layer of the blocks. dora:
+    learn the length of each row of W apart from its direction (Liu et al. 2024, "DoRA:
     Weight-Decomposed Low-Rank Adaptation"); a slower step. rslora: scale by alpha / sqrt(rank)
-    (Kalajdzievski 2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA").
-    On a base loaded with dtype="nf4" this is QLoRA (Dettmers et al. 2023, "QLoRA: Efficient
-    Finetuning of Quantized LLMs"). The head of a classifier or tagger is trained whole and stored
-    with the difference.
+    (Kalajdzievski 2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA"). On a base
+    loaded with dtype="nf4" this is QLoRA (Dettmers et al. 2023, "QLoRA: Efficient Finetuning of
+    Quantized LLMs"). The head of a classifier or tagger is trained whole and stored with the
+    difference.
     """
 
     rank: int = 8
     alpha: float = 16
     dropout: float = 0.0
-    targets: tuple[str, ...] | None = None
+    target_modules: tuple[str, ...] | None = None
     dora: bool = False
     rslora: bool = False
 
@@ -58,8 +58,8 @@ class LoRA:
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=list(self.targets) if self.targets else "all-linear",
-            exclude_modules=None if self.targets else _past_their_module(net),
+            target_modules=list(self.target_modules) if self.target_modules else "all-linear",
+            exclude_modules=None if self.target_modules else _past_their_module(net),
             use_dora=self.dora,
             use_rslora=self.rslora,
             modules_to_save=_head(net) if model.spec.own_head else None,
@@ -76,8 +76,8 @@ class LoRA:
         except NoMatchingPeftModuleError as error:
             linear = {n.rsplit(".", 1)[-1] for n, m in net.named_modules() if _is_linear(m)}
             raise SettingError(
-                f"LoRA(targets={self.targets}) names no layer of {model.name}; its linear layers "
-                f"end in {', '.join(sorted(linear))}."
+                f"LoRA(target_modules={self.target_modules}) names no layer of {model.name}; its "
+                f"linear layers end in {', '.join(sorted(linear))}."
             ) from error
         return model
 
@@ -88,10 +88,10 @@ class LoRA:
             )
         if not 0 <= self.dropout < 1:
             raise SettingError(f"LoRA(dropout={self.dropout}) is no share; choose 0 to below 1.")
-        if isinstance(self.targets, str):
+        if isinstance(self.target_modules, str):
             raise SettingError(
-                f"LoRA(targets={self.targets!r}) is one string; give names in a tuple, such as "
-                f"({self.targets!r},)."
+                f"LoRA(target_modules={self.target_modules!r}) is one string; give names in a "
+                f"tuple, such as ({self.target_modules!r},)."
             )
         if hasattr(model.net, "peft_config"):
             raise SettingError(

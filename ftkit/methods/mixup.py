@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ftkit.errors import SettingError
-from ftkit.methods.base import Within
+from ftkit.methods.base import WrappedMethod
 
 
 def mixed_loss(logits, labels, share, order, loss=torch.nn.functional.cross_entropy):
@@ -25,16 +25,15 @@ def mixed_loss(logits, labels, share, order, loss=torch.nn.functional.cross_entr
 
 
 @dataclass(frozen=True)
-class Mixup(Within):
+class Mixup(WrappedMethod):
     """Train on points between two examples' sentence vectors, labels mixed alike.
 
-    within: a method that says which weights learn, such as Freeze(top=2); None for all. alpha: the
-    shares are drawn from Beta(alpha, alpha); small ones leave most examples nearly alone, 1 draws
-    all shares alike.
-    For classification and regression.
+    trainable: a method that says which weights learn, such as Freeze(unfreeze_last=2); None for
+    all. alpha: the shares are drawn from Beta(alpha, alpha); small ones leave most examples nearly
+    alone, 1 draws all shares alike. For classification and regression.
     """
 
-    within: object = None
+    trainable: object = None
     alpha: float = 0.4
 
     lesson = "15_regularization"
@@ -45,7 +44,7 @@ class Mixup(Within):
     draws = True
 
     def apply(self, model):
-        """Make the weights trainable that `within` says. Returns the model.
+        """Make the weights trainable that `trainable` says. Returns the model.
 
         Raises SettingError for another task, and for an alpha that draws no shares.
         """

@@ -1,4 +1,4 @@
-"""Multi-task learning: one trunk, a head for each task, and batches drawn from all of them.
+"""Multi-task learning: one backbone, a head for each task, and batches drawn from all of them.
 
 Caruana 1997, "Multitask Learning". The heads are rows of one linear layer. What a task sees of
 them, in its loss and in its answers, are its own rows alone.
@@ -13,22 +13,22 @@ import torch.nn.functional as F
 
 from ftkit import compat
 from ftkit.errors import DataError, SettingError
-from ftkit.methods.base import Within
+from ftkit.methods.base import WrappedMethod
 
 
 @dataclass(frozen=True)
-class MultiTask(Within):
-    """Train one trunk for several tasks; each has rows of the head, and a loss over those alone.
+class MultiTask(WrappedMethod):
+    """Train one backbone for several tasks; each has rows of the head, and a loss over those alone.
 
     Caruana 1997, "Multitask Learning". tasks: {task: its labels}; the model is loaded with
-    `joint_labels(tasks)` and trained on a `mixture`. within: a method that says which weights
-    learn, such as Freeze(top=4) or LoRA(); None for all. Where tasks have labels of the same
-    meaning, let their rows `begin_alike`. On a language model the loss is left as it is: there a
-    prefix in the text says which task is meant.
+    `joint_labels(tasks)` and trained on a `temperature_sampling`. trainable: a method that says
+    which weights learn, such as Freeze(unfreeze_last=4) or LoRA(); None for all. Where tasks have
+    labels of the same meaning, let their rows `share_label_init`. On a language model the loss is
+    left as it is: there a prefix in the text says which task is meant.
     """
 
     tasks: dict = field(hash=False)
-    within: object = None
+    trainable: object = None
 
     lesson = "11_multi_task"
     when = "several related tasks, some with few labels; one model to keep for all"
@@ -36,7 +36,7 @@ class MultiTask(Within):
     replaces = ("classification",)  # whose own loss is not used
 
     def apply(self, model):
-        """Make the weights trainable that `within` says. Returns the model.
+        """Make the weights trainable that `trainable` says. Returns the model.
 
         Raises SettingError for a classifier whose labels are not those of the tasks, and for a
         model that neither chooses labels nor writes.
@@ -79,7 +79,7 @@ def joint_labels(tasks):
     return [f"{name}: {label}" for name, labels in tasks.items() for label in labels]
 
 
-def begin_alike(model, tasks):
+def share_label_init(model, tasks):
     """Let labels of the same name begin with the same rows of the head, in place.
 
     For a head that is not trained yet. With few labels of its own, a task keeps much of the
@@ -98,7 +98,7 @@ def task_of(tasks):
     return [i for i, labels in enumerate(tasks.values()) for _ in labels]
 
 
-def shares(sizes, temperature=1.0):
+def sampling_probabilities(sizes, temperature=1.0):
     """The share of examples that each task gets, proportional to size ** (1 / temperature).
 
     1 samples by size, infinity gives all tasks the same. Returns an array that sums to 1.
@@ -110,7 +110,7 @@ def shares(sizes, temperature=1.0):
     return weights / weights.sum()
 
 
-def mixture(parts, tasks=None, *, n=None, temperature=1.0, seed=0):
+def temperature_sampling(parts, tasks=None, *, n=None, temperature=1.0, seed=0):
     """Draw a training set from several tasks. Returns a Dataset of n rows, shuffled.
 
     parts: {task: Dataset} with the same columns. tasks: {task: its labels}, as for MultiTask; their
@@ -124,7 +124,7 @@ def mixture(parts, tasks=None, *, n=None, temperature=1.0, seed=0):
         if not len(part) or tasks and name not in tasks:
             raise DataError(f"task {name!r} has no {'labels' if len(part) else 'rows'}.")
     n = n or sum(map(len, parts.values()))
-    exact = n * shares([len(part) for part in parts.values()], temperature)
+    exact = n * sampling_probabilities([len(part) for part in parts.values()], temperature)
     counts = np.diff(np.round(np.cumsum([0, *exact])).astype(int))
     random, drawn = np.random.default_rng(seed), []
     for (name, part), count in zip(parts.items(), counts, strict=True):
@@ -142,8 +142,8 @@ def mixture(parts, tasks=None, *, n=None, temperature=1.0, seed=0):
     return datasets.concatenate_datasets(drawn).select(random.permutation(n))
 
 
-def single_task(model, tasks, name):
-    """Cut one task out of a model that was trained for all: its trunk, and its rows of the head.
+def extract_task_head(model, tasks, name):
+    """Cut one task out of a model that was trained for all: its backbone, and its rows of the head.
 
     tasks: {task: its labels}, as for MultiTask. Returns a plain classifier with the labels of task
     `name`, to evaluate, to save, or to train further; the model given stays as it is.
@@ -154,7 +154,7 @@ def single_task(model, tasks, name):
     _need_joint(model, tasks)
     if hasattr(model.net, "peft_config"):
         raise SettingError(f"{model.name} carries an adapter; merge it first, ft.merge(model).")
-    if hasattr(model.net, "shelf"):
+    if hasattr(model.net, "adapter_registry"):
         raise SettingError(
             f"{model.name} carries bottleneck adapters, whose head belongs to them; train with "
             "Full, Freeze or LoRA (then merged) to cut a task out."

@@ -10,24 +10,25 @@ import torch
 import torch.nn.functional as F
 
 from ftkit.errors import SettingError
-from ftkit.methods.base import Within
+from ftkit.methods.base import WrappedMethod
 
 
 @dataclass(frozen=True)
-class Reinforce(Within):
+class Reinforce(WrappedMethod):
     """Train a classifier as a policy: it draws a label, and a reward says how good that was.
 
     Williams 1992, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement
     Learning". reward: a function of (labels, actions), two integer tensors of shape (batch,), that
-    returns the rewards as numbers of that shape. kl: nats of divergence from `anchor`, a classifier
-    of the same labels, cost so much reward each. within: a method that says which weights learn,
-    such as Freeze(top=2); None for all. For texts of many tokens, use trl's GRPO as in the lesson.
+    returns the rewards as numbers of that shape. kl: nats of divergence from `reference_model`, a
+    classifier of the same labels, cost so much reward each. trainable: a method that says which
+    weights learn, such as Freeze(unfreeze_last=2); None for all. For texts of many tokens, use
+    trl's GRPO as in the lesson.
     """
 
     reward: object
     kl: float = 0.0
-    anchor: object = field(default=None, repr=False, compare=False)
-    within: object = None
+    reference_model: object = field(default=None, repr=False, compare=False)
+    trainable: object = None
 
     lesson = "14_reinforcement"
     when = "answers can be judged, and nobody can write down the right one"
@@ -36,17 +37,20 @@ class Reinforce(Within):
     draws = True
 
     def apply(self, model):
-        """Make the weights trainable that `within` says. Returns the model.
+        """Make the weights trainable that `trainable` says. Returns the model.
 
-        Raises SettingError for a model that is no classifier, and for `kl` without an anchor.
+        Raises SettingError for a model that is no classifier, and for `kl` without a
+        reference_model.
         """
         if model.spec.answer != "class":
             raise SettingError(
                 f"Reinforce draws one label, and {model.name} does {model.task}; load it with "
                 'task="classification", or use trl\'s GRPO for texts (lesson 14).'
             )
-        if self.kl and self.anchor is None:
-            raise SettingError(f"Reinforce(kl={self.kl}) needs an anchor, such as the base model.")
+        if self.kl and self.reference_model is None:
+            raise SettingError(
+                f"Reinforce(kl={self.kl}) needs a reference_model, such as the base model."
+            )
         return self.free(model)
 
     def before_update(self, net, update):
@@ -66,13 +70,13 @@ class Reinforce(Within):
         """Minus the reward that the batch's draws can expect, up to its gradient."""
         logits = outputs["logits"].float()
         actions, rewards = self._draw(inputs, logits, update)
-        anchor = None
+        reference_logits = None
         if self.kl:
             with torch.no_grad():
-                anchor = self.anchor.net(**_read(inputs)).logits.float()
+                reference_logits = self.reference_model.net(**_read(inputs)).logits.float()
         total, number = update.found if update else (0.0, 0)
         baseline = total / number if number else None
-        return reinforce_loss(logits, actions, rewards, self.kl, anchor, baseline)
+        return reinforce_loss(logits, actions, rewards, self.kl, reference_logits, baseline)
 
     def _draw(self, inputs, logits, update, batch=None):
         """Actions and their rewards, the same for a row however its update was split."""
@@ -92,17 +96,18 @@ def _read(inputs):
     return {k: v for k, v in inputs.items() if k != "labels"}
 
 
-def reinforce_loss(logits, actions, rewards, kl=0.0, anchor=None, baseline=None):
+def reinforce_loss(logits, actions, rewards, kl=0.0, reference_logits=None, baseline=None):
     """A loss whose gradient is that of minus the expected reward, and of kl times the divergence.
 
-    logits, anchor: (batch, actions). actions: (batch,) drawn from softmax(logits). rewards:
-    (batch,). baseline: what is subtracted from them, by default their mean. The divergence is that
-    of the policy from the anchor.
+    logits, reference_logits: (batch, actions). actions: (batch,) drawn from softmax(logits).
+    rewards: (batch,). baseline: what is subtracted from them, by default their mean. The divergence
+    is that of the policy from the reference model.
     """
     logp = F.log_softmax(logits, dim=-1)
     taken = logp.gather(1, actions[:, None]).squeeze(1)
     baseline = rewards.mean() if baseline is None else baseline
     loss = -((rewards - baseline) * taken).mean()
     if kl:
-        loss = loss + kl * (logp.exp() * (logp - F.log_softmax(anchor, dim=-1))).sum(1).mean()
+        reference = F.log_softmax(reference_logits, dim=-1)
+        loss = loss + kl * (logp.exp() * (logp - reference)).sum(1).mean()
     return loss

@@ -5,8 +5,8 @@ import xxhash
 
 from ftkit.assets import disk_cache
 from ftkit.models import learned_prompt, structure
-from ftkit.speed import switches
-from ftkit.speed.label_logits import at_labels, label_form
+from ftkit.speed import optimizations
+from ftkit.speed.logits_to_keep import at_labels, label_form
 from ftkit.tasks import batching
 
 PARTS = ("logits", "index", "vectors")
@@ -15,21 +15,21 @@ PARTS = ("logits", "index", "vectors")
 class Teacher:
     """A model that is asked about each text once.
 
-    top: how many of its likeliest answers are kept, of a vocabulary. What it says depends on its
+    top_k: how many of its likeliest answers are kept, of a vocabulary. What it says depends on its
     weights and on the text alone, and under a hash of these it is kept.
     """
 
-    def __init__(self, model, top):
-        self.model, self.top = model, top
-        computes = f"{model.task} {disk_cache.config_text(model.net.config)} {model.hash()} {top}"
+    def __init__(self, model, top_k):
+        self.model, self.top_k = model, top_k
+        computes = f"{model.task} {disk_cache.config_text(model.net.config)} {model.hash()} {top_k}"
         known = xxhash.xxh3_128_hexdigest(computes.encode())
         self.store = disk_cache.Store("teacher", known)
 
     def about(self, inputs):
         """Its answers about a batch of inputs, kept or asked for: for each text a list of three.
 
-        logits: of the likeliest answers, shape (answers, top), where a text has one answer and a
-        sequence one for each labelled token. index: which ones they are, (answers, top). vectors:
+        logits: of the likeliest answers, shape (answers, top_k), where a text has one answer and a
+        sequence one for each labelled token. index: which ones they are, (answers, top_k). vectors:
         the mean vector of the text after each block, (blocks, width); empty for seq2seq models.
         """
         keys = [self._key(inputs, i) for i in range(len(inputs["input_ids"]))]
@@ -71,7 +71,8 @@ class Teacher:
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
         given = {k: v for k, v in inputs.items() if k != "labels" or spec.target}
         if spec.next_token:
-            off = "label_logits" in switches.names(()) or learned_prompt.learned_tokens(net)
+            off = "logits_to_keep" in optimizations.disabled(())
+            off = off or learned_prompt.learned_tokens(net)
             given = dict(at_labels(inputs, None if off else label_form(net)))
             given.pop("labels", None)
             given.pop("shift_labels", None)
@@ -79,7 +80,7 @@ class Teacher:
             given["use_cache"] = False
         out = net(**given, output_hidden_states=True)
         logits = labelled_logits(spec, {**inputs, **given}, out).float()
-        values, index = logits.topk(min(self.top, logits.shape[-1]))
+        values, index = logits.topk(min(self.top_k, logits.shape[-1]))
         counts = [1] * len(given["input_ids"])
         if spec.answer != "class":
             counts = targets(spec, inputs).ne(structure.IGNORED).sum(1).tolist()
@@ -93,7 +94,7 @@ def labelled_logits(spec, inputs, out):
     """A row of logits for each answer: of a text, or of each labelled token of a batch.
 
     out: of the network. inputs: what it was given, and the labels; where its logits are of chosen
-    positions only, they say which (see label_logits.at_labels).
+    positions only, they say which (see logits_to_keep.at_labels).
     """
     if spec.answer == "class" or out.logits.dim() == 2:
         return out.logits

@@ -1,7 +1,7 @@
 """Several small trained parts for one network: which of them is in place, and how one is stored.
 
 A part is a module at a path of the network: a bottleneck, or the head of a task. The network holds
-the parts of one name at a time, the shelf those of all names. To change the task is to put other
+the parts of one name at a time, the registry those of all names. To change the task is to put other
 modules in place; no weight of the base moves.
 """
 
@@ -22,7 +22,7 @@ UNSAVED = "weights that were never saved"  # net.name_or_path where nothing can 
 SLOT = "bottleneck"  # the attribute of a host that its output goes through
 
 
-class Shelf:
+class AdapterRegistry:
     """What a network's adapters need beside the network: plain attributes, copied with it.
 
     parts: {name: {path: module}}. about: {name: task, labels and settings}. active: the name whose
@@ -60,7 +60,7 @@ def body_of(model):
 
 
 def add(model, name, parts, settings, task, labels):
-    """Put the parts of a new name on the shelf, with a head of its own; nothing is activated.
+    """Put the parts of a new name into the registry, with a head of its own; none is set yet.
 
     parts: {path of a host: module}. The head is a copy of the present one, or a new one without
     meaningful weights where the number of labels differs. Raises SettingError for the name of the
@@ -76,14 +76,15 @@ def add(model, name, parts, settings, task, labels):
             f"{model.name} carries a peft adapter (LoRA or a prompt); apply one method or the "
             "other to the base."
         )
-    shelf = model.net.shelf = getattr(model.net, "shelf", None) or Shelf(model)
+    registry = getattr(model.net, "adapter_registry", None) or AdapterRegistry(model)
+    model.net.adapter_registry = registry
     for path in parts:
         host = model.net.get_submodule(path)
         if not compat.has_forward_hook(host, _through):
             host.register_forward_hook(_through)
     slots = {f"{path}.{SLOT}": module for path, module in parts.items()}
-    shelf.parts[name] = slots | _new_head(model, task, labels)
-    shelf.about[name] = {"task": task, "labels": labels, "settings": settings}
+    registry.parts[name] = slots | _new_head(model, task, labels)
+    registry.about[name] = {"task": task, "labels": labels, "settings": settings}
 
 
 def _through(host, _, output):
@@ -111,24 +112,24 @@ def _new_head(model, task, labels):
     return {p: m.to_empty(device=model.device).to(net.dtype) for p, m in fresh.items()}
 
 
-def activate(model, name):
+def set_adapter(model, name):
     """Put the adapter `name` and its head in place, or take all off again with name="base".
 
     The base is neither loaded again nor changed. The task and the labels of `model` become those
     of the adapter. Returns the same model. Raises SettingError for a name that it does not have.
     """
     net = model.net
-    shelf = getattr(net, "shelf", None)
-    if shelf is None or name not in shelf.parts:
-        known = ", ".join(shelf.parts) if shelf else "none: attach a saved one first"
+    registry = getattr(net, "adapter_registry", None)
+    if registry is None or name not in registry.parts:
+        known = ", ".join(registry.parts) if registry else "none: load a saved one first, with ft.load_adapter"
         raise SettingError(f"{model.name} has no adapter {name!r}; it has {known}.")
-    for path in shelf.parts[shelf.active]:
+    for path in registry.parts[registry.active]:
         if path.endswith(f".{SLOT}"):
             delattr(net.get_submodule(path.rpartition(".")[0]), SLOT)
-    for path, module in shelf.parts[name].items():
+    for path, module in registry.parts[name].items():
         host, _, place = path.rpartition(".")
         setattr(net.get_submodule(host), place, module.to(model.device).train(net.training))
-    shelf.active, about = name, shelf.about[name]
+    registry.active, about = name, registry.about[name]
     model.task, model.labels = about["task"], about["labels"]
     if model.spec.own_head:
         named = dict(enumerate(model.labels if model.spec.labelled else ["LABEL_0"]))
@@ -139,13 +140,13 @@ def activate(model, name):
     return model
 
 
-def attach(model, folder, name=None):
+def load_adapter(model, folder, name=None):
     """Put a saved adapter beside those that a model has; the base is not loaded again.
 
-    folder: where Model.save stored an adapter. name: what `activate` will call it, by default the
-    name it was saved with. Nothing is activated yet. Returns the same model.
-    Raises FetchError when the folder holds no adapter, DataError when it was trained on another
-    base, SettingError when the name is taken or the task needs another kind of network.
+    folder: where Model.save stored an adapter. name: what `set_adapter` will call it, by default
+    the name it was saved with. Nothing is activated yet. Returns the same model. Raises FetchError
+    when the folder holds no adapter, DataError when it was trained on another base, SettingError
+    when the name is taken or the task needs another kind of network.
     """
     folder = Path(folder)
     card = read_card(folder)
@@ -158,7 +159,7 @@ def attach(model, folder, name=None):
         )
     settings = card["adapter"] | ({"name": name} if name else {})
     name = settings["name"]
-    present = getattr(model.net, "shelf", None)
+    present = getattr(model.net, "adapter_registry", None)
     if present is not None and name in present.parts:
         raise SettingError(
             f"{model.name} has an adapter {name!r} already; attach this one with another name=."
@@ -175,7 +176,7 @@ def own(model, name):
     shared = {id(p) for n, p in model.net.base_model.named_parameters() if f".{SLOT}." not in n}
     return {
         f"{path}.{key}": parameter
-        for path, module in model.net.shelf.parts[name].items()
+        for path, module in model.net.adapter_registry.parts[name].items()
         for key, parameter in module.named_parameters()
         if id(parameter) not in shared
     }
@@ -185,13 +186,13 @@ def write(model, folder):
     """Store the active adapter and its head in `folder`. Returns what load_model must know."""
     from safetensors.torch import save_file
 
-    shelf = model.net.shelf
-    if shelf.active == BASE:
+    registry = model.net.adapter_registry
+    if registry.active == BASE:
         raise SettingError(
             f"no adapter of {model.name} is active, so there is nothing to save; activate one of "
-            f"{', '.join(n for n in shelf.parts if n != BASE)}."
+            f"{', '.join(n for n in registry.parts if n != BASE)}."
         )
-    if model.hash("base") != shelf.base:
+    if model.hash("base") != registry.base:
         raise SettingError(
             f"the base of {model.name} was changed after its adapter was added, and an adapter's "
             "folder stores no base; train the adapter on a saved model instead."
@@ -202,12 +203,13 @@ def write(model, folder):
             f"the adapter's base {model.name} has no folder or name to be loaded from again; "
             "save it with model.save(folder), load it from there and train on that."
         )
-    tensors = {name: p.detach().cpu().contiguous() for name, p in own(model, shelf.active).items()}
+    parameters = own(model, registry.active)
+    tensors = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
     save_file(tensors, folder / FILE, metadata={"format": "pt"})
     return {
-        "adapter": shelf.about[shelf.active]["settings"],
+        "adapter": registry.about[registry.active]["settings"],
         "base": str(Path(base).resolve()) if Path(base).exists() else base,
-        "base_hash": shelf.base,
+        "base_hash": registry.base,
         "base_dtype": _dtype(model),
     }
 
@@ -222,7 +224,7 @@ def need_base(model, folder, card):
 
 
 def fill(model, name, folder):
-    """Give the parts of a name, fresh on the shelf, the weights stored in `folder`."""
+    """Give the parts of a name, fresh on the registry, the weights stored in `folder`."""
     from safetensors.torch import load_file
 
     stored, wanted = load_file(folder / FILE), own(model, name)
@@ -232,7 +234,7 @@ def fill(model, name, folder):
         if key not in wanted or key not in stored or wanted[key].shape != stored[key].shape
     ]
     if wrong:
-        del model.net.shelf.parts[name]
+        del model.net.adapter_registry.parts[name]
         raise DataError(
             f"the adapter in {folder} does not fit {model.name}: {wrong[0]} is missing in one of "
             "them, or has another shape."

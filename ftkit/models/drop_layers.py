@@ -10,7 +10,7 @@ from ftkit.models.structure import blocks as blocks_of
 DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")  # as the families call it
 
 
-def shrink(model, blocks):
+def drop_layers(model, blocks):
     """A copy of a model that has some of its blocks alone: a student to begin with.
 
     blocks: their numbers from 0, as in (0, 5); of an encoder-decoder, those of the decoder, whose

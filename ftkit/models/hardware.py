@@ -195,7 +195,7 @@ def choose_attention(machine, length):
     return Choice("sdpa", "SDPA attention: the fused kernel saves time and memory")
 
 
-def choose_packing(machine, task, dtype):
+def choose_padding_free(machine, task, dtype):
     """Whether the texts of a batch share one row, without padding: a Choice of True or False."""
     if not SPECS[task].next_token or machine.device != "cuda":
         return Choice(False, "")

@@ -262,8 +262,8 @@ def _load_bottlenecks(folder, card, dtype):
         raise FetchError(
             f"the adapter in {folder} stands on {card['base']!r}, which could not be loaded: "
             f"{error} "
-            "If the base has moved, load it yourself and give it to ft.attach."
+            "If the base has moved, load it yourself and give it to ft.load_adapter."
         ) from error
     base.name = card["name"]
     base.net.requires_grad_(False)
-    return adapters.activate(adapters.attach(base, folder), card["adapter"]["name"])
+    return adapters.set_adapter(adapters.load_adapter(base, folder), card["adapter"]["name"])

@@ -96,7 +96,7 @@ class Model:
 
         def build(target):
             card = {"task": self.task, "labels": self.labels, "name": self.name}
-            if hasattr(self.net, "shelf"):
+            if hasattr(self.net, "adapter_registry"):
                 card |= adapters.write(self, target)
             else:
                 # peft would ask the hub whether the vocabulary has grown, and here it has not.

@@ -88,16 +88,16 @@ def around(net):
     return before, after
 
 
-def check_decay(method):
-    """Raise SettingError unless a method's `decay` is above 0 and at most 1."""
-    if not 0 < method.decay <= 1:
+def check_layerwise_lr_decay(method):
+    """Raise SettingError unless a method's `layerwise_lr_decay` is above 0 and at most 1."""
+    if not 0 < method.layerwise_lr_decay <= 1:
         raise SettingError(
-            f"{type(method).__name__}(decay={method.decay}) is no share of a learning rate; "
-            "choose a number above 0 and up to 1, often 0.5 to 0.95."
+            f"{type(method).__name__}(layerwise_lr_decay={method.layerwise_lr_decay}) is no share "
+            "of a learning rate; choose a number above 0 and up to 1, often 0.5 to 0.95."
         )
 
 
-def rates(net, decay):
+def layerwise_learning_rates(net, decay):
     """The share of the learning rate that each parameter gets, {id(parameter): share}.
 
     1 above the blocks and in the highest of them, `decay` times less in each block below, and once

@@ -18,7 +18,7 @@ _lock, _open = threading.Lock(), [0]  # how many are open, over all threads
 
 
 @contextmanager
-def kept_pages(wanted=True):
+def keep_freed_memory(wanted=True):
     """While open, freed memory is not given back to the system; afterwards the library may do so.
 
     Where several overlap, until the last is closed. wanted=False, settings of malloc in the

@@ -1,4 +1,4 @@
-"""What makes fit fast, chosen for each training; `without` leaves any of it off by name.
+"""What makes fit fast, chosen for each training; `disable` leaves any of it off by name.
 
 Each is explained and measured in docs/speed.md, and switched on one by one in lesson 20.
 """
@@ -11,10 +11,10 @@ from ftkit.models.hardware import Choice
 from ftkit.models.learned_prompt import learned_tokens
 from ftkit.speed import attention, cuda_graphs, feature_cache, padding_free
 from ftkit.speed import compile_blocks as compiling
-from ftkit.speed.allocator import kept_pages
+from ftkit.speed.allocator import keep_freed_memory
 from ftkit.speed.batch_size import fit_batch
-from ftkit.speed.dropout import quick_dropout
-from ftkit.speed.label_logits import LabelLogits
+from ftkit.speed.dropout import fast_dropout
+from ftkit.speed.logits_to_keep import LogitsToKeep
 
 LONG = 600  # seconds of training from which on fit says why it does not compile
 
@@ -26,7 +26,7 @@ def applied(
     plan,
     *,
     tokens,
-    without,
+    disable,
     own_batches=False,
     whole_logits=False,
     compile_blocks=None,
@@ -34,7 +34,7 @@ def applied(
 ):
     """While open, a training uses everything that suits it. Yields what it chose, in words.
 
-    tokens: of the training data, over all epochs. without: names. own_batches: the caller collates
+    tokens: of the training data, over all epochs. disable: names. own_batches: the caller collates
     batches in a way of its own. whole_logits: something reads the logits of every position.
     compile_blocks: whether torch.compile is used; None where an estimate says that it pays.
     own_size: the caller says how many texts a batch has, and none is tried.
@@ -42,29 +42,30 @@ def applied(
     net, machine = structure.inner(model.net), hardware.this_machine()
     plain = not trainer.args.torch_compile  # compiled as a whole, a network must be the library's
     said = []
-    kernel = "sdpa" if "plain_attention" in without else plan.attention
+    kernel = "sdpa" if "eager_attention" in disable else plan.attention
     with ExitStack() as stack:
         stack.enter_context(attention.kernel(net, kernel))
         packed = Choice(False, "")
         own_loss = _own_loss(trainer) or hasattr(trainer.method, "loss")
         if plain and not (own_batches or whole_logits or own_loss):
-            packed = _packing(model, machine, plan.dtype, without)
+            packed = _padding_free(model, machine, plan.dtype, disable)
         if packed.value:
             stack.enter_context(padding_free.packed(model, trainer, plan.dtype))
         elif model.spec.next_token and not whole_logits and not _own_loss(trainer):
-            stack.enter_context(_label_logits(model.net, trainer, without))
+            stack.enter_context(_label_logits(model.net, trainer, disable))
         said.append(packed.why)
         noisy = trainer.args.neftune_noise_alpha  # other embeddings for a text each time
         wanted = plain and not noisy and not packed.value
-        wanted = wanted and feature_cache.suits(model.spec) and "trunk_cache" not in without
+        wanted = wanted and feature_cache.suits(model.spec) and "feature_cache" not in disable
         wanted = wanted and not getattr(trainer.method, "asks", None)  # of every block
-        trunk = stack.enter_context(feature_cache.trunk(model.net, wanted=wanted, training=True))
-        if trunk.why:
-            said.append(trunk.why)
+        frozen = feature_cache.frozen_features(model.net, wanted=wanted, training=True)
+        backbone = stack.enter_context(frozen)
+        if backbone.why:
+            said.append(backbone.why)
         compiled = Choice(bool(compile_blocks), "torch.compile of the repeated block, as asked")
         if compile_blocks is None:
             compiled = Choice(False, "")
-            if plain and not trunk.value and "compiled_blocks" not in without:
+            if plain and not backbone.value and "compile_blocks" not in disable:
                 compiled, seconds = compiling.choose(
                     machine, hardware.shape_of(net), tokens, plan.dtype
                 )
@@ -72,15 +73,16 @@ def applied(
                     said.append(compiled.why)
         elif compile_blocks:
             said.append(compiled.why)
-        stack.enter_context(compiling.compiled_blocks(net, compiled.value))
+        stack.enter_context(compiling.compile_blocks(net, compiled.value))
         plain = plain and not compiled.value
-        stack.enter_context(kept_pages(machine.device == "cpu" and "kept_pages" not in without))
-        stack.enter_context(quick_dropout(plain and "quick_dropout" not in without))
+        on_cpu = machine.device == "cpu"
+        stack.enter_context(keep_freed_memory(on_cpu and "keep_freed_memory" not in disable))
+        stack.enter_context(fast_dropout(plain and "fast_dropout" not in disable))
         if machine.device == "cuda" and not own_size:
             said.append(fit_batch(trainer, trainer.train_dataset))
             if packed.value:
                 trainer.data_collator.unit = padding_free.unit(trainer)
-        replayed = _graphs(model, trainer, machine, plan, packed, trunk, own_batches, without)
+        replayed = _graphs(model, trainer, machine, plan, packed, backbone, own_batches, disable)
         if replayed.value:
             stack.enter_context(cuda_graphs.replayed(model, trainer))
             said.append(replayed.why)
@@ -88,7 +90,7 @@ def applied(
 
 
 @contextmanager
-def _label_logits(net, trainer, without):
+def _label_logits(net, trainer, disable):
     """While open, a decoder's head is applied at labels only, and its learned prompt runs once."""
     learned = learned_tokens(net)
     prefix = learned and net.active_peft_config.peft_type == "PREFIX_TUNING"
@@ -102,13 +104,13 @@ def _label_logits(net, trainer, without):
         )
     # A router's loss wants to know about the prompt's tokens, too.
     whole = checkpointing or getattr(structure.inner(net).config, "output_router_logits", False)
-    whole = whole or "shared_prompts" in without
+    whole = whole or "prefix_caching" in disable
     once = bool(learned) and not prefix and not whole and capabilities.continues(net)
-    wanted = "label_logits" not in without
+    wanted = "logits_to_keep" not in disable
     ahead = 0 if once or prefix else learned
     collate = trainer.data_collator
     if wanted or ahead:
-        trainer.data_collator = LabelLogits(collate, net, ahead=ahead, wanted=wanted)
+        trainer.data_collator = LogitsToKeep(collate, net, ahead=ahead, wanted=wanted)
     try:
         with learned_prompt.prompt_once(net, once):
             yield
@@ -121,23 +123,23 @@ def _own_loss(trainer):
     return trainer.compute_loss_func is not None or trainer.args.label_smoothing_factor
 
 
-def _packing(model, machine, dtype, without):
-    if "packing" in without or learned_tokens(model.net):
+def _padding_free(model, machine, dtype, disable):
+    if "padding_free" in disable or learned_tokens(model.net):
         return Choice(False, "")
-    choice = hardware.choose_packing(machine, model.task, dtype)
+    choice = hardware.choose_padding_free(machine, model.task, dtype)
     if choice.value and not padding_free.keeps_apart(model.net):
         return Choice(False, "batches are padded: in one row, this model would mix their texts")
     return choice
 
 
-def _graphs(model, trainer, machine, plan, packed, trunk, own_batches, without):
+def _graphs(model, trainer, machine, plan, packed, backbone, own_batches, disable):
     """Whether training steps are replayed as CUDA graphs, a Choice."""
     args = trainer.args
     alone = args.world_size == 1 and not args.torch_compile and not own_batches
     own_loss = _own_loss(trainer) or hasattr(trainer.method, "loss")
     suits = packed.value or model.spec.new_head and not own_loss
-    if machine.device != "cuda" or "cuda_graphs" in without or not (alone and suits):
+    if machine.device != "cuda" or "cuda_graphs" in disable or not (alone and suits):
         return Choice(False, "")
-    if plan.dtype == "fp16" or plan.checkpointing or trunk.value or args.neftune_noise_alpha:
+    if plan.dtype == "fp16" or plan.checkpointing or backbone.value or args.neftune_noise_alpha:
         return Choice(False, "")
     return Choice(True, "CUDA graphs: a step is captured once for each shape of batch")

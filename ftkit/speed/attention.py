@@ -28,12 +28,12 @@ def best(config, kernel):
     return NAME if config.num_key_value_heads < config.num_attention_heads else kernel
 
 
-def chosen(net, length, without=()):
+def chosen(net, length, disable=()):
     """While open, a network attends with the kernel that suits texts of `length` tokens here.
 
-    without: names of switches.TRICKS; "plain_attention" leaves the network as it is.
+    disable: names of optimizations.OPTIMIZATIONS; "eager_attention" leaves the network as it is.
     """
-    plain = "plain_attention" not in without
+    plain = "eager_attention" not in disable
     return kernel(net, choose_attention(this_machine(), length).value if plain else "sdpa")
 
 

@@ -28,7 +28,7 @@ def choose(machine, shape, tokens, dtype):
 
 
 @contextmanager
-def compiled_blocks(net, wanted):
+def compile_blocks(net, wanted):
     """While open, the blocks of a network run compiled, one compilation for all of a kind."""
     layers = blocks(net) if wanted else []
     if layers:

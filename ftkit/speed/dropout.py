@@ -39,7 +39,7 @@ def _dropout(input, p=0.5, training=True, inplace=False):
 
 
 @contextmanager
-def quick_dropout(wanted=True):
+def fast_dropout(wanted=True):
     """While open, dropout on the CPU draws fewer random bits, in this thread alone.
 
     wanted=False changes nothing. torch.nn.functional.dropout is the library's again when the last

@@ -27,17 +27,17 @@ ENTRANCES = dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3"), "em
 ENTRANCES |= dict.fromkeys(("bert", "roberta", "xlm-roberta"), "embeddings")
 EACH_TOKEN = ("input_ids", "token_type_ids", "position_ids")  # arguments with a number a token
 
-_kept = {}  # fingerprint of a trunk: {text: activations at the input of the first trained block}
-_stores = {}  # fingerprint of a trunk: the same in files
+_kept = {}  # fingerprint of a backbone: {text: activations at the input of the first trained block}
+_stores = {}  # fingerprint of a backbone: the same in files
 
 
-def forget():
+def clear():
     """Free the memory of all kept activations; those in files stay."""
     _kept.clear()
     _stores.clear()
 
 
-def kept_bytes():
+def cached_bytes():
     """Bytes of activations that are kept now."""
     return sum(hidden.nbytes for rows in _kept.values() for hidden in rows.values())
 
@@ -47,13 +47,13 @@ def suits(spec):
     return not spec.masked and not spec.target
 
 
-def trunk_depth(net, *, training=False):
+def frozen_depth(net, *, training=False):
     """How many blocks from the bottom are frozen and can be run once: a Choice of 0 or more.
 
     The reason is empty where nothing is frozen, so that there is nothing to choose.
     """
     if learned_tokens(net):
-        return Choice(0, "no trunk cache: what every block computes follows the learned prompt")
+        return Choice(0, "no backbone cache: what every block computes follows the learned prompt")
     reader, kind = structure.backbone(net), structure.inner(net).config.model_type
     lists = any(isinstance(module, torch.nn.ModuleList) for module in reader.modules())
     if not lists or _trained(reader.get_input_embeddings()):
@@ -65,32 +65,32 @@ def trunk_depth(net, *, training=False):
     frozen = f"{depth} of {len(blocks)} blocks are frozen"
     if kind not in ENTRANCES:
         known = ", ".join(ENTRANCES)
-        return Choice(0, f"no trunk cache: {frozen}, but it knows {known} models only")
+        return Choice(0, f"no backbone cache: {frozen}, but it knows {known} models only")
     entrance = getattr(reader, ENTRANCES[kind])
     if _trained(entrance):
         return Choice(0, "")
     below = (entrance, *blocks[:depth])
     if training and (name := _random_part(below)):
-        return Choice(0, f"no trunk cache: {frozen}, but there is dropout in them ({name})")
+        return Choice(0, f"no backbone cache: {frozen}, but there is dropout in them ({name})")
     adapters = ("base_layer", "bottleneck")
     if any(hasattr(m, name) for part in below for m in part.modules() for name in adapters):
-        return Choice(0, f"no trunk cache: {frozen}, but there are adapters in them")
+        return Choice(0, f"no backbone cache: {frozen}, but there are adapters in them")
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return Choice(0, f"no trunk cache: {frozen}, but several processes share the work")
+        return Choice(0, f"no backbone cache: {frozen}, but several processes share the work")
     if any("forward" in vars(module) for module in (reader, entrance, *blocks)):
-        return Choice(0, f"no trunk cache: {frozen}, but something else has wrapped them")
-    return Choice(depth, f"trunk cache: {frozen} and run once for each text")
+        return Choice(0, f"no backbone cache: {frozen}, but something else has wrapped them")
+    return Choice(depth, f"backbone cache: {frozen} and run once for each text")
 
 
 @contextmanager
-def trunk(net, *, wanted=True, training=False):
+def frozen_features(net, *, wanted=True, training=False):
     """While open, frozen lower blocks are not run again for a text that went through them before.
 
     net: a decoder or an encoder. wanted=False switches it off. Yields the Choice that was made.
     Calls that are no plain reading of whole texts (generation, a key-value cache, padding on the
     left, activation checkpointing) run through all blocks as always.
     """
-    choice = trunk_depth(net, training=training) if wanted else Choice(0, "")
+    choice = frozen_depth(net, training=training) if wanted else Choice(0, "")
     if not choice.value:
         yield choice
         return
@@ -117,7 +117,7 @@ def trunk(net, *, wanted=True, training=False):
 
 
 class _Reader:
-    """A model's forward that looks the trunk's output up and runs only the blocks above it."""
+    """A model's forward that looks the backbone's output up and runs only the blocks above it."""
 
     def __init__(self, model, depth):
         self.model, self.depth, self.original = model, depth, model.forward
@@ -129,15 +129,15 @@ class _Reader:
         fingerprint = _fingerprint(self.entrance, self.blocks[:depth], model)
         self.kept = _kept.setdefault(fingerprint, {})
         if fingerprint not in _stores:
-            _stores[fingerprint] = Store("trunk", fingerprint, hold=False)
+            _stores[fingerprint] = Store("backbone", fingerprint, hold=False)
         self.store, self.seconds = _stores[fingerprint], 0.0
         limit = _limit(next(model.parameters()).device)
-        self.room = limit - kept_bytes()
-        for other, rows in list(_kept.items()):  # texts of other trunks give way
+        self.room = limit - cached_bytes()
+        for other, rows in list(_kept.items()):  # texts of other backbones give way
             if self.room <= 0 and rows is not self.kept:
                 rows.clear()
                 _stores.pop(other, None)
-                self.room = limit - kept_bytes()
+                self.room = limit - cached_bytes()
 
     def close(self):
         """Write what is new to a file where it took long to compute."""
@@ -207,7 +207,7 @@ class _Reader:
         return lengths if all(lengths) else None
 
     def _hidden(self, named, lengths):
-        """Outputs of the trunk, shape (rows, tokens, hidden), zero at the padding."""
+        """Outputs of the backbone, shape (rows, tokens, hidden), zero at the padding."""
         ids, mask = named["input_ids"], named.get("attention_mask")
         tag = _autocast(ids.device).encode()
         cells = [named[k].cpu().numpy() for k in EACH_TOKEN if named.get(k) is not None]
@@ -223,7 +223,7 @@ class _Reader:
         texts = [xxhash.xxh3_128_hexdigest(text) for text in texts]
         found = {text: self._look_up(text) for text in texts}
         if new := [i for i, text in enumerate(texts) if found[text] is None]:
-            for i, hidden in zip(new, self._run_trunk(named, lengths, new), strict=True):
+            for i, hidden in zip(new, self._run_frozen(named, lengths, new), strict=True):
                 found[texts[i]] = hidden
                 if hidden.device.type == "cpu":  # on a card it is quicker to compute than to read
                     self.store.put(texts[i], hidden)
@@ -240,7 +240,7 @@ class _Reader:
         hidden = self.kept.get(text)
         return self.store.get(text) if hidden is None else hidden
 
-    def _run_trunk(self, named, lengths, rows):
+    def _run_frozen(self, named, lengths, rows):
         """Run the lower blocks over some rows of a batch. Returns a tensor for each, on the CPU."""
         width = max(lengths[i] for i in rows)
         given = named.get("attention_mask")
@@ -308,7 +308,7 @@ def _autocast(device):
 
 
 def _fingerprint(entrance, blocks, model):
-    """What a trunk's output depends on beside the text: weights, configuration, and how it runs.
+    """What a backbone's output depends on beside the text: weights, configuration, and how it runs.
 
     The code and the packages are those of the store.
     """

@@ -9,7 +9,7 @@ from transformers.cache_utils import DynamicLayer
 ROOM = 32  # tokens that are added at a time
 
 
-class GrowingLayer(DynamicLayer):
+class PreallocatedLayer(DynamicLayer):
     """A layer's keys and values, each of shape (rows, heads, tokens, width), in a larger tensor."""
 
     _held = None  # the larger tensors, of keys and of values
@@ -44,11 +44,11 @@ def _with_room(old, whole):
     return held
 
 
-def give_room(cache):
+def preallocate(cache):
     """Let the plain layers of a key-value cache grow in place; others stay. Returns the cache."""
     for number, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer and layer.is_initialized:
-            roomy = GrowingLayer()
+            roomy = PreallocatedLayer()
             roomy.lazy_initialization(layer.keys, layer.values)
             roomy.keys, roomy.values = layer.keys, layer.values
             cache.layers[number] = roomy

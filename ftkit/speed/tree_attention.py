@@ -12,7 +12,7 @@ from ftkit.models.structure import inner
 from ftkit.tasks.batching import pad
 
 
-def suits(net, longest):
+def supported(net, longest):
     """Whether answers may stand side by side behind their prompt, kept apart by a mask.
 
     The mask is the whole truth about who sees whom, so that a model which looks back only so far
@@ -33,7 +33,7 @@ def sees_all(net, longest):
     return all(longest <= width for width in widths if width)
 
 
-def seen_by(net, rows, answers, ids, skip):
+def tree_attention_inputs(net, rows, answers, ids, skip):
     """The attention mask and, where prompts have several answers, the position of each token.
 
     ids: token ids of each prompt and, behind it, of its answers without their last tokens.

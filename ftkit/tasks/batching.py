@@ -141,7 +141,7 @@ def _rows(dataset, model, limit, loss_on):
         digest = xxhash.xxh3_128(json.dumps(asked).encode())
         for part in dataset.with_format("arrow").iter(MANY):
             digest.update(json.dumps(part.to_pydict(), default=str).encode())
-        return disk_cache.once("tokens", digest.hexdigest(), compute)
+        return disk_cache.memoize("tokens", digest.hexdigest(), compute)
     return compute()
 
 
@@ -193,7 +193,7 @@ class Collator:
         return pad(rows, value, multiple=self.multiple)
 
 
-class SimilarLength(torch.utils.data.Sampler):
+class LengthGroupedSampler(torch.utils.data.Sampler):
     """Draw examples in random order, but so that neighbours have similar lengths.
 
     Each epoch the examples are shuffled, cut into pools of 50 batches, sorted by length inside a
@@ -226,7 +226,7 @@ class SimilarLength(torch.utils.data.Sampler):
         return iter(np.concatenate([*full, *short]).tolist() if len(order) else [])
 
 
-class SameChoices(SimilarLength):
+class SameChoicesSampler(LengthGroupedSampler):
     """Draw examples in random order, but those with the same choices one after the other.
 
     A batch encodes each of its choices once, so that questions about the same ten cost two texts

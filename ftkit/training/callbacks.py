@@ -102,14 +102,14 @@ class Progress(transformers.TrainerCallback):
         self.bar.close()
 
 
-def watched():
+def is_interactive():
     """Whether a person sees the output as it comes: a terminal, or a notebook not run in batch."""
     if os.environ.get("FTKIT_PLAIN"):
         return False
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-class Report(transformers.TrainerCallback):
+class LogPrinter(transformers.TrainerCallback):
     """One line for each evaluation, the same in a terminal, a notebook and a batch."""
 
     loss = None

@@ -18,10 +18,10 @@ from ftkit.methods import Full
 from ftkit.models import hardware, precision, structure
 from ftkit.models.model import UNSAVED, Model, trainable_summary
 from ftkit.models.weights import check_trained
-from ftkit.speed import apply, switches
+from ftkit.speed import apply, optimizations
 from ftkit.tasks.batching import Collator, encode
 from ftkit.training import checkpoints, checks, records
-from ftkit.training.callbacks import Epochs, KeepBest, Progress, Report, watched
+from ftkit.training.callbacks import Epochs, KeepBest, LogPrinter, Progress, is_interactive
 from ftkit.training.measure import measured
 from ftkit.training.trainer import KitTrainer
 
@@ -98,7 +98,7 @@ def fit(
     resume=False,
     name=None,
     quiet=False,
-    without=(),
+    disable=(),
     compile_blocks=None,
     **trainer_arguments,
 ):
@@ -112,8 +112,8 @@ def fit(
     dtype: "float32", "bf16" or "fp16" to compute in (FTKIT_DTYPE in the environment does the
     same), validation included; by default what is fast on a card, and on a processor what was
     measured to be.
-    without: what to leave off of the things that make training fast, a name of
-    switches.TRICKS or several.
+    disable: what to leave off of the things that make training fast, a name of
+    optimizations.OPTIMIZATIONS or several.
     compile_blocks: whether torch.compile is used on the repeated block; by default where an
     estimate says that the training is long enough to pay for it.
     checkpoint_dir: keep checkpoints there, and with resume=True go on from the last whole one.
@@ -124,7 +124,7 @@ def fit(
     unknown argument, DataError for data that cannot be trained on, Diverged for a loss that is NaN
     or infinite.
     """
-    method, without = Full() if method is None else method, switches.names(without)
+    method, disable = Full() if method is None else method, optimizations.disabled(disable)
     checks.check_method(method)
     checks.check_numbers(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
@@ -202,16 +202,16 @@ def fit(
             f"{trainable['trained']:,} of {trainable['total']:,} parameters are trained "
             f"({trainable['share']:.2%}); {len(rows):,} examples, {in_all:,} updates"
         )
-        print("; ".join(plan.why[: 1 if "plain_attention" in without else 2]))
+        print("; ".join(plan.why[: 1 if "eager_attention" in disable else 2]))
         if split > 1 or plan.checkpointing:  # batches in parts, and why
             print("; ".join(plan.why[3:]))
         print(*filter(None, cut), sep="\n", end="\n" if any(cut) else "")
     keep = KeepBest(patience) if patience else None
     stopped, restore = None, precision.as_it_was(tuned.net)
     try:
-        decay = getattr(method, "decay", 1.0)
+        decay = getattr(method, "layerwise_lr_decay", 1.0)
         own = {"method": method, "layerwise_lr_decay": decay, "smoothing": smoothing,
-               "group_by_length": "similar_length" not in without}
+               "group_by_length": "group_by_length" not in disable}
         trainer = _trainer(tuned, settings, rows, held, extra | own, keep, quiet)
         last = checkpoints.last_whole(checkpoint_dir, processes) if resume else None
         if resume and not quiet:
@@ -223,7 +223,7 @@ def fit(
                 trainer,
                 plan,
                 tokens=in_all / in_epoch * int(rows.lengths.sum()),
-                without=without,
+                disable=disable,
                 own_batches="data_collator" in extra,
                 whole_logits="compute_metrics" in extra or smoothing or own_loss is not None,
                 compile_blocks=compile_blocks,
@@ -250,7 +250,7 @@ def fit(
         print(f"interrupted {stopped}: the Run holds the {best or 'weights so far'}.")
     tuned.net.zero_grad(set_to_none=True)
     tuned.net.eval()
-    if not hasattr(tuned.net, "peft_config") and not hasattr(tuned.net, "shelf"):
+    if not hasattr(tuned.net, "peft_config") and not hasattr(tuned.net, "adapter_registry"):
         tuned.net.name_or_path = UNSAVED  # an adapter on top of it could not find it again
     return _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep, data)
 
@@ -300,8 +300,8 @@ def _trainer(model, settings, rows, held, extra, keep, quiet):
         *(extra.pop("callbacks", None) or []),
         Epochs(),
         *([keep] if keep else []),
-        *([] if quiet else [Report()]),
-        *([Progress()] if watched() and arguments.process_index == 0 else []),
+        *([] if quiet else [LogPrinter()]),
+        *([Progress()] if is_interactive() and arguments.process_index == 0 else []),
     ]
     trainer = KitTrainer(
         model=model.net,

@@ -53,7 +53,8 @@ class _Climb(transformers.TrainerCallback):
 
     def on_step_begin(self, args, state, control, optimizer=None, **_):
         for group in optimizer.param_groups:
-            # Lower blocks may have a smaller rate (Freeze(decay=...)): they keep their share.
+            # Lower blocks may have a smaller rate (Freeze(layerwise_lr_decay=...)): they keep their
+            # share.
             share = group["initial_lr"] / args.learning_rate
             group["lr"] = share * self.rates[state.global_step]
 

@@ -11,7 +11,7 @@ from ftkit.errors import Diverged
 from ftkit.models import structure
 from ftkit.models.specs import SPECS
 from ftkit.tasks import updates
-from ftkit.tasks.batching import SameChoices, SimilarLength
+from ftkit.tasks.batching import LengthGroupedSampler, SameChoicesSampler
 from ftkit.training.callbacks import KeepBest
 
 
@@ -87,7 +87,8 @@ class KitTrainer(transformers.Trainer):
     def create_optimizer(self, model=None):
         optimizer = super().create_optimizer(model)
         if self.layerwise_lr_decay < 1:
-            share = structure.rates(structure.inner(self.model), self.layerwise_lr_decay)
+            net = structure.inner(self.model)
+            share = structure.layerwise_learning_rates(net, self.layerwise_lr_decay)
             groups = []
             for group in optimizer.param_groups:
                 for rate in sorted({share[id(p)] for p in group["params"]}, reverse=True):
@@ -105,8 +106,8 @@ class KitTrainer(transformers.Trainer):
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         size *= self.args.world_size
         if getattr(dataset, "families", None) is not None:
-            return SameChoices(dataset.families, size, self.args.seed)
-        return SimilarLength(dataset.lengths, size, self.args.seed)
+            return SameChoicesSampler(dataset.families, size, self.args.seed)
+        return LengthGroupedSampler(dataset.lengths, size, self.args.seed)
 
     def floating_point_ops(self, inputs):
         """None are counted: nobody reads them, and each count walks through all parameters."""

@@ -16,13 +16,13 @@ from ftkit.models.structure import IGNORED, inner
 MASK, POSITIONS = "mask", "positions"
 
 
-class LabelLogits:
+class LogitsToKeep:
     """A collator after which a decoder's head is applied to labelled positions only.
 
     collate: any collator whose batches have `labels` of shape (rows, tokens). net: the network that
     will read them. Works in a plain transformers.Trainer:
 
-        Trainer(net, args, data_collator=LabelLogits(collate, net), train_dataset=rows)
+        Trainer(net, args, data_collator=LogitsToKeep(collate, net), train_dataset=rows)
 
     Loss and gradients are those of the whole logits. A batch that says itself what to keep stays as
     it is, and so does every batch of a network that cannot do it (see `label_form`). For what reads
@@ -116,32 +116,32 @@ def logits_at(net, keep, *, wanted=True, **inputs):
     return model(**inputs).logits[keep]
 
 
-def text_logits(net, keep, *, without=(), **given):
+def text_logits(net, keep, *, disable=(), **given):
     """A decoder's own logits at chosen positions of texts, also behind a learned prompt.
 
     As logits_at; given: input_ids and attention_mask (rows, tokens), or what `past_key_values` of
-    a beginning ask for, which then has the prompt. without: names of switches.TRICKS:
-    "label_logits", and "shared_prompts", with which peft reads a learned prompt before each text.
+    a beginning ask for, which then has the prompt. disable: names of optimizations.OPTIMIZATIONS:
+    "logits_to_keep", and "prefix_caching", with which peft reads a learned prompt before each text.
     """
-    wanted = "label_logits" not in without
+    wanted = "logits_to_keep" not in disable
     if "past_key_values" in given:
         return logits_at(net, keep, wanted=wanted, **given)
     if not learned_tokens(net):
         return logits_at(net, keep, wanted=wanted, use_cache=False, **given)
-    if "shared_prompts" not in without and capabilities.continues(net):
+    if "prefix_caching" not in disable and capabilities.continues(net):
         return logits_at(net, keep, wanted=wanted, **behind_prompt(net, **given))
     return net(**given, use_cache=False).logits[:, -keep.shape[1] :][keep]
 
 
-def next_token_losses(net, batch, *, without=()):
+def next_token_losses(net, batch, *, disable=()):
     """The loss of each labelled token, from the decoder's own logits.
 
-    batch: of a collator, with labels (rows, tokens). without: as in text_logits.
+    batch: of a collator, with labels (rows, tokens). disable: as in text_logits.
     Returns (losses, rows): float32 losses in nats, and the batch row of each, both (labelled,).
     """
     given = {k: v for k, v in batch.items() if k != "labels"}
     following = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
     keep = following != IGNORED
-    logits = text_logits(net, keep, without=without, **given)
+    logits = text_logits(net, keep, disable=disable, **given)
     losses = F.cross_entropy(logits.float(), following[keep], reduction="none")
     return losses, keep.nonzero()[:, 0]
