@@ -33,8 +33,10 @@ ALSO ?=
 BUILD ?=
 CATALOG ?=
 # Tests of what most depends on other packages' versions; each takes its share of an hour on 2 cores.
-COMPAT_TESTS ?= $(addprefix tests/test_,$(addsuffix .py,public data files models training adapter \
-  lora layers batching prompting switches attention search notebook batch))
+COMPAT_TESTS ?= $(addprefix tests/,test_public.py test_compat.py data/test_load.py data/test_files.py \
+  models/test_model.py models/test_structure.py training/test_fit.py training/test_search.py \
+  methods/test_adapter.py methods/test_lora.py tasks/test_batching.py data/test_templates.py \
+  speed/test_optimizations.py speed/test_attention.py batch/test_notebook.py batch/test_run.py)
 
 .PHONY: help setup data run course test bench gpu bundle compat lab clean
 help:

@@ -91,7 +91,7 @@ def test_no_step_waits_for_the_card():
         value.backward()
         return value
 
-    batch["count"] = (batch["target"] >= 0).sum()
+    batch["count"] = (batch["shift_labels"] >= 0).sum()
     run = cuda_graphs.StepGraphs(step, net.parameters())
     first = run(batch)
     torch.cuda.set_sync_debug_mode("error")

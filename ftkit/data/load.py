@@ -274,10 +274,10 @@ def _own_data(content, name: str, names: dict, task: str | None, split: tuple,
     absent = [part for part in SPLITS if part not in given]
     if absent:
         kept = 1 - sum(share for part, share in zip(SPLITS, split, strict=True) if part in absent)
-        shares = [
+        shares = tuple(
             kept if part == "train" else share if part in absent else 0.0
             for part, share in zip(SPLITS, split, strict=True)
-        ]
+        )
         parts = own.split_own(given["train"], shares if len(given) > 1 else split, name)
         given = {part: parts[part] if part == "train" or part in absent else given[part]
                  for part in SPLITS}

@@ -146,7 +146,8 @@ def near_sets(texts: Sequence[str]) -> list[int]:
         for text, own in zip(
             numbers.tolist(), np.split(runs[shared], places)[1:], strict=True
         ):
-            mine, compared = set(runs[starts[text]:starts[text + 1]].tolist()), set()
+            mine = set(runs[starts[text]:starts[text + 1]].tolist())
+            compared: set[int] = set()
             for run in own.tolist():
                 by_set = index.setdefault(run, {})
                 _merge(by_set, joined[known.get(run, 0):], root)

@@ -133,7 +133,7 @@ def calibration(confidence, right):
     Its interval (see absolute.ends) contains its value. In simulations (300 data sets of each of
     three to eight kinds) it contained the truth in 95 to 99 of 100 cases with 100 single rows, in
     93 to 98 with 15, 30 or 100 groups, in 94 to 99 with 8, in 93 to 99 with 5; in 99 with 5 or 8
-    where the truth is 0. tests/test_metrics.py has some of them.
+    where the truth is 0. tests/evaluation/test_metrics.py has some of them.
     """
     n = len(right)
     bins = np.minimum((np.nan_to_num(confidence) * BINS).astype(int), BINS - 1)

@@ -86,7 +86,7 @@ def interval(value, samples, groups, *, span=(-np.inf, np.inf), share=False, cov
     other is Student's, value plus or minus a multiple of the samples' deviation; for a share of
     right answers Wilson's with the number of answers that has this deviation, since near 0 and 1
     the others miss too often. In simulations they contain the truth in 93 to 97 of 100 cases from 5
-    groups on (tests/test_resampling.py), less where single groups are extreme.
+    groups on (tests/evaluation/test_resampling.py), less where single groups are extreme.
     groups: how many were resampled (see effective_groups). span: the metric's least and greatest
     value. covers: in words, over what the interval is.
     One group alone, or a value that is no number, has the interval NaN.

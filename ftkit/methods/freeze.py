@@ -19,11 +19,11 @@ from ftkit.models.structure import (
 class Freeze:
     """Train the top `top` blocks, the norm above them and the task's head; keep the rest.
 
-    top=0 trains the head alone. A head that shares its weights with the input embedding (most
-    decoders) stays frozen: training it would change the bottom of the model as well. What is
-    frozen runs without dropout too, as a fixed function of the text.
-    In an encoder-decoder (T5, BART) the decoder's blocks count, and the encoder stays frozen.
-    layerwise_lr_decay: each trained block learns at this share of the rate of the block above it.
+    unfreeze_last=0 trains the head alone. A head that shares its weights with the input embedding
+    (most decoders) stays frozen: training it would change the bottom of the model as well. What is
+    frozen runs without dropout too, as a fixed function of the text. In an encoder-decoder (T5,
+    BART) the decoder's blocks count, and the encoder stays frozen. layerwise_lr_decay: each trained
+    block learns at this share of the rate of the block above it.
     """
 
     unfreeze_last: int = 0
@@ -31,7 +31,7 @@ class Freeze:
 
     lesson = "07_freezing"
     when = "few labels, a small machine, many runs over one backbone"
-    example = {"top": 1}  # settings in the table of methods
+    example = {"unfreeze_last": 1}  # settings in the table of methods
 
     def apply(self, model):
         """Freeze all but the top. Returns the model; SettingError when it has too few blocks."""

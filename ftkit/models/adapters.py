@@ -121,7 +121,11 @@ def set_adapter(model, name):
     net = model.net
     registry = getattr(net, "adapter_registry", None)
     if registry is None or name not in registry.parts:
-        known = ", ".join(registry.parts) if registry else "none: load a saved one first, with ft.load_adapter"
+        known = (
+            ", ".join(registry.parts)
+            if registry
+            else "none: load a saved one first, with ft.load_adapter"
+        )
         raise SettingError(f"{model.name} has no adapter {name!r}; it has {known}.")
     for path in registry.parts[registry.active]:
         if path.endswith(f".{SLOT}"):
@@ -165,7 +169,7 @@ def load_adapter(model, folder, name=None):
             f"{model.name} has an adapter {name!r} already; attach this one with another name=."
         )
     need_base(model, folder, card)
-    parts = bottleneck.parts(model, settings["size"], settings["placement"])
+    parts = bottleneck.parts(model, settings["bottleneck_size"], settings["placement"])
     add(model, name, parts, settings, card["task"], card["labels"])
     fill(model, name, folder)
     return model

@@ -112,10 +112,10 @@ class PackedCollator:
     longest: tokens that no text exceeds; what the kernel is told, so that it is always the same.
     labelled: the share of the row that labelled positions seldom exceed; they are filled up to it.
 
-    Gives input_ids, position_ids, labels and shift_labels, shape (1, tokens); cu_seq_lens_q and
-    cu_seq_lens_k, (texts + 1,), int32, with max_length_q and max_length_k; logits_to_keep,
-    (labelled,), the positions whose next token carries loss; and target, (labelled,), those
-    tokens, IGNORED in the filling.
+    Gives input_ids, position_ids and labels, shape (1, tokens); cu_seq_lens_q and cu_seq_lens_k,
+    (texts + 1,), int32, with max_length_q and max_length_k; logits_to_keep, (labelled,), the
+    positions whose next token carries loss; and shift_labels, (1, labelled), those tokens, IGNORED
+    in the filling. A decoder's own forward takes all of that, and its loss is that of the texts.
     """
 
     def __init__(self, pad_token_id, *, unit=1, longest=None, labelled=1.0):
@@ -147,8 +147,7 @@ class PackedCollator:
             "max_length_q": most,
             "max_length_k": most,
             "logits_to_keep": torch.tensor(keep + [0] * spare),
-            "target": torch.tensor(target + [IGNORED] * spare),
-            "shift_labels": shift,
+            "shift_labels": torch.tensor([target + [IGNORED] * spare]),
             "labels": torch.cat([torch.tensor([[IGNORED]]), shift[:, :-1]], dim=1),
         }
 
@@ -215,7 +214,7 @@ class PackedLoss:
                 **read, logits_to_keep=batch["logits_to_keep"], use_cache=False
             ).logits
             loss = F.cross_entropy(
-                logits[0].float(), batch["target"], ignore_index=IGNORED, reduction="sum"
+                logits[0].float(), batch["shift_labels"][0], ignore_index=IGNORED, reduction="sum"
             )
             return loss / count
         weight, bias = self.top.weight, self.top.bias
@@ -228,7 +227,7 @@ class PackedLoss:
         else:
             hidden = self.body(**read, use_cache=False)[0][0]
         hidden = hidden[batch["logits_to_keep"]]
-        return summed_cross_entropy(hidden, weight, bias, batch["target"]) / count
+        return summed_cross_entropy(hidden, weight, bias, batch["shift_labels"][0]) / count
 
     def _halved(self, trained):
         return {

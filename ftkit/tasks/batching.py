@@ -201,7 +201,8 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
     """
 
     def __init__(self, lengths, batch_size, seed=0):
-        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+        self.lengths, self.batch_size = np.asarray(lengths), batch_size
+        self.seed, self.epoch = seed, 0
 
     def __len__(self):
         return len(self.lengths)

@@ -207,7 +207,7 @@ class KitTrainer(transformers.Trainer):
             out = tasks.TASKS[task].loss(forward, inputs)
         if out is not None:
             out = {"loss": out.loss, "logits": out.logits}
-        elif self.packed_loss and "target" in inputs:
+        elif self.packed_loss and "cu_seq_lens_q" in inputs:
             out = {"loss": self.packed_loss(inputs, count)}
         else:
             out = forward(**given)

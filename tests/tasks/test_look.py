@@ -4,8 +4,8 @@ import warnings
 
 import pytest
 import tiny
+from chats import CHATML, TURNS, words
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from test_conversations import CHATML, TURNS, words
 
 import ftkit as ft
 from ftkit.data import conversations

@@ -91,5 +91,5 @@ def test_it_takes_another_method_along():
 def test_mistakes_are_named():
     with pytest.raises(ft.SettingError, match="GRPO"):
         ft.Reinforce(paid).apply(tiny.decoder())
-    with pytest.raises(ft.SettingError, match="anchor"):
+    with pytest.raises(ft.SettingError, match="reference_model"):
         ft.Reinforce(paid, kl=0.1).apply(tiny.encoder())

@@ -66,8 +66,8 @@ def moved(method):
 
 @pytest.mark.parametrize("method", [ft.Full, ft.Freeze])
 def test_each_block_learns_at_its_share_of_the_rate(method):
-    settings = {} if method is ft.Full else {"top": 2}
-    plain, slower = moved(method(**settings)), moved(method(**settings, decay=0.5))
+    settings = {} if method is ft.Full else {"unfreeze_last": 2}
+    plain, slower = moved(method(**settings)), moved(method(**settings, layerwise_lr_decay=0.5))
     for name, share in {"classifier.weight": 1, "bert.encoder.layer.2.output.dense.weight": 1,
                         "bert.encoder.layer.1.output.dense.weight": 0.5}.items():
         assert plain[name].abs().max() > 0
@@ -120,7 +120,7 @@ def test_frozen_blocks_have_no_dropout_of_any_kind(kind, monkeypatch):
 def test_positions_that_are_computed_are_never_trained(method):
     """The library does not store them, so that a model would come back another."""
     model = tiny.family("marian", "seq2seq-lm")
-    model = method(**({} if method is ft.Full else {"top": 2})).apply(model)
+    model = method(**({} if method is ft.Full else {"unfreeze_last": 2})).apply(model)
     assert not any("embed_positions" in n for n, p in model.net.named_parameters()
                    if p.requires_grad)
     assert sum(p.requires_grad for p in ft.Full().apply(model).net.parameters()) > 20

@@ -115,7 +115,7 @@ def test_a_head_that_is_not_a_plain_matrix_is_left_to_the_library():
     assert loss.top is None
     net.set_attn_implementation(NAME)
     batch = PackedCollator(0)(rows)
-    found = loss(batch, (batch["target"] != IGNORED).sum()).item()
+    found = loss(batch, (batch["shift_labels"] != IGNORED).sum()).item()
     assert found == pytest.approx(expected, rel=1e-6)
 
 
@@ -127,8 +127,8 @@ def test_shapes_are_few_and_the_filling_carries_no_loss():
         batch = collate(rows_of(model, [TEXTS[i], TEXTS[i - 1]]))
         shapes.add(tuple((k, tuple(v.shape)) for k, v in batch.items() if torch.is_tensor(v)))
         real = sum(len(row["input_ids"]) for row in rows_of(model, [TEXTS[i], TEXTS[i - 1]]))
-        assert (batch["target"] != IGNORED).sum() == real - 2
-        assert (batch["shift_labels"][0, real - 1 :] == IGNORED).all()
+        assert (batch["shift_labels"] != IGNORED).sum() == real - 2
+        assert (batch["labels"][0, real:] == IGNORED).all()
         # No text of the filling is longer than what the kernel is told.
         assert batch["cu_seq_lens_q"].diff().max() <= batch["max_length_q"]
         assert batch["cu_seq_lens_q"][-1] == batch["input_ids"].shape[1]
@@ -165,12 +165,8 @@ def test_a_plain_trainer_can_use_it(tmp_path):
         str(tmp_path), max_steps=2, per_device_train_batch_size=4, report_to="none", use_cpu=True,
         remove_unused_columns=False, disable_tqdm=True, logging_steps=1,
     )
-    loss = PackedLoss(model.net)
     trainer = transformers.Trainer(
         model.net, arguments, train_dataset=rows_of(model), data_collator=PackedCollator(0)
-    )
-    trainer.compute_loss = lambda net, batch, num_items_in_batch=None, **_: loss(
-        batch, num_items_in_batch
     )
     expected = mean_loss(tiny.decoder().net, rows_of(model)).item()
     trainer.train()

@@ -78,7 +78,7 @@ def together(tmp_path_factory):
     """Every work, trained by two processes: weights and losses of both, and what was printed."""
     folder = tmp_path_factory.mktemp("two")
     done = by_two(folder, SCRIPT.format(
-        tests=str(Path(__file__).parent), out=str(folder / "rank"), settings=SETTINGS))
+        tests=str(Path(__file__).parents[1]), out=str(folder / "rank"), settings=SETTINGS))
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [folder / f"rank{i}" for i in (0, 1)]
     losses = [json.loads(Path(f"{rank}.json").read_text()) for rank in ranks]
@@ -104,7 +104,7 @@ def test_one_process_speaks_for_both(together):
 
 def test_two_processes_that_were_killed_in_an_epoch_end_as_if_they_had_run_through(tmp_path):
     """The last whole checkpoint is one within an epoch; both died while they wrote the next."""
-    script = RESUMED.format(tests=str(Path(__file__).parent))
+    script = RESUMED.format(tests=str(Path(__file__).parents[1]))
     killed = by_two(tmp_path, script, "killed")
     assert killed.returncode != 0 and "SIGKILL" in killed.stderr
     assert not (tmp_path / "cut0").exists() and not (tmp_path / "cut1").exists()

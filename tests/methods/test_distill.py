@@ -51,7 +51,7 @@ def test_a_student_learns_from_texts_without_labels():
     run = ft.fit(student, labelled, method=method, epochs=12, learning_rate=1e-3, batch_size=4,
                  quiet=True)
     assert ft.evaluate(run.model, tiny.reviews()["test"])["accuracy"].value > 0.9
-    assert len(run.model.net.bert.encoder.layer) == 2 and "soft=1.0" in run.settings["method"]
+    assert len(run.model.net.bert.encoder.layer) == 2 and "alpha=1.0" in run.settings["method"]
 
 
 def count_readings(monkeypatch):
@@ -146,7 +146,7 @@ def test_the_loss_of_a_decoder_is_the_divergence_at_labelled_positions(disable):
         for i, m, y in zip(ids, mask, labels, strict=True)], [4, 2])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "encode", lambda *_, **__: encoded)
-        ft.fit(student, rows, method=Seen(large, temperature=1.0, soft=1.0, top=1000), epochs=1,
+        ft.fit(student, rows, method=Seen(large, temperature=1.0, alpha=1.0, top_k=1000), epochs=1,
                disable=disable, quiet=True)
     torch.testing.assert_close(seen[0], wanted, atol=1e-5, rtol=1e-4)
 
@@ -185,7 +185,7 @@ def test_a_smaller_copy_can_be_saved_and_gives_the_same_answers(make, tmp_path):
 
 def test_what_cannot_be_meant_is_named():
     large = taught()
-    for settings in ({"temperature": 0}, {"soft": 1.5}, {"hidden": -1}):
+    for settings in ({"temperature": 0}, {"alpha": 1.5}, {"hidden": -1}):
         with pytest.raises(ft.SettingError, match="temperature above 0"):
             ft.Distill(large, **settings)
     with pytest.raises(ft.SettingError, match="labels"):

@@ -228,8 +228,11 @@ def test_training_one_leaves_the_others_alone(tmp_path):
 
 
 def _parameters(model, name):
-    return {f"{path}.{k}": p.detach() for path, module in model.net.adapter_registry.parts[name].items()
-            for k, p in module.named_parameters()}
+    return {
+        f"{path}.{k}": p.detach()
+        for path, module in model.net.adapter_registry.parts[name].items()
+        for k, p in module.named_parameters()
+    }
 
 
 @pytest.mark.usefixtures("float32")
