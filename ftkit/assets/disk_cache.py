@@ -41,7 +41,7 @@ _ORIGIN = ("name_or_path", "files_loaded", "vocab_file", "merges_file", "init_in
 
 def root():
     """The folder of all stores, in the cache; it may be deleted at any time."""
-    return cache_home() / "kept"
+    return cache_home() / "computed"
 
 
 def limit():

@@ -31,7 +31,7 @@ class EWCState:
     examples: int = 0
 
     def save(self, path):
-        """Write both to one safetensors file, for Memory.load months later. Returns the path."""
+        """Write both to one safetensors file, for EWCState.load months later. Returns the path."""
         from safetensors.torch import save_file
 
         parts = {"fisher": self.fisher, "anchor": self.anchors}
@@ -42,13 +42,13 @@ class EWCState:
 
     @classmethod
     def load(cls, path):
-        """The Memory in a file of save. Raises DataError when the file holds something else."""
+        """The EWCState in a file of save. Raises DataError when the file holds something else."""
         from safetensors import safe_open
 
         with safe_open(path, "pt") as file:
             about = (file.metadata() or {}).get("ewc")
             if about is None:
-                raise DataError(f"{path} holds no state for EWC; write one with Memory.save.")
+                raise DataError(f"{path} holds no state for EWC; write one with EWCState.save.")
             parts = {"fisher": {}, "anchor": {}}
             for key in file.keys():  # noqa: SIM118 (no dict, and its keys cannot be iterated over)
                 part, _, name = key.partition(" ")
@@ -57,7 +57,7 @@ class EWCState:
 
 
 def fisher(model, dataset, *, n=64, seed=0, max_length=None, loss_on="response"):
-    """What EWC needs to know of a task that `model` has learned: a Memory.
+    """What EWC needs to know of a task that `model` has learned: an EWCState.
 
     The diagonal of the Fisher information: the mean, over up to `n` examples of `dataset`, of the
     squared gradient of the log-probability of an answer that the model itself gives (`seed` draws
@@ -109,11 +109,11 @@ def _of_own_answer(model, batch):
 class EWC(WrappedMethod):
     """Train all weights, each held by a spring to where it was after earlier tasks.
 
-    states: the Memory of each earlier task, from ft.fisher. weight: of the springs against the new
-    task's loss; at 0 nothing is protected, at very large values nothing is learned, and what lies
-    between is found on validation data of old and new tasks. trainable: a method that says which
-    weights learn at all, such as Freeze(unfreeze_last=2); None for all. A head that has another
-    size than the remembered one, since the labels are others, is not held.
+    states: the EWCState of each earlier task, from ft.fisher. weight: of the penalty against the
+    new task's loss; at 0 nothing is protected, at very large values nothing is learned, and what
+    lies between is found on validation data of old and new tasks. trainable: a method that says
+    which weights learn at all, such as Freeze(unfreeze_last=2); None for all. A head that has
+    another size than the remembered one, since the labels are others, is not held.
     """
 
     states: tuple = field(default=(), repr=False, compare=False)

@@ -337,7 +337,7 @@ def test_bad_settings_are_explained():
             method.apply(tiny.encoder())
     with pytest.raises(SettingError, match="peft"):
         ft.Adapter().apply(ft.LoRA(rank=2).apply(tiny.encoder()))
-    with pytest.raises(SettingError, match="'nothing'.*attach"):
+    with pytest.raises(SettingError, match="'nothing'.*load_adapter"):
         ft.set_adapter(tiny.encoder(), "nothing")
     with pytest.raises(SettingError, match="'two'; it has base, one"):
         ft.set_adapter(ft.Adapter(name="one").apply(tiny.encoder()), "two")

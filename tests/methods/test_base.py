@@ -37,7 +37,7 @@ def test_these_are_all_that_have_a_loss():
 @pytest.mark.parametrize("name", ALL)
 def test_the_method_within_says_what_learns_and_how_fast(name):
     method, model = methods()[name]
-    assert (method.learning_rate, method.decay) == (1e-4, 1.0)
+    assert (method.learning_rate, method.layerwise_lr_decay) == (1e-4, 1.0)
     everything = method.apply(model.copy()).net
     assert all(p.requires_grad for p in everything.parameters())
     top = replace(method, trainable=ft.Freeze(unfreeze_last=1, layerwise_lr_decay=0.5))
@@ -45,7 +45,7 @@ def test_the_method_within_says_what_learns_and_how_fast(name):
     assert [p.requires_grad for p in part.parameters()] == [
         p.requires_grad for p in same.parameters()
     ]
-    assert (top.learning_rate, top.decay) == (1e-4, 0.5)
+    assert (top.learning_rate, top.layerwise_lr_decay) == (1e-4, 0.5)
     assert replace(method, trainable=ft.LoRA()).learning_rate == ft.LoRA().learning_rate
 
 

@@ -137,7 +137,7 @@ def test_a_memory_is_saved_and_loaded(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(2)}, other)
-    with pytest.raises(ft.DataError, match="no memory for EWC"):
+    with pytest.raises(ft.DataError, match="no state for EWC"):
         ft.EWCState.load(other)
 
 

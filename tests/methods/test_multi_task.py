@@ -121,7 +121,7 @@ def test_labels_of_one_name_begin_alike_as_in_the_lesson():
 def test_it_takes_another_method_along_and_resumes(tmp_path):
     rows = ft.temperature_sampling({"films": films(), "pets": pets()}, TASKS)
     method = ft.MultiTask(TASKS, trainable=ft.Freeze(unfreeze_last=1, layerwise_lr_decay=0.5))
-    assert method.decay == 0.5
+    assert method.layerwise_lr_decay == 0.5
     base = joint("encoder")
     settings = dict(method=method, batch_size=12, quiet=True, learning_rate=1e-3)
     whole = ft.fit(base, rows, epochs=2, **settings)

@@ -14,10 +14,12 @@ import transformers
 from datasets import Dataset
 
 import ftkit as ft
+from ftkit.assets.versions import versions
 from ftkit.course import claims
 from ftkit.errors import SettingError
 from ftkit.models import hardware, precision, structure
 from ftkit.models.precision import Block
+from ftkit.tasks.batching import encode
 
 FAST = hardware.Machine("cpu", "a CPU", 16 << 30, 2, fast_bf16=True)
 PLAIN = hardware.Machine("cpu", "a CPU", 16 << 30, 2)
@@ -175,7 +177,7 @@ def test_evaluation_scores_and_the_library_agree_in_float32():
     evaluation = ft.evaluate(model, Dataset.from_dict({"text": texts}), loss_on="all")
     sums, tokens = 0.0, 0
     for text in texts:
-        ids = torch.tensor([ft.batching.encode(Dataset.from_dict({"text": [text]}), model)[0]
+        ids = torch.tensor([encode(Dataset.from_dict({"text": [text]}), model)[0]
                             ["input_ids"]])
         with torch.no_grad():
             logs = model.net(input_ids=ids).logits[0, :-1].double().log_softmax(-1)
@@ -356,7 +358,7 @@ def test_threads_machines_and_versions_are_measured_on_their_own(own_cache, monk
     precision.speedup(BLOCK)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
     precision.speedup(BLOCK)
-    monkeypatch.setitem(precision.records.versions(), "torch", "0.1")
+    monkeypatch.setitem(versions(), "torch", "0.1")
     precision.speedup(BLOCK)
     assert len(list((own_cache / "precision").glob("*.json"))) == 4
 

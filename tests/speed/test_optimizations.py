@@ -7,7 +7,7 @@ from ftkit.speed import optimizations
 
 
 def test_whole_lessons_can_run_without(monkeypatch):
-    monkeypatch.setenv("FTKIT_DISABLE", "feature_cache, packing")
+    monkeypatch.setenv("FTKIT_DISABLE", "feature_cache, padding_free")
     assert optimizations.disabled("padding_free") == {"feature_cache", "padding_free"}
     monkeypatch.setenv("FTKIT_DISABLE", "all")
     assert optimizations.disabled(()) == set(optimizations.OPTIMIZATIONS)
