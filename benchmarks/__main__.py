@@ -75,7 +75,7 @@ TABLE |= {
         "kit.classify:fast_dropout": "without quick dropout",
         "kit.classify:keep_freed_memory": "without kept pages"}, {}),
     "optimizations-frozen": ("MiniLM, the head alone, {train} reviews, {epochs} epochs", {
-        "kit.frozen": "ftkit", "kit.frozen:feature_cache": "without the backbone cache"}, {}),
+        "kit.frozen": "ftkit", "kit.frozen:feature_cache": "without the feature cache"}, {}),
     "optimizations-score": ("SmolLM2, {questions} yes-no questions after {shots} examples", {
         "kit.score": "ftkit", "kit.score:apart": "each prompt by itself"}, {}),
 }

@@ -41,7 +41,7 @@ def test_a_method_has_what_a_reader_looks_for(name):
     for folder in ("notebooks", "notebooks/solutions"):
         assert (ROOT / folder / f"{lesson}.ipynb").exists()
     if twin:
-        tests = ast.parse((ROOT / "tests" / twin).read_text(encoding="utf-8"))
+        tests = ast.parse((ROOT / "tests" / "methods" / twin).read_text(encoding="utf-8"))
         names = [node.name for node in ast.walk(tests) if isinstance(node, ast.FunctionDef)]
         assert any("lesson" in test and test.startswith("test_") for test in names)
 

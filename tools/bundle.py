@@ -169,7 +169,7 @@ def resolve(options, target: Target, folder: Path) -> Resolution:
               if version}
     resolution = Resolution(
         target, folder, pinned, have=read_versions(options.have) if options.have else {},
-        disable=names(options.disable), newer=names(options.newer), build=names(options.build),
+        without=names(options.without), newer=names(options.newer), build=names(options.build),
         index=options.extra_index_url)
     resolution.add(own_requirements(options.extras), "packages", "ftkit")
     for wanted in options.also:

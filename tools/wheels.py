@@ -78,17 +78,17 @@ class Resolution:
     """Which packages are carried. constraints.txt decides versions; pip only downloads.
 
     pinned: versions by name. have: versions that the target machine has (None where unknown).
-    disable: names that are not carried, nor what only they need. newer: names that are carried
+    without: names that are not carried, nor what only they need. newer: names that are carried
     though the machine has a version that would do. build: names that may be built from source here
     where the index has no wheel (only if that gives a wheel for every machine). index: the address
     of one more index than pip is configured for.
     """
 
     def __init__(self, target: Target, folder: Path, pinned: dict[str, str],
-                 have: dict[str, str | None], disable: set[str], newer: set[str], build: set[str],
+                 have: dict[str, str | None], without: set[str], newer: set[str], build: set[str],
                  index: str | None = None):
         self.target, self.folder, self.pinned, self.have = target, folder, pinned, have
-        self.disable, self.newer, self.build = disable, newer, build
+        self.without, self.newer, self.build = without, newer, build
         self.index = ["--extra-index-url", index] if index else []
         self.needs: dict[str, SpecifierSet] = {}
         self.asked_by: dict[str, list[str]] = {}
@@ -108,10 +108,10 @@ class Resolution:
                 self.asked_by.setdefault(name, []).append(f"{asker} wants {requirement}")
                 if name in self.packages:
                     found += self._extras(self.packages[name], extras)
-                elif name in self.disable or self._machine_has(name):
+                elif name in self.without or self._machine_has(name):
                     self.left.add(name)
                     # what an extra needs may be missing there, and only the wheel says what it is
-                    if extras and name not in self.disable:
+                    if extras and name not in self.without:
                         wanted.setdefault(name, set()).update(extras)
                 else:
                     wanted.setdefault(name, set()).update(extras)
