@@ -32,7 +32,7 @@ open(place + ".json", "w").write(json.dumps(losses))
 
 RESUMED = """
 import os, signal, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, os.path.join({tests!r}, "training")]
 import test_resume, tiny, torch, transformers
 from safetensors.torch import save_file
 import ftkit as ft
