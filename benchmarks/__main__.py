@@ -34,26 +34,26 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl", "litgpt", "lm-
 TABLE = {
     "full": ("SmolLM2, all weights, {train} question and definition pairs", {
         "kit.full": "ftkit", "kit.loop": "a loop by hand with the kit's parts",
-        "peers.trainer": "Trainer", "peers.trainer_grouped": "Trainer, by length, plain attention",
+        "peers.trainer": "Trainer", "peers.trainer_grouped": "Trainer, by length, eager attention",
         "peers.sft": "trl SFTTrainer", "peers.sft_best": "trl, the same, no checkpointing",
-        "lit.litgpt_full": "litgpt", "peers.loop": "a loop by hand, plain attention",
+        "lit.litgpt_full": "litgpt", "peers.loop": "a loop by hand, eager attention",
     }, {"peers.trainer": 4.5, "fastest": 2.0}),
     "lora": ("SmolLM2, LoRA of rank 8 on queries and values, the same pairs", {
-        "kit.lora": "ftkit", "peers.sft_lora": "trl and peft, by length, plain attention",
+        "kit.lora": "ftkit", "peers.sft_lora": "trl and peft, by length, eager attention",
         "lit.litgpt_lora": "litgpt LoRA",
     }, {"fastest": 1.5}),
     "classify": ("MiniLM, all weights, {train} reviews, {epochs} epochs", {
         "kit.classify": "ftkit", "peers.trainer": "Trainer",
-        "peers.trainer_grouped": "Trainer, by length, plain attention",
-        "peers.loop": "a loop by hand, plain attention",
+        "peers.trainer_grouped": "Trainer, by length, eager attention",
+        "peers.loop": "a loop by hand, eager attention",
     }, {"peers.trainer": 4.0, "fastest": 1.2}),
     "top": ("MiniLM, the top block, {train} reviews, {epochs} epochs", {
         "kit.frozen": "ftkit", "peers.trainer_frozen": "Trainer, the same frozen",
-        "peers.trainer_frozen_grouped": "the same, by length, plain attention",
+        "peers.trainer_frozen_grouped": "the same, by length, eager attention",
     }, {"fastest": 4.0}),
     "head": ("MiniLM, the head alone, {train} reviews, {epochs} epochs", {
         "kit.frozen": "ftkit", "peers.trainer_frozen": "Trainer, the same frozen",
-        "peers.trainer_frozen_grouped": "the same, by length, plain attention",
+        "peers.trainer_frozen_grouped": "the same, by length, eager attention",
     }, {"fastest": 20.0}),
     "score": ("SmolLM2, {questions} yes-no questions after {shots} examples", {
         "kit.score": "ftkit", "peers.lm_eval": "lm-eval, batches of 16",
@@ -68,12 +68,12 @@ TABLE |= {
     "optimizations-decoder": ("SmolLM2, all weights, {train} pairs", {
         "kit.full": "ftkit", "kit.full:group_by_length": "without similar lengths",
         "kit.full:logits_to_keep": "without logits at labels only",
-        "kit.full:eager_attention": "without plain attention"}, {}),
+        "kit.full:eager_attention": "without eager attention"}, {}),
     "optimizations-encoder": ("MiniLM, all weights, {train} reviews", {
         "kit.classify": "ftkit", "kit.classify:group_by_length": "without similar lengths",
-        "kit.classify:eager_attention": "without plain attention",
-        "kit.classify:fast_dropout": "without quick dropout",
-        "kit.classify:keep_freed_memory": "without kept pages"}, {}),
+        "kit.classify:eager_attention": "without eager attention",
+        "kit.classify:fast_dropout": "without fast dropout",
+        "kit.classify:keep_freed_memory": "without keeping freed memory"}, {}),
     "optimizations-frozen": ("MiniLM, the head alone, {train} reviews, {epochs} epochs", {
         "kit.frozen": "ftkit", "kit.frozen:feature_cache": "without the feature cache"}, {}),
     "optimizations-score": ("SmolLM2, {questions} yes-no questions after {shots} examples", {

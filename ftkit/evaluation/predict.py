@@ -52,7 +52,7 @@ def predict(model, texts, *, max_length=None, max_new_tokens=32, stop=None, top=
         found = [{"text": text.strip()} for text in said]
     else:
         encoded = encode(rows, model, max_length=max_length)
-        found = task.said(model, rows, encoded, _logits(model, encoded), top)
+        found = task.predictions(model, rows, encoded, _logits(model, encoded), top)
     return found[0] if single else found
 
 
@@ -114,7 +114,7 @@ def _logits(model, encoded):
     try:
         with feature_cache.frozen_features(model.net, wanted=feature_cache.suits(model.spec)):
             for index in by_length(encoded, BATCH):
-                batch = collate.question([encoded[i] for i in index])
+                batch = collate.unlabelled([encoded[i] for i in index])
                 batch = {k: v.to(model.device) for k, v in batch.items()}
                 logits = task.logits(model.net, batch)
                 for i, row in zip(index, logits.float().cpu().numpy(), strict=True):

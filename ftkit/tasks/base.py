@@ -54,7 +54,7 @@ class Task:
                 batch["labels"] = torch.tensor(labels, dtype=kind)
         return batch
 
-    def question(self, rows, collator):
+    def unlabelled(self, rows, collator):
         """A batch for prediction, without labels. Returns a dict of tensors."""
         batch = self.collate(rows, collator)
         batch.pop("labels", None)
@@ -68,7 +68,7 @@ class Task:
         """The loss of the task's own, an output with loss and logits; None: the network's."""
         return None
 
-    def said(self, model, rows, encoded, logits, top):
+    def predictions(self, model, rows, encoded, logits, top):
         """A dict for each row: what the model says, from its logits. top: words for each mask."""
         raise NotImplementedError
 

@@ -177,9 +177,9 @@ class Collator:
     def __call__(self, rows):
         return self.task.collate(rows, self)
 
-    def question(self, rows):
+    def unlabelled(self, rows):
         """A batch without labels, for prediction."""
-        return self.task.question(rows, self)
+        return self.task.unlabelled(rows, self)
 
     def ids(self, ids):
         """Token ids and their mask."""

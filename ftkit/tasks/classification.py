@@ -30,5 +30,5 @@ class Classification(Task):
                 f"{len(model.labels) - 1} ({', '.join(map(str, model.labels))})."
             )
 
-    def said(self, model, rows, encoded, logits, top):
+    def predictions(self, model, rows, encoded, logits, top):
         return [chosen(list(map(str, model.labels)), row, "label") for row in logits]

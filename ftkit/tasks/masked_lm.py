@@ -30,7 +30,7 @@ class MaskedLM(Task):
         batch["input_ids"], batch["labels"] = self._mask(batch["input_ids"], rows, collator)
         return batch
 
-    def question(self, rows, collator):
+    def unlabelled(self, rows, collator):
         """The texts as they are: the masks are their own."""
         return collator.ids([row["input_ids"] for row in rows])
 
@@ -51,7 +51,7 @@ class MaskedLM(Task):
         masked = torch.where(chosen & (kind < 0.8), tokenizer.mask_token_id, ids)
         return torch.where(chosen & (kind >= 0.9), noise, masked), labels
 
-    def said(self, model, rows, encoded, logits, top):
+    def predictions(self, model, rows, encoded, logits, top):
         """The likeliest words in the place of each mask."""
         mask, found = model.tokenizer.mask_token_id, []
         for i, (row, scores) in enumerate(zip(encoded.rows, logits, strict=True)):

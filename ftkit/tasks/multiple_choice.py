@@ -115,6 +115,6 @@ class MultipleChoice(Task):
     def loss(self, net, batch):
         return choice_loss(net, batch)
 
-    def said(self, model, rows, encoded, logits, top):
+    def predictions(self, model, rows, encoded, logits, top):
         return [chosen(names, row, "choice")
                 for names, row in zip(rows["choices"], logits, strict=True)]

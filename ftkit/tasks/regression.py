@@ -17,5 +17,5 @@ class Regression(Classification):
                 f"row {i} has label {label!r}; regression needs a finite number in every row."
             )
 
-    def said(self, model, rows, encoded, logits, top):
+    def predictions(self, model, rows, encoded, logits, top):
         return [{"value": float(row[0])} for row in logits]

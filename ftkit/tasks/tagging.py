@@ -110,7 +110,7 @@ class Tagging(Task):
             rows.append({"input_ids": tokens["input_ids"][i], "labels": labels, "words": places})
         return rows, whole, list(map(len, sentences))
 
-    def said(self, model, rows, encoded, logits, top):
+    def predictions(self, model, rows, encoded, logits, top):
         """A tag for each word; O, where the model has it, for words that the limit cut off."""
         empty = [[None] * len(words) for words in rows["tokens"]]
         found = []
