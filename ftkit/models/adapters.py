@@ -166,7 +166,7 @@ def load_adapter(model, folder, name=None):
     present = getattr(model.net, "adapter_registry", None)
     if present is not None and name in present.parts:
         raise SettingError(
-            f"{model.name} has an adapter {name!r} already; attach this one with another name=."
+            f"{model.name} has an adapter {name!r} already; load this one with another name=."
         )
     need_base(model, folder, card)
     parts = bottleneck.parts(model, settings["bottleneck_size"], settings["placement"])
@@ -193,7 +193,7 @@ def write(model, folder):
     registry = model.net.adapter_registry
     if registry.active == BASE:
         raise SettingError(
-            f"no adapter of {model.name} is active, so there is nothing to save; activate one of "
+            f"no adapter of {model.name} is active, so there is nothing to save; set one with ft.set_adapter: "
             f"{', '.join(n for n in registry.parts if n != BASE)}."
         )
     if model.hash("base") != registry.base:
@@ -223,7 +223,7 @@ def need_base(model, folder, card):
     if _dtype(model) == card["base_dtype"] and model.hash("base") != card["base_hash"]:
         raise DataError(
             f"the adapter in {folder} was trained on {card['base']}, and the weights of "
-            f"{model.name} are others; attach it to that base, as it was then."
+            f"{model.name} are others; load it beside that base, as it was then."
         )
 
 

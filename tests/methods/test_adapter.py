@@ -321,7 +321,7 @@ def test_what_could_not_be_loaded_again_is_not_saved(tmp_path):
     changed = ft.fit(model, tiny.reviews(8), method=ft.Full(), epochs=1, quiet=True).model
     with pytest.raises(SettingError, match="base.*was changed"):
         changed.save(tmp_path / "a")
-    with pytest.raises(SettingError, match="activate one of adapter"):
+    with pytest.raises(SettingError, match="set one with ft.set_adapter: adapter"):
         ft.set_adapter(model, "base").save(tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
