@@ -193,8 +193,8 @@ def write(model, folder):
     registry = model.net.adapter_registry
     if registry.active == BASE:
         raise SettingError(
-            f"no adapter of {model.name} is active, so there is nothing to save; set one with ft.set_adapter: "
-            f"{', '.join(n for n in registry.parts if n != BASE)}."
+            f"no adapter of {model.name} is active, so there is nothing to save; set one with "
+            f"ft.set_adapter: {', '.join(n for n in registry.parts if n != BASE)}."
         )
     if model.hash("base") != registry.base:
         raise SettingError(
