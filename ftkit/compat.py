@@ -60,6 +60,26 @@ def zero_all(tensors):
     torch._foreach_zero_(tensors)
 
 
+def add_all(tensors, others):
+    """Add to each of many tensors another one of its format, in one kernel.
+
+    torch: `_foreach_add_`.
+    """
+    import torch
+
+    torch._foreach_add_(tensors, others)
+
+
+def copy_all(tensors, others):
+    """Copy many tensors into others, which may be of another format, in one kernel.
+
+    torch: `_foreach_copy_`.
+    """
+    import torch
+
+    torch._foreach_copy_(tensors, others)
+
+
 def use_one_device(arguments):
     """Keep a Trainer outside torchrun from spreading each batch over all cards.
 

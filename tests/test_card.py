@@ -12,7 +12,7 @@ from datasets import Dataset
 
 import ftkit as ft
 from ftkit.models import hardware
-from ftkit.speed import batch_size, cuda_graphs, padding_free
+from ftkit.speed import batch_size, cuda_graphs, packed_loss, padding_free
 from ftkit.tasks.batching import encode
 
 pytestmark = [
@@ -82,21 +82,19 @@ def test_no_step_waits_for_the_card():
     model = on_card(tiny.decoder())
     rows = list(encode(texts(8), model))
     collate = padding_free.PackedCollator(0, unit=64, longest=32)
-    net, loss_of = model.net, padding_free.PackedLoss(model.net, torch.bfloat16)
+    net, loss_of = model.net, packed_loss.PackedLoss(model.net, torch.bfloat16)
     net.set_attn_implementation(padding_free.NAME)
     batch = {k: v.cuda() if torch.is_tensor(v) else v for k, v in collate(rows).items()}
 
-    def step(batch):
-        value = loss_of(batch, batch["count"])
-        value.backward()
-        return value
+    def step(batch, fresh):
+        return loss_of.add_gradients(batch, batch["weight"], fresh)
 
-    batch["count"] = (batch["shift_labels"] >= 0).sum()
+    batch["weight"] = 1 / (batch["shift_labels"] >= 0).sum()
     run = cuda_graphs.StepGraphs(step, net.parameters())
     first = run(batch)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        step(batch)  # kernel by kernel, too
+        step(batch, True)  # kernel by kernel, too
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for parameter in net.parameters():
@@ -112,13 +110,11 @@ def test_gradients_of_replays_add_up_over_batches():
     collate = padding_free.PackedCollator(0, unit=512, longest=32)
     parts = [collate(rows[:8]), collate(rows[8:])]
     parts = [{k: v.cuda() if torch.is_tensor(v) else v for k, v in p.items()} for p in parts]
-    loss_of = padding_free.PackedLoss(net, torch.bfloat16)
+    loss_of = packed_loss.PackedLoss(net, torch.bfloat16)
     net.set_attn_implementation(padding_free.NAME)
 
-    def step(batch):
-        value = loss_of(batch, 100)
-        value.backward()
-        return value
+    def step(batch, fresh):
+        return loss_of.add_gradients(batch, 0.01, fresh)
 
     def gradients(run):
         for parameter in net.parameters():
@@ -128,9 +124,9 @@ def test_gradients_of_replays_add_up_over_batches():
         return [p.grad.clone() for p in net.parameters()]
 
     run = cuda_graphs.StepGraphs(step, net.parameters())
-    run(parts[0]), run(parts[0])
-    replayed, plain = gradients(run), gradients(step)
-    assert len(run.made) == 1
+    gradients(run), gradients(run)
+    replayed, plain = gradients(run), gradients(lambda part: loss_of(part, 100).backward())
+    assert len(run.made) == 2, "the first batch of an update writes gradients, the next ones add"
     for one, two in zip(replayed, plain, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
 
@@ -147,7 +143,7 @@ def test_texts_in_a_row_keep_apart_in_the_cards_kernel():
     other = [{**rows[0], "input_ids": rows[0]["input_ids"][::-1]}, *rows[1:]]
     with torch.no_grad():
         found, changed = (
-            net(**padding_free._read(padding_free.PackedCollator(0)(given), "cuda"),
+            net(**packed_loss.read(padding_free.PackedCollator(0)(given), "cuda"),
                 use_cache=False).logits[0].cpu()
             for given in (rows, other)
         )

@@ -74,6 +74,8 @@ def applied(
         elif compile_blocks:
             said.append(compiled.why)
         stack.enter_context(compiling.compile_blocks(net, compiled.value))
+        if compiled.value and packed.value:
+            trainer.packed_loss.portion = compiling.compiled(trainer.packed_loss.portion)
         plain = plain and not compiled.value
         on_cpu = machine.device == "cpu"
         stack.enter_context(keep_freed_memory(on_cpu and "keep_freed_memory" not in disable))

@@ -28,7 +28,7 @@ def portion(logits, target):
 
 class _Summed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, target):
+    def forward(ctx, hidden, weight, bias, target, portion):
         kind = hidden.dtype
         if torch.is_autocast_enabled(hidden.device.type):
             kind = torch.get_autocast_dtype(hidden.device.type)
@@ -62,15 +62,16 @@ class _Summed(torch.autograd.Function):
             None if slope is None else (slope * gradient).to(kind)
             for slope, kind in zip(ctx.saved_tensors, ctx.formats, strict=True)
         )
-        return (*found, None)
+        return (*found, None, None)
 
 
-def summed_cross_entropy(hidden, weight, bias, target):
+def summed_cross_entropy(hidden, weight, bias, target, portion=portion):
     """The summed cross-entropy of positions that a linear head scores, in nats.
 
     hidden: shape (positions, width). weight: (words, width). bias: (words,) or None. target:
-    (positions,), a word's number, negative where nothing counts. Gradients reach hidden, weight and
+    (positions,), a word's number, negative where nothing counts. portion: what takes the loss of
+    some positions, such as the compiled function of that name. Gradients reach hidden, weight and
     bias; they are made in the forward pass, so that no logits are made twice.
     Returns a float32 scalar.
     """
-    return _Summed.apply(hidden, weight, bias, target)
+    return _Summed.apply(hidden, weight, bias, target, portion)

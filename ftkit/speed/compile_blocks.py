@@ -30,13 +30,28 @@ def choose(machine, shape, tokens, dtype):
 @contextmanager
 def compile_blocks(net, wanted):
     """While open, the blocks of a network run compiled, one compilation for all of a kind."""
-    layers = blocks(net) if wanted else []
+    layers, hook = blocks(net) if wanted else [], None
     if layers:
         torch.compiler.reset()  # an earlier model's blocks are no one's any more
+        if any(p.requires_grad for p in layers[0].parameters()):
+            hook = net.get_input_embeddings().register_forward_hook(_with_gradient)
     for block in layers:
         block.compile(dynamic=True, backend=BACKEND)
     try:
         yield
     finally:
+        if hook:
+            hook.remove()
         for block in layers:
             compat.uncompile(block)
+
+
+def compiled(function):
+    """A function compiled for any length."""
+    return torch.compile(function, dynamic=True, backend=BACKEND)
+
+
+def _with_gradient(module, inputs, hidden):
+    """Frozen embeddings ask for no gradient: the first block alone would be compiled once more."""
+    if torch.is_grad_enabled() and not hidden.requires_grad:
+        hidden.requires_grad_()

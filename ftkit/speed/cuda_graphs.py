@@ -21,8 +21,9 @@ class StepGraphs:
     """Runs forward and backward passes, and from the second batch of a shape on replays them."""
 
     def __init__(self, step, parameters):
-        """step: a function of a batch that computes its loss, runs the backward pass and returns
-        the loss. It must not wait for the device. parameters: those that are trained.
+        """step: a function of a batch, and of whether gradients begin at zero, that adds the
+        gradients of its loss to those of the parameters, and returns the loss, detached. It must
+        not wait for the device. parameters: those that are trained.
         """
         self.step, self.parameters = step, [p for p in parameters if p.requires_grad]
         self.gradients = [torch.zeros_like(p) for p in self.parameters]
@@ -31,35 +32,38 @@ class StepGraphs:
 
     def __call__(self, batch):
         """Add a batch's gradients to those of the parameters. Returns its loss, detached."""
-        self._hold_gradients()
-        key = _shape(batch)
+        fresh = self._hold_gradients()
+        key = (fresh, _shape(batch))
         if key in self.made:
             return self._replay(key, batch)
         self.seen[key] += 1
         # The first time, what is compiled, tuned or set up on first use must happen outside.
         if self.seen[key] == 1 or self.problem or len(self.made) >= MOST:
-            return self.step(batch).detach()
+            return self.step(batch, fresh)
         try:
             self._capture(key, batch)
         except Exception as error:  # whatever a model does that cannot be captured
             self.problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"[:200]
             torch.cuda.synchronize()
-            return self.step(batch).detach()
+            return self.step(batch, fresh)
         return self._replay(key, batch)
 
     def _hold_gradients(self):
-        """Gradients are always in the same place; those that an update took away begin at zero."""
-        gone = [g for p, g in zip(self.parameters, self.gradients, strict=True) if p.grad is None]
-        if gone:
-            compat.zero_all(gone)
-            for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
-                parameter.grad = gradient
+        """Gradients are always in the same place. Returns whether an update took them away: then
+        what is there is old, and a step writes over it."""
+        gone = [p.grad is None for p in self.parameters]
+        if any(gone) and not all(gone):
+            missing = zip(gone, self.gradients, strict=True)
+            compat.zero_all([gradient for none, gradient in missing if none])
+        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+            parameter.grad = gradient
+        return all(gone)
 
     def _capture(self, key, batch):
         held = {k: v.clone() if torch.is_tensor(v) else v for k, v in batch.items()}
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool):
-            loss = self.step(held).detach()
+            loss = self.step(held, key[0])
         self.pool = graph.pool()
         self.made[key] = (graph, held, loss)
 
@@ -84,12 +88,15 @@ def replayed(model, trainer):
         batch = collate(rows)
         return {**batch, updates.COUNT: updates.supervised(model.task, batch)}
 
-    def step(batch):
+    def step(batch, fresh):
         inputs = {name: value for name, value in batch.items() if name != "weight"}
-        loss = packed(inputs, 1) if packed else model.net(**inputs)["loss"]
-        loss = loss * batch["weight"]
+        if packed:
+            return packed.add_gradients(inputs, batch["weight"], fresh)
+        if fresh:
+            compat.zero_all([p.grad for p in model.net.parameters() if p.requires_grad])
+        loss = model.net(**inputs)["loss"] * batch["weight"]
         loss.backward()
-        return loss
+        return loss.detach()
 
     trainer.graphs = StepGraphs(step, model.net.parameters())
     trainer.data_collator = counted

@@ -17,8 +17,8 @@ import transformers
 
 from ftkit import compat
 from ftkit.models.precision import FORMATS
-from ftkit.models.structure import IGNORED, backbone, head, inner
-from ftkit.speed.chunked_loss import summed_cross_entropy
+from ftkit.models.structure import IGNORED, backbone, inner
+from ftkit.speed.packed_loss import PackedLoss, read
 
 NAME = "documents"
 HALF = (torch.bfloat16, torch.float16)
@@ -174,14 +174,14 @@ def keeps_apart(net):
     collate = PackedCollator(0)
     before, training = compat.attention_kernel(config), net.training
 
-    def read(*texts):
+    def states(*texts):
         batch = collate([{"input_ids": ids, "labels": ids} for ids in texts])
-        return body(use_cache=False, **_read(batch, device))[0][0][-len(text) :].float()
+        return body(use_cache=False, **read(batch, device))[0][0][-len(text) :].float()
 
     try:
         net.eval()
         inner(net).set_attn_implementation(NAME)
-        one, two = read(first, text), read(other, text)
+        one, two = states(first, text), states(other, text)
         inner(net).set_attn_implementation(before)
         alone = body(input_ids=torch.tensor([text], device=device), use_cache=False)[0][0].float()
     except (ValueError, TypeError, RuntimeError, NotImplementedError):
@@ -191,50 +191,6 @@ def keeps_apart(net):
         net.train(training)
     near = 1e-4 if next(net.parameters()).dtype == torch.float32 else 3e-2
     return torch.equal(one, two) and (one - alone).norm() <= near * alone.norm()
-
-
-class PackedLoss:
-    """The loss of packed batches: a decoder's backbone, and its head where there are labels.
-
-    half: a 16-bit format to compute in; weights in float32 stay what is trained, and their copies
-    in that format are what a step multiplies with. None computes in the weights' own format.
-    """
-
-    def __init__(self, net, half=None):
-        self.body, self.net, self.half = backbone(net), net, half
-        top = head(net)
-        self.top = top if _plain_head(net, top) else None
-        self.frozen = self._halved(False) if half else {}
-
-    def __call__(self, batch, count):
-        """The summed loss of a batch over `count`: its labelled tokens, for their mean."""
-        read = _read(batch, batch["input_ids"].device)
-        if self.top is None:
-            logits = self.net(
-                **read, logits_to_keep=batch["logits_to_keep"], use_cache=False
-            ).logits
-            loss = F.cross_entropy(
-                logits[0].float(), batch["shift_labels"][0], ignore_index=IGNORED, reduction="sum"
-            )
-            return loss / count
-        weight, bias = self.top.weight, self.top.bias
-        if self.half:
-            weights = self.frozen | self._halved(True)
-            hidden = torch.func.functional_call(
-                self.body, weights, kwargs={**read, "use_cache": False}
-            )[0][0]
-            weight = weight.to(self.half)
-        else:
-            hidden = self.body(**read, use_cache=False)[0][0]
-        hidden = hidden[batch["logits_to_keep"]]
-        return summed_cross_entropy(hidden, weight, bias, batch["shift_labels"][0]) / count
-
-    def _halved(self, trained):
-        return {
-            name: parameter.to(self.half)
-            for name, parameter in self.body.named_parameters()
-            if parameter.requires_grad == trained and parameter.dtype == torch.float32
-        }
 
 
 def unit(trainer):
@@ -275,26 +231,3 @@ def packed(model, trainer, dtype):
     finally:
         inner(model.net).set_attn_implementation(kernel)
         trainer.data_collator, trainer.packed_loss = before, None
-
-
-def _read(batch, device):
-    """What of a packed batch the network reads."""
-    names = ("input_ids", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k")
-    lengths = {name: batch[name] for name in ("max_length_q", "max_length_k")}
-    return {name: batch[name].to(device) for name in names} | lengths
-
-
-@torch.no_grad()
-def _plain_head(net, top):
-    """Whether the logits are hidden states times a matrix and nothing else, tried on three."""
-    if type(top) is not torch.nn.Linear:
-        return False
-    batch = PackedCollator(0)([{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}])
-    read, training = _read(batch, top.weight.device) | {"use_cache": False}, net.training
-    net.eval()
-    try:
-        hidden, logits = backbone(net)(**read)[0], inner(net)(**read).logits
-    finally:
-        net.train(training)
-    scores = F.linear(hidden, top.weight, top.bias)
-    return bool(torch.allclose(scores.float(), logits.float(), rtol=1e-3, atol=1e-4))

@@ -8,11 +8,12 @@ import transformers
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit.models import hardware
+from ftkit.models import hardware, structure
 from ftkit.models.hardware import Choice, Machine
 from ftkit.models.structure import IGNORED
 from ftkit.speed import apply, padding_free
-from ftkit.speed.padding_free import NAME, PackedCollator, PackedLoss, keeps_apart
+from ftkit.speed.packed_loss import PackedLoss, read
+from ftkit.speed.padding_free import NAME, PackedCollator, keeps_apart
 from ftkit.tasks.batching import encode
 
 CARD = Machine("cuda", "a card", 24 << 30, capability=(8, 0), flash=True)
@@ -51,14 +52,45 @@ def test_a_row_of_texts_has_the_loss_and_gradients_of_each_alone(kind, unit):
         torch.testing.assert_close(parameter.grad, alone[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("half", [None, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["tied", "head of its own", "lora"])
+def test_gradients_taken_at_once_are_those_of_a_backward_pass(kind, half):
+    model = tiny.decoder()
+    if kind == "head of its own":
+        model.net.config.tie_word_embeddings = False
+        model.net.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.net.lm_head.weight))
+    model = ft.LoRA(rank=2).apply(model.copy()) if kind == "lora" else model
+    net, trained = model.net, [p for p in model.net.parameters() if p.requires_grad]
+    rows = rows_of(model)
+    loss = PackedLoss(net, half)
+    assert (loss.top is not None) and bool(loss.trained) == (half is not None)
+    structure.inner(net).set_attn_implementation(NAME)
+    one, two = (PackedCollator(0)(part) for part in (rows[:2], rows[2:]))
+    (loss(one, 1) * 0.1).backward(), (loss(two, 1) * 0.1).backward()
+    expected = [p.grad.clone() for p in trained]
+    for parameter in trained:
+        parameter.grad = torch.full_like(parameter, torch.nan)  # of the last update
+    first = loss.add_gradients(one, 0.1, fresh=True)
+    loss.add_gradients(two, 0.1)
+    assert first.item() == pytest.approx(loss(one, 10).item(), rel=1e-2 if half else 1e-6)
+    # In 16 bits the copies' gradients are rounded before they are added to the head's.
+    near = {"rtol": 2e-2, "atol": 2e-3} if half else {"rtol": 1e-4, "atol": 1e-6}
+    for parameter, value in zip(trained, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, value, **near)
+    with torch.no_grad():
+        for parameter in trained:  # the next step multiplies with these, not with old copies
+            parameter.add_(torch.randn_like(parameter))
+    assert loss.add_gradients(one, 0.1, fresh=True).item() != first.item()
+
+
 def test_no_logit_moves_when_a_neighbour_changes():
     model = tiny.decoder()
     model.net.set_attn_implementation(NAME)
 
     def last(texts):
         batch = PackedCollator(0)(rows_of(model, texts))
-        read = padding_free._read(batch, "cpu")
-        return model.net(**read, use_cache=False).logits[0, -5:]
+        given = read(batch, "cpu")
+        return model.net(**given, use_cache=False).logits[0, -5:]
 
     with torch.no_grad():
         one, two = last(["a cat", TEXTS[3]]), last(["music", TEXTS[3]])
