@@ -52,7 +52,7 @@ def fit_batch(trainer, rows):
 
 
 def _used(trainer, texts, taken):
-    """Bytes that a forward and a backward pass of some rows use, beside `taken` bytes; None where
+    """Bytes that forward and backward passes of some rows use, beside `taken` bytes; None where
     they do not fit."""
     net, training = trainer.model, trainer.model.training
     device = next(net.parameters()).device
@@ -65,10 +65,11 @@ def _used(trainer, texts, taken):
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             reserved = torch.empty(taken, dtype=torch.uint8, device=device)
             net.train()
-            # Packed rows see to their format themselves; twice would be compiled twice.
-            half = nullcontext() if trainer.packed_loss else trainer.accelerator.autocast()
-            with half:
-                trainer.compute_loss(net, batch).backward()
+            for _ in range(2):  # the second finds the gradients of the first, and other gaps
+                # Packed rows see to their format themselves; twice would be compiled twice.
+                half = nullcontext() if trainer.packed_loss else trainer.accelerator.autocast()
+                with half:
+                    trainer.compute_loss(net, batch).backward()
             del reserved
         peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else held + 1
         return max(1, peak - held - taken)
