@@ -246,7 +246,9 @@ def card():
         found |= {"name": properties.name, "memory": properties.total_memory, "driver": _driver()}
     names = ("torch", "transformers", "peft", "accelerate", "trl", "liger-kernel", "bitsandbytes",
              "lm-eval", "litgpt", "triton")
-    installed = {d.name.lower().replace("_", "-"): d.version for d in metadata.distributions()}
+    installed = {}
+    for package in metadata.distributions():  # the first found is the one that is imported
+        installed.setdefault(package.name.lower().replace("_", "-"), package.version)
     return found | {"versions": {n: installed[n] for n in names if n in installed}}
 
 
