@@ -16,7 +16,6 @@ from ftkit.models.hardware import usable_cores
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 MOST = 16  # panels of a figure
-COLUMNS = ("lesson", "claim", "base", "tuned", "difference", "held")
 
 
 def as_float(value):
@@ -55,18 +54,32 @@ def verdict(claim, yes="yes", no="NO"):
     return yes if claim["held"] else no
 
 
+def needed(claim):
+    """Return what the whole interval of a claim had to be, such as `≥ 0.05`, `≤ -40%`, `> 0`."""
+    kind, limit = next(iter(claim["bound"].items()))
+    if kind == "at_least" and not limit:
+        return "> 0"
+    words = f"{100 * limit:g}%" if claim["relative"] else f"{limit:g}"
+    return f"{'≥' if kind == 'at_least' else '≤'} {words}"
+
+
 def claim_cells(claim):
-    """Return the words of a claim's row: claim, base, tuned, difference, held."""
-    held = verdict(claim)
+    """Return a claim's row: claim, opponent, its value, tuned, difference, needed, held."""
     # A claim about a value alone repeats it as its difference; one column is enough.
     alone = claim.get("after") and not claim.get("before")
     difference = None if alone else claim.get("difference")
-    return (claim["claim"], estimate(claim.get("before")), estimate(claim.get("after")),
-            estimate(difference, relative=claim["relative"], sign=True), held)
+    return (claim["claim"], claim.get("opponent") or "–", estimate(claim.get("before")),
+            estimate(claim.get("after")),
+            estimate(difference, relative=claim["relative"], sign=True), needed(claim),
+            verdict(claim))
+
+
+HEADER = ("lesson", "claim", "opponent", "its value", "tuned", "difference [95% interval]",
+          "needed", "held")
 
 
 def _rows(records):
-    """Return one list of seven or eight words per claim, one per lesson without a claim."""
+    """Return a row of words for each claim, and one for each lesson without a claim."""
     rows = []
     for record in records:
         seconds = "–" if record["seconds"] is None else f"{record['seconds']:.0f}"
@@ -75,7 +88,7 @@ def _rows(records):
         cells = [claim_cells(claim) for claim in record["claims"]]
         if not ended and record["status"] != "claim not held" or not cells:
             words = "no claims" if ended else f"{record['status'].upper()}: {record['message']}"
-            cells.append((words, "–", "–", "–", "–" if ended else "NO"))
+            cells.append((words, *"–––––", "–" if ended else "NO"))
         for i, row in enumerate(cells):
             rows.append([record["name"] if i == 0 else "", *row,
                          *((seconds, peak) if i == 0 else ("", ""))])
@@ -84,8 +97,9 @@ def _rows(records):
 
 def text_table(records, width=44):
     """Return the table of a batch for a terminal; the claims are folded at `width` characters."""
-    header = ["lesson", "claim", "base", "tuned", "difference [95%]", "held", "s", "peak"]
-    rows = [header] + _rows(records)
+    header = ["lesson", "claim", "base", "tuned", "difference [95%]", "needed", "held", "s", "peak"]
+    opponent = HEADER.index("opponent")  # for a page that is wider than a terminal
+    rows = [header] + [[*row[:opponent], *row[opponent + 1 :]] for row in _rows(records)]
     folded = [[textwrap.wrap(w, width) or [""] for w in row] for row in rows]
     widths = [max(len(line) for row in folded for line in row[i]) for i in range(len(header))]
     lines = []
@@ -105,9 +119,7 @@ def write_results(records, out, *, profile, parameters):
                "machine": machine(), "lessons": records,
                "all_held": all(r["status"] == "ok" for r in records)}
     nb.write_file(json.dumps(results, indent=1) + "\n", out / "results.json")
-    header = ["lesson", "claim", "base", "tuned", "difference [95% interval]", "held", "seconds",
-              "peak memory"]
-    table = markdown_table(header, _rows(records))
+    table = markdown_table([*HEADER, "seconds", "peak memory"], _rows(records))
     words = ", ".join(f"{k} {v}" for k, v in results["machine"].items())
     nb.write_file(f"# Results\n\n{table}\n\nMeasured on: {words}.\n", out / "results.md")
     if any(record["claims"] for record in records):
@@ -144,8 +156,7 @@ def committed_table(folder, link):
         for i, claim in enumerate(record["claims"]):
             lesson = f"[{record['name']}]({link}{record['name']}.ipynb)" if i == 0 else ""
             rows.append((lesson, *claim_cells(claim)))
-    header = ["lesson", "claim", "base", "tuned", "difference [95% interval]", "held"]
-    return markdown_table(header, rows)
+    return markdown_table(HEADER, rows)
 
 
 def insert_table(text, table):

@@ -28,8 +28,11 @@ def record(name="01_a", status="ok", message="", claims=None):
 
 def test_a_claims_row():
     assert report.claim_cells(claim()) == (
-        "tuned beats base", "0.500 [0.400, 0.600]", "0.800 [0.700, 0.900]",
-        "+0.300 [+0.200, +0.400]", "yes")
+        "tuned beats base", "–", "0.500 [0.400, 0.600]", "0.800 [0.700, 0.900]",
+        "+0.300 [+0.200, +0.400]", "> 0", "yes")
+    named = claim(opponent="word counts", bound={"at_most": -0.0125}, relative=True)
+    cells = dict(zip(report.HEADER[1:], report.claim_cells(named), strict=True))
+    assert (cells["opponent"], cells["needed"]) == ("word counts", "≤ -1.25%")
 
 
 def test_relative_differences_are_percentages_and_large_values_lose_digits():
@@ -37,14 +40,14 @@ def test_relative_differences_are_percentages_and_large_values_lose_digits():
                  before={"value": 160.44, "low": 158, "high": 163},
                  after={"value": 24.72, "low": 23, "high": 26},
                  difference={"value": -0.59, "low": -0.62, "high": -0.57})
-    assert report.claim_cells(fall)[1:4] == (
+    assert report.claim_cells(fall)[2:5] == (
         "160 [158, 163]", "24.7 [23.0, 26.0]", "-59% [-62%, -57%]")
 
 
 def test_claims_without_a_base_and_claims_that_are_not_held():
-    assert report.claim_cells(claim(before=None))[1:4:2] == ("–", "–")
+    assert report.claim_cells(claim(before=None))[2:5:2] == ("–", "–")
     alone = claim(before=None, after=None)
-    assert report.claim_cells(alone)[1:4] == ("–", "–", "+0.300 [+0.200, +0.400]")
+    assert report.claim_cells(alone)[2:5] == ("–", "–", "+0.300 [+0.200, +0.400]")
     assert report.claim_cells(claim(held=False))[-1] == "NO"
     assert report.claim_cells(claim(held=False, judged=False))[-1] == "not judged"
 
@@ -54,7 +57,8 @@ def test_a_claim_about_nan_is_shown_and_ends_no_batch(nothing, tmp_path):
     """As the claim writes it, and as Jupyter did: the whole batch ended in a TypeError once."""
     broken = dict.fromkeys(("value", "low", "high"), nothing)
     lost = claim(after=broken, difference=broken, held=False)
-    assert report.claim_cells(lost)[2:] == ("nan [nan, nan]", "nan [nan, nan]", "NO")
+    words = ("nan [nan, nan]", "nan [nan, nan]", "> 0", "NO")
+    assert report.claim_cells(lost)[3:] == words
     records = [record(claims=[claim(), lost], status="claim not held")]
     assert "nan [nan, nan]" in report.text_table(records)
     assert not report.write_results(records, tmp_path, profile="cpu", parameters={})["all_held"]
@@ -84,7 +88,7 @@ def test_the_text_table_has_a_row_for_each_claim_and_each_failure():
 def test_results_are_written_and_say_whether_all_held(tmp_path):
     good = report.write_results([record()], tmp_path, profile="cpu", parameters={"seed": 7})
     assert good["all_held"] and good == json.loads((tmp_path / "results.json").read_text())
-    assert "| 01_a | tuned beats base |" in (tmp_path / "results.md").read_text()
+    assert "| 01_a | tuned beats base | – |" in (tmp_path / "results.md").read_text()
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
     bad = report.write_results([record(status="error", claims=[])], tmp_path, profile="cpu",
                                parameters={})
