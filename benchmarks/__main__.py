@@ -240,6 +240,25 @@ def _goals(works):
     return lines
 
 
+def _lines(works):
+    """Lines of works that were measured alike: where, and how many times as fast as which peer."""
+    lines = []
+    for work in works:
+        peers, known = {}, ""
+        for key, row in work["contenders"].items():
+            # "the same, by length" is the one above it, with something else
+            name = row["contender"].replace("the same", known, 1) if known else row["contender"]
+            known = known if row["contender"].startswith("the same") else name
+            if not key.startswith("kit.") and "ratio" in row:
+                peers[name] = row["ratio"]
+        name = min(peers, key=peers.get, default=None)
+        words = f"{peers[name]:.1f} times as fast as {name}" if name else "no peer was measured"
+        lines.append(f"- {work['title']}: {words}")
+    dates = sorted({work["date"] for work in works})
+    return [f"{works[0]['machine']}, medians of {works[0]['rounds']} rounds in turn, "
+            f"{' to '.join(dict.fromkeys([dates[0], dates[-1]]))}:", "", *lines, ""]
+
+
 def _head(works):
     """What a reader must know of works that were measured alike."""
     first, dates = works[0], sorted({work["date"] for work in works})
@@ -265,7 +284,7 @@ def tables(results):
     optimizations = [work for name, work in works.items() if name.startswith("optimizations")]
     short, full = [], []
     for group in _alike(peers):
-        short += [*_head(group), *_goals(group), ""]
+        short += _lines(group)
         full += [*_head(group), *_goals(group), "", *_rows(group), ""]
     for work in peers:
         for row in work["contenders"].values():

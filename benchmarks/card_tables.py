@@ -120,6 +120,21 @@ def goals(found):
     return judged
 
 
+def lines(found):
+    """A line for each work: how many times as fast as which peer, in how much memory."""
+    said = []
+    for (card, work), made in found.items():
+        peers = {n: r for n, r in made.items() if not n.startswith("kit") and "ratio" in r}
+        if "steady" not in made.get("kit", {}) or not peers:
+            continue
+        name, best = min(peers.items(), key=lambda item: item[1]["ratio"])
+        of = f"the fastest of {len(peers)} peers" if len(peers) > 1 else "the one peer measured"
+        said.append(f"- {TITLES[work]}: {best['ratio']:.1f} times as fast as {NAMES[name]} ({of}), "
+                    f"in {made['kit']['memory'] / 1e9:.1f} GB where it took "
+                    f"{best['memory'] / 1e9:.1f} ({card})")
+    return said
+
+
 def head(results):
     """A sentence for each card: its name, memory, driver, packages, peak."""
     said = []
@@ -229,8 +244,7 @@ def documents(results):
     found = rows(results)
     parts = [bench(results), tests(results), lessons(results)]
     full = "\n\n".join(part for part in parts if part and part != NOTHING) or NOTHING
-    short = "\n\n".join(part for part in (head(results), goals_table(found) if found else "")
-                        if part) or NOTHING
+    short = "\n".join(lines(found)) or NOTHING
     return {"README.md": short, "docs/results.md": full}
 
 

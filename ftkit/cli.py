@@ -235,11 +235,11 @@ def _report(options):
     document = Path(options.write) if options.write else None
     base = document.parent if document else Path()
     link = Path(os.path.relpath(folder, base)).as_posix() + "/"
-    table = report.committed_table(folder, link)
     if document:
-        write_file(report.insert_table(document.read_text(encoding="utf-8"), table), document)
+        text = report.with_tables(document.read_text(encoding="utf-8"), folder, link)
+        write_file(text, document)
     else:
-        print(table)
+        print(report.committed_table(folder, link))
 
 
 if __name__ == "__main__":

@@ -51,10 +51,21 @@ def test_links_resolve(path):
     assert not broken, f"these links lead nowhere: {broken}"
 
 
-def test_the_readme_shows_what_the_lessons_measured():
-    table = report.committed_table(ROOT / "notebooks", "notebooks/")
-    text = README.read_text(encoding="utf-8")
-    assert report.insert_table(text, table) == text, "run `ftkit report --write README.md`"
+@pytest.mark.parametrize("name, mark", [("README.md", "lessons"), ("docs/results.md", "results")])
+def test_documents_show_what_the_lessons_measured(name, mark):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert f"<!-- {mark}:start -->" in text
+    link = "../notebooks/" if name.startswith("docs") else "notebooks/"
+    shown = report.with_tables(text, ROOT / "notebooks", link)
+    assert shown == text, f"run `ftkit report --write {name}`"
+
+
+def test_the_glossary_is_in_order_and_names_each_lesson_it_sends_to():
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    terms = re.findall(r"^\| \*\*(.+?)\*\* \|", text, re.MULTILINE)
+    assert len(terms) > 50 and terms == sorted(terms, key=str.lower)
+    for number, target in re.findall(r"\[Lesson (\d+)\]\(../notebooks/(\d+)", text):
+        assert int(number) == int(target)
 
 
 def test_the_readmes_figure_shows_the_same_claims():

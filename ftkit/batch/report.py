@@ -5,6 +5,7 @@ import io
 import json
 import math
 import platform
+import re
 import textwrap
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +15,7 @@ from ftkit.display import markdown_table
 from ftkit.errors import DataError
 from ftkit.models.hardware import usable_cores
 
-START, END = "<!-- results:start -->", "<!-- results:end -->"
+MARKS = ("results", "lessons")  # of a document: all claims, or a row for each lesson
 MOST = 16  # panels of a figure
 
 
@@ -159,14 +160,46 @@ def committed_table(folder, link):
     return markdown_table(HEADER, rows)
 
 
-def insert_table(text, table):
-    """Return a document with the table between its results marks. Raises DataError without them."""
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
+def lessons_table(folder, link):
+    """Return the Markdown table of lessons: title, minutes on a laptop, and their first claim."""
+    rows = []
+    for record in committed(folder):
+        header = nb.source(nb.read(Path(folder) / f"{record['name']}.ipynb")["cells"][0])
+        title = header.splitlines()[0].lstrip("# ").partition(":")[0]
+        laptop = re.search(r"\| `cpu` \|\s*([^|]+?)(?: on [^|]*)?\s*\|", header)
+        claim = record["claims"][0] if record["claims"] else None
+        sides = [claim.get("before"), claim.get("after")] if claim else []
+        numbers = " → ".join(number(side["value"]) for side in sides if side)
+        words = ""
+        if claim:
+            found = filter(None, [numbers, verdict(claim, "held", "did not hold")])
+            words = f"{claim['claim']}: {', '.join(found)}"
+        rows.append((f"[{title}]({link}{record['name']}.ipynb)", laptop[1] if laptop else "–",
+                     words))
+    return markdown_table(["lesson", "on a laptop", "its first claim, on held-out data"], rows)
+
+
+def insert_table(text, table, mark="results"):
+    """Return a document with a table between its marks. Raises DataError without them."""
+    first, last = f"<!-- {mark}:start -->", f"<!-- {mark}:end -->"
+    before, start, rest = text.partition(first)
+    _, end, after = rest.partition(last)
     if not (start and end):
-        raise DataError(f"the document has no place for the table: put {START} and {END} in it, "
+        raise DataError(f"the document has no place for the table: put {first} and {last} in it, "
                         "each on a line.")
-    return f"{before}{START}\n{table}\n{END}{after}"
+    return f"{before}{first}\n{table}\n{last}{after}"
+
+
+def with_tables(text, folder, link):
+    """Return a document with the tables of the committed lessons that it has marks for.
+
+    Raises DataError for a document without any.
+    """
+    made = {"results": committed_table, "lessons": lessons_table}
+    found = [mark for mark in MARKS if f"<!-- {mark}:start -->" in text] or ["results"]
+    for mark in found:
+        text = insert_table(text, made[mark](folder, link), mark)
+    return text
 
 
 def claims_hash(records):

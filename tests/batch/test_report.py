@@ -116,7 +116,7 @@ def test_the_table_of_committed_lessons_goes_between_the_marks(tmp_path, write_n
     nb.write(notebook, path)
     table = report.committed_table(tmp_path, "notebooks/")
     assert "| [01_a](notebooks/01_a.ipynb) | a \\| b |" in table
-    document = f"before\n{report.START}\nold\n{report.END}\nafter\n"
+    document = "before\n<!-- results:start -->\nold\n<!-- results:end -->\nafter\n"
     made = report.insert_table(document, table)
     assert table in made and "old" not in made
     assert report.insert_table(made, table) == made
