@@ -43,9 +43,10 @@ class Sdist:
     def read(self, member: str) -> bytes:
         """Return the content of a file; KeyError when there is none, or it is a link."""
         info = self._tar.getmember(member)
-        if not info.isfile():
+        file = self._tar.extractfile(info) if info.isfile() else None
+        if file is None:
             raise KeyError(f"{member!r} is no file")
-        return self._tar.extractfile(info).read()
+        return file.read()
 
 
 def index_download(archive: Archive, scratch: Path, progress=None) -> Path:
@@ -80,7 +81,7 @@ def pip_settings() -> dict[str, list[str]]:
     output = subprocess.run(command, capture_output=True, text=True).stdout
     lines = re.findall(r"^([\w:.-]+)=('.*'|\".*\")$", output, re.MULTILINE)
     known = {key: ast.literal_eval(value).split() for key, value in lines}
-    found = {
+    found: dict[str, list[str]] = {
         name: next((known[f"{part}.{name}"] for part in (":env:", "download", "global")
                     if f"{part}.{name}" in known), [])
         for name in ("index-url", "extra-index-url", "find-links", "no-index", "cert", "proxy")
