@@ -7,6 +7,11 @@ DJANGO = pin(Archive(
     "37e687f7bd73ddf043e2b6b97cfe02fcbb11f2dbb3adccc6a2b18c6daa054d7f",
     8_289_692, "BSD-3-Clause",
 ))
+HOMEASSISTANT = pin(Archive(
+    "homeassistant", "2025.12.5",
+    "de46711e0a67d5c6bd8cc6c211fd69d285deb1c75cd1c841b45b77fab9360364",
+    49_390_627, "Apache-2.0", python="3.13.9",  # which the package asks for; it is only read
+))
 JUPYTERLAB = pin(Archive(
     "jupyterlab-language-pack-fr-fr", "4.5.post3",
     "9f6ce9d4e64b367ff084a2313af29d6ad8a02d1d08000f3e6c53e2856fa9a11f",

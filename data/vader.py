@@ -11,7 +11,8 @@ from ._vader import FILES, rated_texts
 
 ENTRY = DataEntry(
     title="Tweets, product reviews and editorials with ratings of their sentiment",
-    licence="MIT (the ratings); the texts belong to those who wrote them",
+    licence="text: rights with its writers (ratings: MIT)",
+    link="https://ojs.aaai.org/index.php/ICWSM/article/view/14550",
     archives=(VADER,),
     forms=(
         {"form": "classes"}, {"form": "score"},

@@ -54,8 +54,26 @@ def test_unknown_name_without_a_neighbour_lists_what_there_is():
 def test_card_facts_are_what_the_data_gives(entry):
     text = recipe.package_file(entry.card).read_text(encoding="utf-8")
     assert text == cards.rewritten(text, entry), "run `python tools/cards.py`"
-    for heading in ("## Source", "## Columns and splits", "## Known defects", "## Content"):
+    for heading in ("## Source", "## Columns and splits", "## Known defects",
+                    "## Sensitive content"):
         assert heading in text
+    for part in ("- Licence: ", "- Used in: ", "In no split are rows"):
+        assert part in text
+    assert ("The first row of train:" in text) != bool(entry.warning)
+
+
+@pytest.mark.parametrize("entry", recipe.entries(), ids=lambda entry: entry.name)
+def test_what_others_wrote_is_not_called_free_because_its_archive_is(entry):
+    """A reader of `ftkit data` would take a publisher's text for free to use."""
+    assert "(the archive)" not in entry.licence
+    assert entry.link.startswith("https://") or entry.name in ("capitals", "instructions",
+                                                               "made-tags")
+
+
+def test_a_long_text_of_an_example_is_cut_and_a_lesson_is_found_by_its_code():
+    assert cards._example({"a": "word " * 99, "b": [1, "é"]}).endswith('word …",\n "b": [1, "é"]}')
+    assert "[lesson 2](../notebooks/" in cards._used_in("capitals")
+    assert cards._used_in("no-such-data") == "no lesson so far"
 
 
 def test_offensive_data_says_so():
