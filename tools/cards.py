@@ -29,6 +29,8 @@ def facts(entry: DataEntry) -> str:
     ]
     if entry.warning:
         lines.append(f"- **Warning**: {entry.warning}")
+    if entry.needs:  # what a machine has decides the rows
+        return "\n".join([*lines, f"- Needs: {entry.needs}"])
     rows, columns = [], {}
     for options in entry.forms:
         data = load_data(entry.name, **options)
@@ -92,7 +94,7 @@ def _used_in(name: str) -> str:
 
 def _origin(entry: DataEntry) -> str:
     if not entry.archives:
-        return "this folder"
+        return "this machine" if entry.needs else "this folder"
     read = (archives()[name] for name in entry.archives)
     return ", ".join(f"{archive.name} {archive.version} ({archive.licence})" for archive in read)
 

@@ -57,8 +57,11 @@ def test_card_facts_are_what_the_data_gives(entry):
     for heading in ("## Source", "## Columns and splits", "## Known defects",
                     "## Sensitive content"):
         assert heading in text
-    for part in ("- Licence: ", "- Used in: ", "In no split are rows"):
-        assert part in text
+    assert "- Licence: " in text and "- Used in: " in text
+    if entry.needs:
+        assert f"- Needs: {entry.needs}" in text and "no lesson so far" in text
+        return
+    assert "In no split are rows" in text
     assert ("A row of train:" in text) != bool(entry.warning)
 
 
