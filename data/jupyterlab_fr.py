@@ -13,6 +13,7 @@ from ._strings import pair
 ENTRY = DataEntry(
     title="English strings of JupyterLab with their French",
     licence="BSD-3-Clause",
+    link="https://github.com/jupyterlab/language-packs",
     archives=(JUPYTERLAB,),
 )
 

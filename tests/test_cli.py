@@ -35,7 +35,8 @@ def test_lists_name_size_licence_and_whether_it_is_cached(capsys, tmp_path, monk
     for entry in (*catalog.models(), *recipe.entries()):
         line = next(line for line in out.splitlines() if line.startswith(f"{entry.name} "))
         assert entry.licence in line and entry.title in line
-        assert ("with ftkit" if not entry.archives else " no ") in line
+        where = "elsewhere" if getattr(entry, "needs", "") else "with ftkit"
+        assert (where if not entry.archives else " no ") in line
 
 
 def test_errors_are_one_line_without_a_traceback(capsys, tmp_path, monkeypatch):

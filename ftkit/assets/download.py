@@ -29,6 +29,7 @@ def pip_download(archive: Archive, scratch: Path, progress: Progress | None) -> 
     command = [
         sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
         "--disable-pip-version-check", "--no-input", "--progress-bar", "off",
+        *(["--python-version", archive.python] if archive.python else []),
         "-d", str(target), archive.requirement,
     ]
     # pip's partial files go to the scratch folder: counted for progress, removed with it

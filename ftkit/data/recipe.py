@@ -32,7 +32,8 @@ class DataEntry:
 
     `hub` is None where the hub has no copy of the same rows. `revision` is a full commit of the
     hub repository; None means it is not pinned. `forms` are the options of each form of a data set
-    that has several; its first form is the default. `name` and `task` are set where it is found.
+    that has several; its first form is the default. `link` is where to read more, `needs`
+    what not every machine has. `name` and `task` are set where it is found.
     """
 
     title: str
@@ -42,6 +43,8 @@ class DataEntry:
     revision: str | None = None
     warning: str = ""
     forms: tuple[dict[str, str], ...] = ({},)
+    link: str = ""
+    needs: str = ""
     name: str = ""
     task: str = ""
 

@@ -126,7 +126,8 @@ def merge(model):
         )
     merged = model.copy()
     _untie(merged.net)
-    merged.net = merged.net.merge_and_unload().requires_grad_(True).eval()
+    with quiet_peft():
+        merged.net = merged.net.merge_and_unload().requires_grad_(True).eval()
     merged.net.name_or_path = UNSAVED
     return merged
 

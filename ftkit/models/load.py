@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,13 +10,13 @@ import transformers
 
 from ftkit.assets import catalog, fetch
 from ftkit.errors import DataError, FetchError, SettingError
-from ftkit.models import adapters, capabilities
+from ftkit.models import adapters, capabilities, onnx
 from ftkit.models.hardware import this_machine
 from ftkit.models.model import Model, quiet, quiet_peft
 from ftkit.models.precision import FORMATS, choose_dtype
 from ftkit.models.saving import read_card
 from ftkit.models.specs import SPECS, TASKS
-from ftkit.models.weights import check_loaded
+from ftkit.models.weights import check_loaded, head_apart
 
 
 def load_model(
@@ -82,7 +83,7 @@ def _folder(source, revision):
         raise SettingError(
             f"revision={revision!r} is a commit of a hub model, and {text!r} is "
             f"{'pinned by the catalog' if entry else 'a folder'}; leave it out"
-            + (f", or load the hub's {entry.hub!r}." if entry else ".")
+            + (f", or load the hub's {entry.hub!r}." if entry and entry.hub else ".")
         )
     if entry:
         return _catalog_folder(entry), text
@@ -98,9 +99,11 @@ def _folder(source, revision):
 
 
 def _catalog_folder(entry):
-    """The folder of a catalog model; a GGUF file is dequantized to safetensors on first use."""
+    """The folder of a catalog model; GGUF and ONNX are dequantized to safetensors on first use."""
     if entry.format == "safetensors":
         return fetch.model_folder(entry)
+    if entry.format == "onnx":
+        return fetch.cached_folder(fetch.model_key(entry), partial(onnx.convert_t5, entry))
 
     def convert(target):
         scratch = target / "source"
@@ -186,7 +189,7 @@ def _network(folder, config, task, pretrained, dtype, seed, saved_for=None):
         options = _four_bits() if dtype == "nf4" else {"dtype": FORMATS[dtype]}
         try:
             if not pretrained:
-                return kind.from_config(config, trust_remote_code=False, **options)
+                return head_apart(kind.from_config(config, trust_remote_code=False, **options))
             net, found = kind.from_pretrained(
                 folder,
                 config=config,

@@ -116,9 +116,10 @@ class Model:
 
 @contextmanager
 def quiet_peft():
-    """Without the warning that peft asks transformers for something by its older name."""
+    """Without peft's warnings of what is meant: an older name, a T5 whose head is apart."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
+        warnings.filterwarnings("ignore", message=".*embeddings are no longer tied")
         yield
 
 

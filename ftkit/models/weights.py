@@ -44,6 +44,21 @@ def check_loaded(net, found, task, folder, *, whole=False):
         )
 
 
+def head_apart(net):
+    """Give a T5 that was built from its configuration the head that the configuration says.
+
+    transformers 5 ties the head to the embedding when it builds a T5, whatever the configuration;
+    that the head is apart (T5 1.1, Flan-T5) it keeps as `scale_decoder_outputs` only.
+    """
+    apart = getattr(net.config, "scale_decoder_outputs", True) is False
+    if apart and getattr(net, "lm_head", None) and net.lm_head.weight is net.shared.weight:
+        weight = torch.empty_like(net.shared.weight)
+        torch.nn.init.normal_(weight, std=net.config.initializer_factor)
+        net.lm_head.weight = torch.nn.Parameter(weight)
+        net.all_tied_weights_keys.pop("lm_head.weight", None)
+    return net
+
+
 def no_answer(model, what):
     """The NotANumber of a model whose output `what` is NaN: of which an argmax would be 0."""
     wrong = [name for name, p in model.net.named_parameters() if not p.isfinite().all()]

@@ -33,7 +33,8 @@ def test_names_are_unique_and_every_card_has_a_recipe():
 def test_archives_are_pinned():
     for archive in recipe.archives().values():
         assert re.fullmatch(r"[0-9a-f]{64}", archive.sha256) and archive.size > 0
-        assert archive.filename.endswith(".whl") and "==" in archive.requirement
+        assert archive.filename.endswith(".whl" if archive.is_wheel else ".tar.gz")
+        assert "==" in archive.requirement
 
 
 @pytest.mark.parametrize(("typed", "meant"), [
@@ -53,8 +54,29 @@ def test_unknown_name_without_a_neighbour_lists_what_there_is():
 def test_card_facts_are_what_the_data_gives(entry):
     text = recipe.package_file(entry.card).read_text(encoding="utf-8")
     assert text == cards.rewritten(text, entry), "run `python tools/cards.py`"
-    for heading in ("## Source", "## Columns and splits", "## Known defects", "## Content"):
+    for heading in ("## Source", "## Columns and splits", "## Known defects",
+                    "## Sensitive content"):
         assert heading in text
+    assert "- Licence: " in text and "- Used in: " in text
+    if entry.needs:
+        assert f"- Needs: {entry.needs}" in text and "no lesson so far" in text
+        return
+    assert "In no split are rows" in text
+    assert ("A row of train:" in text) != bool(entry.warning)
+
+
+@pytest.mark.parametrize("entry", recipe.entries(), ids=lambda entry: entry.name)
+def test_what_others_wrote_is_not_called_free_because_its_archive_is(entry):
+    """A reader of `ftkit data` would take a publisher's text for free to use."""
+    assert "(the archive)" not in entry.licence
+    assert entry.link.startswith("https://") or entry.name in ("capitals", "instructions",
+                                                               "made-tags")
+
+
+def test_a_long_text_of_an_example_is_cut_and_a_lesson_is_found_by_its_code():
+    assert cards._example({"a": "word " * 99, "b": [1, "é"]}).endswith('word …",\n "b": [1, "é"]}')
+    assert "[lesson 2](../notebooks/" in cards._used_in("capitals")
+    assert cards._used_in("no-such-data") == "no lesson so far"
 
 
 def test_offensive_data_says_so():

@@ -14,7 +14,8 @@ from ftkit.data.splits import SPLITS, THRESHOLD, near_duplicates, normalized
 from ftkit.errors import DataError, FetchError, SettingError
 from ftkit.tasks.tagging import entities
 
-EVERY = [(entry.name, options) for entry in recipe.entries() for options in entry.forms]
+EVERY = [(entry.name, options) for entry in recipe.entries() for options in entry.forms
+         if not entry.needs]
 IDS = [f"{name}-{'-'.join(options.values())}".strip("-") for name, options in EVERY]
 ontology, made_tags = recipe.module("_ontology"), recipe.module("made_tags")
 EXAMPLE = recipe.module("instructions").EXAMPLE
