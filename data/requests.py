@@ -297,14 +297,14 @@ def _reviews() -> Rows:
         {"of": "review", "text": text, "sentiment": sentiment[rotten_tomatoes.LABELS[row["label"]]]}
         for row in rows
         for text in [" ".join(row["text"].split())]
-        if 5 <= len(text.split()) <= 14 and text.isascii() and not set(text) & set("<>\"()|*[]")
+        if 4 <= len(text.split()) <= 8 and text.isascii() and not set(text) & set("<>\"()|*[]")
     ]
 
 
 def _cases() -> Rows:
     return [
         {"of": "case", "text": row["input"], "patient": json.loads(row["output"])}
-        for row in extracting() if len(row["input"].split()) <= 25
+        for row in extracting() if len(row["input"].split()) <= 18
     ]
 
 
