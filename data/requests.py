@@ -94,7 +94,8 @@ KINDS = {
         "#", "Make this a heading in Markdown with #", "Add the prefix #",
         "Turn it into a heading that begins with #"),
     "arrow": _marked(
-        "->", "Mark this with ->", "Add the prefix ->", "Give it back as a line that begins with ->"),
+        "->", "Mark this with ->", "Add the prefix ->",
+        "Give it back as a line that begins with ->"),
     "first word": Kind(_SHORT, lambda row: _words(row)[0], (
         "Give the first word",
         "What is the first word?",
@@ -191,7 +192,7 @@ KINDS = {
         "Write the name as a phone book does",
         "Give the name in the order of a list of references",
     )),
-    "initials": Kind(("name",), lambda row: "{0[0]}. {1[0]}.".format(*_words(row)), (
+    "initials": Kind(("name",), lambda row: " ".join(f"{w[0]}." for w in _words(row)), (
         "Give the initials",
         "What are the initials of this person?",
         "Shorten the name to its initials",
