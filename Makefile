@@ -15,7 +15,7 @@ WORKERS ?= $(if $(filter gpu,$(PROFILE)),1,2)
 PYTEST_WORKERS ?= 2
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=120 -n $(PYTEST_WORKERS) --dist loadfile
 SMOKE := build/smoke
-# Lessons that are tested with trainings in bf16, too: one of all weights, one of a low-rank part.
+# Lessons that are tested with trainings in bf16, too: one of the upper blocks, one of a low-rank part.
 HALF := 03_transfer.ipynb 09_lora.ipynb
 SPINE := $(wildcard notebooks/0[1-5]_*.ipynb)
 
