@@ -11,9 +11,9 @@ import ftkit as ft
 
 ROOT = Path(__file__).parents[1]
 # Each method, the lesson that teaches it, and the test that holds the lesson's plain code against
-# the package's; full fine-tuning has no code of its own.
+# the package's.
 METHODS = {
-    "Full": ("01_supervised", None),
+    "Full": ("01_supervised", "test_full.py"),
     "Freeze": ("07_freezing", "test_freeze.py"),
     "Adapter": ("08_adapters", "test_adapter.py"),
     "LoRA": ("09_lora", "test_lora.py"),

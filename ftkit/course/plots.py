@@ -73,7 +73,7 @@ def plot_curve(curves, title, xlabel, ylabel, *, logx=False, baseline=None):
         axes.errorbar(
             xs,
             values,
-            yerr=errors,
+            yerr=errors if errors.any() else None,  # or the legend shows bars that are not there
             label=name,
             marker=MARKERS[i % len(MARKERS)],
             linestyle=LINES[i % len(LINES)],

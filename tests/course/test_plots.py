@@ -48,6 +48,14 @@ def test_what_has_no_value_or_no_interval_ends_no_figure(tmp_path):
     ft.plot_curve(lines, "t", "x", "y").savefig(tmp_path / "b.png")
 
 
+def test_a_curve_without_intervals_shows_no_error_bars():
+    """Its legend would promise intervals that are not there."""
+    e = ft.Estimate(0.7, 0.6, 0.8)
+    figure = ft.plot_curve({"plain": ([1, 2], [0.5, 0.6]), "with": ([1, 2], [e, e])}, "t", "x", "y")
+    plain, intervals = figure.axes[0].containers
+    assert not plain.has_yerr and intervals.has_yerr
+
+
 def test_figures_are_told_apart_without_colour():
     e = ft.Estimate(0.7, 0.6, 0.8)
     axes = ft.plot_curve({k: ([1, 2], [e, e]) for k in "abc"}, "t", "x", "y").axes[0]
