@@ -1,6 +1,9 @@
-"""Without these, a lesson could call a request new that training has shown."""
+"""Without these, a lesson could call a request new that training has shown, or a reply in style
+that is not."""
 
 import json
+
+from lessons import from_lesson
 
 from ftkit.data import recipe
 from ftkit.data.load import load_data
@@ -44,3 +47,13 @@ def test_every_wording_is_that_of_one_kind():
         assert len(set(kind.wordings)) == len(kind.wordings)
         for wording in kind.wordings:
             assert kinds.setdefault(wording, name) == name
+
+
+def test_every_reply_keeps_the_rules_of_the_house():
+    """Else the lesson would teach a style by examples that break it."""
+    _, kept = from_lesson("04", "APOLOGIES", "style_rules")
+    data = load_data("customer-service")
+    assert sum(len(data[split]) for split in SPLITS) >= 200
+    for split in SPLITS:
+        for row in data[split]:
+            assert all(kept(row["input"], row["output"]).values()), row
