@@ -64,6 +64,11 @@ def needed(claim):
     return f"{'≥' if kind == 'at_least' else '≤'} {words}"
 
 
+def leading(claims):
+    """Return the claim that stands for a lesson: the first that it relies on; None without any."""
+    return next((c for c in claims if c.get("expect") != "open"), claims[0] if claims else None)
+
+
 def claim_cells(claim):
     """Return a claim's row: claim, opponent, its value, tuned, difference, needed, held."""
     # A claim about a value alone repeats it as its difference; one column is enough.
@@ -161,13 +166,13 @@ def committed_table(folder, link):
 
 
 def lessons_table(folder, link):
-    """Return the Markdown table of lessons: title, minutes on a laptop, and their first claim."""
+    """Return the Markdown table of lessons: title, minutes on a laptop, and what they claim."""
     rows = []
     for record in committed(folder):
         header = nb.source(nb.read(Path(folder) / f"{record['name']}.ipynb")["cells"][0])
         title = header.splitlines()[0].lstrip("# ").partition(":")[0]
         laptop = re.search(r"\| `cpu` \|\s*([^|]+?)(?: on [^|]*)?\s*\|", header)
-        claim = record["claims"][0] if record["claims"] else None
+        claim = leading(record["claims"])
         sides = [claim.get("before"), claim.get("after")] if claim else []
         numbers = " → ".join(number(side["value"]) for side in sides if side)
         words = ""
@@ -176,7 +181,7 @@ def lessons_table(folder, link):
             words = f"{claim['claim']}: {', '.join(found)}"
         rows.append((f"[{title}]({link}{record['name']}.ipynb)", laptop[1] if laptop else "–",
                      words))
-    return markdown_table(["lesson", "on a laptop", "its first claim, on held-out data"], rows)
+    return markdown_table(["lesson", "on a laptop", "what it claims, on held-out data"], rows)
 
 
 def insert_table(text, table, mark="results"):
@@ -211,7 +216,7 @@ def claims_hash(records):
 def figure(records, path):
     """Draw base and tuned side by side with their 95% intervals, a panel for each claim.
 
-    Of a whole course there are too many to read: then each lesson's first claim stands for it.
+    Of a whole course there are too many to read: then one claim stands for each lesson.
     """
     import numpy as np
     from matplotlib.figure import Figure
@@ -221,8 +226,9 @@ def figure(records, path):
     panels = [(record["name"], claim) for record in records for claim in record["claims"]]
     heading = "Base and tuned on held-out data, with 95% intervals"
     if len(panels) > MOST:
-        panels = [(record["name"], record["claims"][0]) for record in records if record["claims"]]
-        heading += ": the first claim of each lesson"
+        panels = [(record["name"], leading(record["claims"])) for record in records
+                  if record["claims"]]
+        heading += ": one claim of each lesson"
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
     drawing = Figure(figsize=(3.1 * columns, 3.0 * rows), dpi=100, layout="constrained")

@@ -65,6 +65,12 @@ def test_a_claim_about_nan_is_shown_and_ends_no_batch(nothing, tmp_path):
     assert (tmp_path / "results.png").exists()
 
 
+def test_a_lesson_is_shown_by_the_first_claim_that_it_relies_on():
+    asked, relied = claim("is it so?", expect="open"), claim("it is so", expect="held")
+    assert report.leading([asked, relied, claim("more")]) is relied
+    assert report.leading([asked]) is asked and report.leading([]) is None
+
+
 def test_an_open_question_is_shown_as_one():
     asked = claim(expect="open", held=False)
     assert report.claim_cells(asked)[-1] == "did not hold (open question)"
