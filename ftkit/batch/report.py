@@ -179,6 +179,8 @@ def lessons_table(folder, link):
         if claim:
             found = filter(None, [numbers, verdict(claim, "held", "did not hold")])
             words = f"{claim['claim']}: {', '.join(found)}"
+            lost = sum(not c["held"] for c in record["claims"] if c.get("expect") == "open")
+            words += f"; open questions that did not hold: {lost}" * bool(lost)
         rows.append((f"[{title}]({link}{record['name']}.ipynb)", laptop[1] if laptop else "–",
                      words))
     return markdown_table(["lesson", "on a laptop", "what it claims, on held-out data"], rows)

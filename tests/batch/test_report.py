@@ -1,12 +1,15 @@
 """The tables a reader sees must say what the claims say, and nothing else."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from ftkit.batch import notebook as nb
 from ftkit.batch import report
 from ftkit.errors import DataError
+
+ROOT = Path(__file__).parents[2]
 
 
 def claim(text="tuned beats base", **changes):
@@ -69,6 +72,14 @@ def test_a_lesson_is_shown_by_the_first_claim_that_it_relies_on():
     asked, relied = claim("is it so?", expect="open"), claim("it is so", expect="held")
     assert report.leading([asked, relied, claim("more")]) is relied
     assert report.leading([asked]) is asked and report.leading([]) is None
+
+
+def test_what_did_not_hold_is_told_beside_the_claim_that_did(monkeypatch):
+    claims = [claim("relied on", expect="held"), claim(expect="open", held=False)]
+    made = [record("01_supervised", claims=claims)]
+    monkeypatch.setattr(report, "committed", lambda folder: made)
+    row = report.lessons_table(ROOT / "notebooks", "notebooks/").splitlines()[-1]
+    assert "| relied on: 0.500 → 0.800, held; open questions that did not hold: 1 |" in row
 
 
 def test_an_open_question_is_shown_as_one():
