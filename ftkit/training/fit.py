@@ -2,10 +2,12 @@
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import os
 import shutil
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +40,7 @@ _TRAINER = set(inspect.signature(transformers.Trainer.__init__).parameters) - {
     "train_dataset",
     "eval_dataset",
 }
+_ONE = threading.RLock()
 
 
 @dataclass
@@ -79,6 +82,28 @@ class Run:
         return plot_history(self)
 
 
+def _one_at_a_time(train):
+    """Where threads of a process train, each waits for the one before it.
+
+    They would share the random numbers of torch and the state of accelerate, which says when an
+    update is complete: the results would depend on what else runs.
+    """
+
+    @functools.wraps(train)
+    def waits(*args, **kwargs):
+        if not _ONE.acquire(blocking=False):
+            if not kwargs.get("quiet"):
+                print("waits for another training of this process")
+            _ONE.acquire()
+        try:
+            return train(*args, **kwargs)
+        finally:
+            _ONE.release()
+
+    return waits
+
+
+@_one_at_a_time
 def fit(
     model,
     data,

@@ -164,29 +164,49 @@ def test_an_interrupt_returns_the_run_with_the_weights_so_far(capsys):
     assert kept == pytest.approx(again.metrics["eval_loss"], rel=1e-2)
 
 
-def test_overlapping_trainings_leave_the_library_as_it_was():
-    library, runs = torch.nn.functional.dropout, {}
-    meet = threading.Barrier(2, timeout=60)
+def test_trainings_of_two_threads_come_to_what_each_comes_to_alone(capsys):
+    library = torch.nn.functional.dropout
+    begun, runs, order = threading.Event(), {}, []
 
-    class Meet(transformers.TrainerCallback):
-        def __init__(self, first):
-            self.first = first
+    class Note(transformers.TrainerCallback):
+        def __init__(self, name):
+            self.name = name
 
         def on_train_begin(self, args, state, control, **_):
-            meet.wait()  # both are open
+            order.append(f"{self.name} begins")
+            begun.set()
+            if self.name == "first":
+                second.start()
+                second.join(1)  # time enough to begin, if nothing holds it back
 
         def on_train_end(self, args, state, control, **_):
-            if not self.first:
-                first.join(60)  # the other one closed before
+            order.append(f"{self.name} ends")
 
-    def train(name):
-        runs[name] = ft.fit(tiny.encoder(), tiny.reviews(8)["train"], epochs=1, quiet=True,
-                            callbacks=[Meet(name == "first")])
+    def train(name, seed):
+        runs[name] = ft.fit(tiny.encoder(), tiny.reviews(8)["train"], epochs=2, seed=seed,
+                            gradient_accumulation_steps=2, callbacks=[Note(name)])
 
-    first, second = (threading.Thread(target=train, args=(n,)) for n in ("first", "second"))
+    first, second = (threading.Thread(target=train, args=(n, s))
+                     for n, s in (("first", 0), ("second", 1)))
     first.start()
-    second.start()
+    assert begun.wait(60)
     first.join(120)
     second.join(120)
-    assert runs.keys() == {"first", "second"}
+    assert order == ["first begins", "first ends", "second begins", "second ends"]
+    assert capsys.readouterr().out.count("waits for another training of this process") == 1
     assert torch.nn.functional.dropout is library
+    second = threading.Thread()
+    train("again", 1)
+    assert runs["again"].model.hash() == runs["second"].model.hash() != runs["first"].model.hash()
+
+
+def test_a_training_may_begin_inside_another():
+    inner = []
+
+    class Nested(transformers.TrainerCallback):
+        def on_train_end(self, args, state, control, **_):
+            inner.append(ft.fit(tiny.encoder(), tiny.reviews(8)["train"], epochs=1, quiet=True))
+
+    outer = ft.fit(tiny.encoder(), tiny.reviews(8)["train"], epochs=1, quiet=True,
+                   callbacks=[Nested()])
+    assert inner[0].model.hash() == outer.model.hash()
