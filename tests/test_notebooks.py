@@ -121,3 +121,18 @@ def test_a_lesson_runs_without_any_network(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / LESSONS[0].name).exists()
+
+
+@pytest.mark.parametrize("path", LESSONS + SOLUTIONS, ids=lambda path: path.parent.stem + path.stem)
+def test_every_figure_is_shown(path):
+    """A plot_ function returns its figure; a notebook shows what the last line of a cell returns."""
+    for number, cell in nb.code_cells(nb.read(path)):
+        text = nb.source(cell)
+        if "plot_" not in text:
+            continue
+        body = ast.parse(text).body
+        drawn = [node for node in ast.walk(ast.Module(body, []))
+                 if isinstance(node, ast.Expr) and ".plot_" in ast.unparse(node).split("(")[0]]
+        lost = [ast.unparse(node)[:60] for node in drawn if node is not body[-1]]
+        assert not lost, f"cell {number}: make {lost} its last line, or print after it elsewhere"
+        assert not (drawn and text.rstrip().endswith(";")), f"cell {number}: ';' hides the figure"

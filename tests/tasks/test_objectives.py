@@ -25,12 +25,13 @@ def test_the_lessons_alignment_is_the_packages(tags, rng):
 
 @settings(max_examples=60, deadline=None)
 @given(LOGITS, st.integers(0, 5))
-def test_the_lessons_surprise_is_the_librarys_cross_entropy(logits, right):
+def test_the_lessons_cross_entropy_is_the_librarys(logits, right):
     right %= len(logits)
     expected = torch.nn.functional.cross_entropy(
         torch.tensor([logits], dtype=torch.float64), torch.tensor([right])
     )
-    assert from_lesson("06", "surprise")(logits, right) == pytest.approx(expected.item(), abs=1e-9)
+    assert from_lesson("06", "cross_entropy")(logits, right) == pytest.approx(
+        expected.item(), abs=1e-9)
 
 
 def test_the_lessons_squared_error_is_the_librarys():
@@ -38,9 +39,11 @@ def test_the_lessons_squared_error_is_the_librarys():
     assert from_lesson("06", "squared_error")(0.7, 0.2) == pytest.approx(expected.item())
 
 
+WORDS = st.text("abcd éà", min_size=1, max_size=12).filter(str.strip)
+
+
 @settings(max_examples=60, deadline=None)
-@given(*[st.lists(st.sampled_from("abc"), min_size=1, max_size=6)] * 2)
-def test_the_lessons_longest_sequence_gives_the_packages_rouge(one, two):
-    common = from_lesson("06", "longest_common")(one, two)
-    expected = 2 * common / (len(one) + len(two))
-    assert ft.rouge_l([" ".join(one)], [" ".join(two)]) == [pytest.approx(expected)]
+@given(WORDS, WORDS)
+def test_the_lessons_chrf_is_the_packages(said, wanted):
+    by_lesson = from_lesson("06", "ngrams", "chrf")[1](said, wanted)
+    assert ft.from_texts([said], [wanted])["chrf"].value == pytest.approx(by_lesson, abs=1e-4)
