@@ -7,6 +7,7 @@ from itertools import product
 from ftkit.data.recipe import DataEntry, Rows, Source
 from ftkit.data.splits import stable_hash
 
+from . import _replies_held_out
 from ._replies import ISSUES, ITEMS, NAMES
 
 ENTRY = DataEntry(
@@ -31,8 +32,10 @@ def source() -> Source:
 def _pairs() -> Rows:
     """Return every request of an issue with every reply to it, for customers of changing names."""
     split = {issue: name for name, issues in _KEPT.items() for issue in issues}
+    held_out = _issues(_replies_held_out.ISSUES)
+    split |= {issue: "test" for issue, *_ in held_out}
     rows = []
-    for issue, requests, replies in _issues():
+    for issue, requests, replies in [*_issues(ISSUES), *held_out]:
         for request, (what, step) in product(requests, replies):
             slots = _slots(f"{request}\n{what}")
             reply = f"Hello {{name}},\n{what}\nNext step: {step}\nWarmly, the Fernway team"
@@ -44,9 +47,9 @@ def _pairs() -> Rows:
     return rows
 
 
-def _issues() -> list[tuple[str, list[str], list[tuple[str, str]]]]:
+def _issues(text: str) -> list[tuple[str, list[str], list[tuple[str, str]]]]:
     found = []
-    for block in ISSUES.strip().replace("\n  ", " ").removeprefix("# ").split("\n# "):
+    for block in text.strip().replace("\n  ", " ").removeprefix("# ").split("\n# "):
         issue, *lines = block.splitlines()
         requests, answers, steps = (
             [line[2:] for line in lines if line.startswith(mark)] for mark in ("Q ", "A ", "N ")
