@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote
 
+import before_after
 import pytest
 
 from ftkit.batch import notebook as nb
@@ -58,6 +59,13 @@ def test_documents_show_what_the_lessons_measured(name, mark):
     link = "../notebooks/" if name.startswith("docs") else "notebooks/"
     shown = report.with_tables(text, ROOT / "notebooks", link)
     assert shown == text, f"run `ftkit report --write {name}`"
+
+
+def test_the_readme_shows_what_lessons_keep_for_it():
+    text = README.read_text(encoding="utf-8")
+    shown = report.insert_table(text, before_after.examples(ROOT / "notebooks"), "examples")
+    assert shown == text, "run `python tools/before_after.py`"
+    assert text.count("| after |") >= 1
 
 
 def test_the_glossary_is_in_order_and_names_each_lesson_it_sends_to():

@@ -125,7 +125,7 @@ def test_a_lesson_runs_without_any_network(tmp_path):
 
 @pytest.mark.parametrize("path", LESSONS + SOLUTIONS, ids=lambda path: path.parent.stem + path.stem)
 def test_every_figure_is_shown(path):
-    """A plot_ function returns its figure; a notebook shows what the last line of a cell returns."""
+    """A plot_ function returns its figure; a notebook shows what a cell's last line returns."""
     for number, cell in nb.code_cells(nb.read(path)):
         text = nb.source(cell)
         if "plot_" not in text:
