@@ -45,7 +45,7 @@ class Running:
                     [sys.executable, "-P", "-m", "ftkit.batch.worker", str(self.work / "job.json")],
                     env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                     start_new_session=True)
-        except OSError:
+        except BaseException:  # a signal, too, may come in between
             self.clean()
             raise
 
@@ -216,6 +216,8 @@ class Running:
         if said["error"] == "DeadKernelError":
             return "dead kernel", (f"the Python process died in {self.where()}, often for lack of "
                                    f"memory (its peak here was {self.peak / 1e9:.2f} GB)"), None
+        if said["error"] == "RuntimeError" and self.where() == "its start-up":
+            return "no kernel", f"no Python process could be started: {said['message']}", None
         if failure and failure["error"] == "ClaimNotHeld":
             return "claim not held", failure["message"], failure
         if failure and failure["error"] != "NotExecuted":

@@ -119,7 +119,6 @@ def current_profile():
 @cache
 def this_machine():
     """Describe the machine that this process runs on, from what its hardware reports."""
-    import psutil
     import torch
 
     cores = usable_cores()
@@ -136,7 +135,7 @@ def this_machine():
             flash=importlib.util.find_spec("torch.nn.attention.varlen") is not None,
             devices=torch.cuda.device_count(),
         )
-    memory = _memory_limit() or psutil.virtual_memory().total
+    memory = usable_memory()
     if torch.backends.mps.is_available():
         return Machine("mps", "Apple GPU", memory, cores)
     return Machine("cpu", _cpu_name(), memory, cores, fast_bf16=compat.multiplies_bf16())
@@ -164,14 +163,17 @@ def _core_quota(root=Path("/sys/fs/cgroup")):
         return None
 
 
-def _memory_limit():
-    """Bytes that a container allows this process, or None where there is no limit."""
-    try:
-        with open("/sys/fs/cgroup/memory.max") as limit:
-            text = limit.read().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
+def usable_memory(root=Path("/sys/fs/cgroup")):
+    """Return the bytes of memory that this process may use, a container's limit included."""
+    import psutil
+
+    found = [psutil.virtual_memory().total]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # version 2, version 1
+        try:
+            found.append(int((root / name).read_text()))
+        except (OSError, ValueError):  # not there, or "max" without a limit
+            continue
+    return min(found)
 
 
 def _cpu_name():
