@@ -149,6 +149,8 @@ def write_results(records, out, *, profile, parameters, over_grid=False):
         grid.write(rows, out)
     elif any(record["claims"] for record in records):
         figure(records, out / "results.png")
+    else:
+        (out / "results.png").unlink(missing_ok=True)  # of an earlier batch
     return results
 
 
