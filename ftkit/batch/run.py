@@ -21,6 +21,7 @@ from ftkit.errors import DataError, FtkitError, SettingError
 from ftkit.models.hardware import usable_cores, usable_memory
 
 LOCK = ".ftkit-batch.lock"
+CHECKPOINTS = ".ftkit-checkpoints"  # of trainings that were cut
 # The last one says whose they are.
 RESULTS = ("results.png", "results.parquet", "results.md", "results.json")
 POLL = 0.2  # seconds between two looks at the running lessons
@@ -228,6 +229,7 @@ class _Lesson:
         self.key = hashlib.sha256(json.dumps([
             nb.whole_hash(self.notebook), self.values, environment,
         ], sort_keys=True, default=repr).encode()).hexdigest()
+        self.checkpoints = out / CHECKPOINTS / self.name / self.key[:12]  # none of another source
 
     def earlier(self):
         """Return the record of an earlier success that still holds, None when there is none."""

@@ -38,7 +38,7 @@ class Running:
                "verdict": str(self.work / "verdict.json")}
         try:
             (self.work / "job.json").write_text(json.dumps(job))
-            environment = _child_environment(self.work, lesson.out, workers)
+            environment = _child_environment(self.work, lesson, workers)
             with open(lesson.log, "w") as log:
                 self.started = time.monotonic()
                 self.process = subprocess.Popen(
@@ -192,6 +192,7 @@ class Running:
                 record.update(output=target.name, sha256=nb.file_hash(target))
                 if status == "ok":
                     lesson.failed.unlink(missing_ok=True)
+                    shutil.rmtree(lesson.checkpoints.parent, ignore_errors=True)
             nb.write_file(json.dumps(record, indent=1), lesson.status)
         except FtkitError as error:
             record.update(status="disk", message=str(error), output=None)
@@ -241,7 +242,7 @@ class Running:
         return "ok", "", None
 
 
-def _child_environment(work, out, workers):
+def _child_environment(work, lesson, workers):
     """Return the environment of one lesson: its kernel, fair threads, no user settings."""
     kernel = work / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True)
@@ -255,7 +256,7 @@ def _child_environment(work, out, workers):
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         environment.setdefault(name, threads)
     return {**environment, MARK: str(work), "TMPDIR": str(work),  # the kernel's own keeps the usual
-            "FTKIT_RUNS": str(out / "runs"),
+            "FTKIT_RUNS": str(lesson.out / "runs"), "FTKIT_CHECKPOINTS": str(lesson.checkpoints),
             "TOKENIZERS_PARALLELISM": "false", "FTKIT_PLAIN": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
             "PYTHONUNBUFFERED": "1",
             # Jupyter looks here first, so neither a kernel nor a setting of the user gets between.

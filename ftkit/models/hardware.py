@@ -147,33 +147,53 @@ def usable_cores():
     return max(1, min(allowed, _core_quota() or allowed))
 
 
-def _core_quota(root=Path("/sys/fs/cgroup")):
-    """Return the whole processors that a container's quota allows, None where there is none."""
-    try:
-        quota, period = (root / "cpu.max").read_text().split()  # version 2; "max" without a limit
-    except (OSError, ValueError):
-        try:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
-            period = (root / "cpu/cpu.cfs_period_us").read_text()
-        except OSError:
-            return None
-    try:
-        return max(1, int(quota) // int(period)) if int(quota) > 0 else None
-    except ValueError:
-        return None
-
-
-def usable_memory(root=Path("/sys/fs/cgroup")):
+def usable_memory():
     """Return the bytes of memory that this process may use, a container's limit included."""
     import psutil
 
-    found = [psutil.virtual_memory().total]
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # version 2, version 1
-        try:
-            found.append(int((root / name).read_text()))
-        except (OSError, ValueError):  # not there, or "max" without a limit
-            continue
-    return min(found)
+    return min([psutil.virtual_memory().total, *_memory_limits()])
+
+
+def _groups(controller, root, own):
+    """Return the folders with a controller's limits: the process's own groups, and the root.
+
+    Of a container the root is its group; under Slurm or systemd the own ones are further down.
+    """
+    found = [root, root / controller]  # of version 2, and of version 1
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        kinds, path = line.split(":", 2)[1:]
+        if not kinds or controller in kinds.split(","):
+            group = (base := root / kinds) / path.strip("/")
+            found += [folder for folder in (group, *group.parents) if base in folder.parents]
+    return found
+
+
+def _core_quota(root=Path("/sys/fs/cgroup"), own=Path("/proc/self/cgroup")):
+    """Return the whole processors that a container's quota allows, None where there is none."""
+    quotas = []
+    for folder in _groups("cpu", root, own):
+        for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+            try:
+                quota, period = " ".join((folder / n).read_text() for n in names).split()
+                quotas += [max(1, int(quota) // int(period))] if int(quota) > 0 else []
+            except (OSError, ValueError):  # not there, or "max" without a limit
+                continue
+    return min(quotas, default=None)
+
+
+def _memory_limits(root=Path("/sys/fs/cgroup"), own=Path("/proc/self/cgroup")):
+    limits = []
+    for folder in _groups("memory", root, own):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            try:
+                limits.append(int((folder / name).read_text()))
+            except (OSError, ValueError):
+                continue
+    return limits
 
 
 def _cpu_name():
