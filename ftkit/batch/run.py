@@ -16,7 +16,7 @@ from pathlib import Path
 import ftkit
 from ftkit.batch import notebook as nb
 from ftkit.batch.grid import points, run_name
-from ftkit.batch.supervise import WORK, Running
+from ftkit.batch.supervise import WORK, Running, adopting
 from ftkit.errors import DataError, FtkitError, SettingError
 from ftkit.models.hardware import usable_cores, usable_memory
 
@@ -84,7 +84,7 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
                            "--grid, --seeds and a --profile that is not the notebook's own.")
     _check_out(out, lessons)
     limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory}
-    with _only_batch_in(out), _stop_on_signal():
+    with _only_batch_in(out), _stop_on_signal(), adopting():
         records = _run_all(lessons, limits, workers, retries, fail_fast, resume, report, live)
     for lesson, record in zip(lessons, records, strict=True):
         if commit_to and record["status"] == "ok":

@@ -7,15 +7,34 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from ftkit.batch import notebook as nb
+from ftkit.batch.worker import set_subreaper
 from ftkit.errors import DataError, FtkitError
 from ftkit.models.hardware import usable_cores
 
 WORK = ".ftkit-run-"  # how the scratch folder of a running lesson begins
 MARK = "FTKIT_LESSON"  # of the environment of a lesson's processes: its scratch folder
 START_TIMEOUT = 120  # seconds a kernel may take to answer
+
+
+_own = set()  # pids of this process's children that no lesson has left behind
+
+
+@contextmanager
+def adopting():
+    """While it is open, what a killed worker leaves becomes a child of this process (on Linux)."""
+    import psutil
+
+    before = set_subreaper(True)
+    _own.update(child.pid for child in psutil.Process().children())
+    try:
+        yield
+    finally:
+        set_subreaper(before)
+        _own.clear()
 
 
 class Running:
@@ -45,6 +64,7 @@ class Running:
                     [sys.executable, "-P", "-m", "ftkit.batch.worker", str(self.work / "job.json")],
                     env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                     start_new_session=True)
+                _own.add(self.process.pid)
         except BaseException:  # a signal, too, may come in between
             self.clean()
             raise
@@ -130,9 +150,14 @@ class Running:
         self._search()
         self._kill([*self.family.values()])
         self.process.wait()
-        # What a cell has cut off from all its parents still has the environment it was given.
+        _own.discard(self.process.pid)
+        # What a cell has cut off from all its parents still has the environment it was given, or
+        # was adopted when a signal ended the worker, which else ends all that it has.
         for _ in range(5):  # a process may start another while it is being ended
-            if not (left := [p for p in self.psutil.process_iter() if self._carries_mark(p)]):
+            left = [p for p in self.psutil.process_iter() if self._carries_mark(p)]
+            if self.process.returncode < 0:
+                left += [p for p in self.psutil.Process().children() if self._is_adopted(p)]
+            if not left:
                 break
             self._kill(left)
 
@@ -151,6 +176,13 @@ class Running:
             ended = (self.psutil.STATUS_ZOMBIE, self.psutil.STATUS_DEAD)
             return process.is_running() and process.status() not in ended
         except self.psutil.Error:
+            return False
+
+    def _is_adopted(self, process):
+        try:  # a child that this process has started itself is of its session, or a known worker
+            foreign = os.getsid(process.pid) != os.getsid(0)
+            return foreign and process.pid not in _own and self._lives(process)
+        except OSError:  # gone
             return False
 
     def _carries_mark(self, process):
