@@ -83,6 +83,7 @@ def test_the_words_of_the_page_mean_the_same_in_python_and_nothing_runs_twice(do
     assert capsys.readouterr().out.count("not run again") == 6
 
 
+@pytest.mark.slow
 def test_the_other_command_of_the_page(documented):
     folder, commands, _, _ = documented
     ran = command(*commands[1], folder=folder)
