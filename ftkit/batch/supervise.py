@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ftkit.batch import notebook as nb
@@ -228,6 +228,8 @@ class Running:
             nb.write_file(json.dumps(record, indent=1), lesson.status)
         except FtkitError as error:
             record.update(status="disk", message=str(error), output=None)
+            with suppress(OSError):  # of an earlier run: the next start shall not believe it
+                lesson.status.unlink(missing_ok=True)
         finally:
             self.clean()
         return record
@@ -250,7 +252,8 @@ class Running:
             return "dead kernel", (f"the Python process died in {self.where()}, often for lack of "
                                    f"memory (its peak here was {self.peak / 1e9:.2f} GB)"), None
         if said["error"] == "RuntimeError" and self.where() == "its start-up":
-            return "no kernel", f"no Python process could be started: {said['message']}", None
+            return "no kernel", (f"no Python process answered: {said['message']}. It is spoken to "
+                                 "over the loopback interface; is that up?"), None
         if failure and failure["error"] == "ClaimNotHeld":
             return "claim not held", failure["message"], failure
         if failure and failure["error"] != "NotExecuted":
