@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 
 import ftkit
-from ftkit.errors import FtkitError, SettingError
+from ftkit.errors import DataError, FtkitError, SettingError
 
 
 def main(arguments=None):
@@ -180,10 +180,11 @@ def _batch(options):
             workers=options.workers, retries=options.retries, fail_fast=options.fail_fast,
             timeout=options.timeout, cell_timeout=options.cell_timeout, memory=options.memory,
             resume=options.resume, commit_to=options.commit_to)
-    except FtkitError:
+    except (SettingError, DataError):
         raise
-    except Exception:  # a fault of ftkit or of the machine, told apart from a lesson's
-        traceback.print_exc()
+    except Exception as error:  # of ftkit or of the machine, told apart from a lesson's
+        known = isinstance(error, FtkitError)
+        print(f"ftkit: {error}" if known else traceback.format_exc(), file=sys.stderr)
         return 3
     return exit_code(results["lessons"])
 

@@ -143,7 +143,7 @@ def write_results(records, out, *, profile, parameters, over_grid=False):
         table = markdown_table([*HEADER, "seconds", "peak memory"], _rows(records))
     words = ", ".join(f"{k} {v}" for k, v in results["machine"].items())
     # First, as it is removed last: it says that the others are of a batch.
-    nb.write_file(json.dumps(results, indent=1) + "\n", out / "results.json")
+    nb.write_file(json.dumps(results, indent=1, default=repr) + "\n", out / "results.json")
     nb.write_file(f"# Results\n\n{table}\n\nMeasured on: {words}.\n", out / "results.md")
     if over_grid:
         grid.write(rows, out)

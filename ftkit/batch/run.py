@@ -64,9 +64,8 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
     Raises SettingError or DataError before anything runs when a request makes no sense.
     """
     memory = int(0.9 * usable_memory()) if memory is None else memory
-    workers = auto_workers(profile) if workers == "auto" else workers
-    numbers = {"workers": workers, "timeout": timeout, "cell_timeout": cell_timeout,
-               "memory": memory}
+    numbers = {"workers": 1 if workers == "auto" else workers, "timeout": timeout,
+               "cell_timeout": cell_timeout, "memory": memory}
     for name, value in numbers.items():
         if not (_is_number(value) and math.isfinite(value) and value > 0):
             raise SettingError(f"{name}={value!r}: a number greater than 0 is expected.")
@@ -76,6 +75,9 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
     out, environment = Path(out).resolve(), _environment()
     lessons = [_Lesson(path, {**values, **point}, point, out, environment)
                for path in find_notebooks(notebooks) for point in points(grid, seeds, values)]
+    if workers == "auto":
+        workers = auto_workers({lesson.values.get("profile") for lesson in lessons})
+    workers = min(workers, len(lessons))  # so that they have the threads of all cores
     names = [lesson.name for lesson in lessons]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise SettingError(f"two notebooks are named {twice[0]}.ipynb; give each its own --out.")
@@ -97,9 +99,9 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
     return records
 
 
-def auto_workers(profile=None):
+def auto_workers(profiles=()):
     """Return how many lessons run best at a time: by cores and memory; one where a card is used."""
-    if profile == "gpu":
+    if "gpu" in profiles:
         return 1
     return max(1, min(usable_cores(), int(usable_memory() // LESSON_MEMORY)))
 
@@ -155,10 +157,13 @@ def _is_json_with(path, *keys):
 def _run_all(lessons, limits, workers, retries, fail_fast, resume, report, live):
     records, waiting, running = {}, [], []
 
+    def halted():
+        return fail_fast and any(record["status"] != "ok" for record in records.values())
+
     def ended(record):
         records[record["name"]] = record
         report(_line(record))
-        if fail_fast and record["status"] != "ok":
+        if halted():
             for lesson in waiting:
                 records[lesson.name] = lesson.record(
                     "not started", f"left out, because {record['name']} failed (--fail-fast)")
@@ -189,7 +194,8 @@ def _run_all(lessons, limits, workers, retries, fail_fast, resume, report, live)
             for run in [run for run in running if run.finished()]:
                 record = run.settle()
                 running.remove(run)
-                if record["status"] in RETRIED and run.lesson.attempts <= retries:
+                again = record["status"] in RETRIED and run.lesson.attempts <= retries
+                if again and not halted():
                     report(f"{_line(record)}; trying again")
                     waiting.insert(0, run.lesson)
                 else:
@@ -219,7 +225,8 @@ class _Lesson:
         # A value equal to the default is not injected: the run then is one of the source itself.
         self.injected = {k: v for k, v in values.items()
                          if (type(v), v) != (type(defaults[k]), defaults[k])}
-        self.values = {**defaults, **values}
+        # As JSON has them, without tuples and sets: they go into records and file names.
+        self.values = json.loads(json.dumps({**defaults, **values}, default=repr))
         self.point = {name: self.values[name] for name in point}
         self.name = run_name(path.stem, self.point)
         self.output = out / f"{self.name}.ipynb"
@@ -276,11 +283,11 @@ def _only_batch_in(out):
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise FtkitError(f"another batch is writing into {out}; wait for it or choose another "
-                         "--out.") from None
+        raise SettingError(f"another batch is writing into {out}; wait for it or choose "
+                           "another --out.") from None
     except OSError as error:
-        raise FtkitError(f"the output folder {out} cannot be used: {error.strerror}. Choose "
-                         "another --out or make it writable.") from error
+        raise SettingError(f"the output folder {out} cannot be used: {error.strerror}. Choose "
+                           "another --out or make it writable.") from error
     with lock:
         for leftover in out.glob(f"{WORK}*"):
             if leftover.is_dir() and not leftover.is_symlink():

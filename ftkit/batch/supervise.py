@@ -29,12 +29,13 @@ def adopting():
     import psutil
 
     before = set_subreaper(True)
-    _own.update(child.pid for child in psutil.Process().children())
+    others = {child.pid for child in psutil.Process().children()} - _own
+    _own.update(others)
     try:
         yield
     finally:
         set_subreaper(before)
-        _own.clear()
+        _own.difference_update(others)
 
 
 class Running:
@@ -156,7 +157,7 @@ class Running:
         for _ in range(5):  # a process may start another while it is being ended
             left = [p for p in self.psutil.process_iter() if self._carries_mark(p)]
             if self.process.returncode < 0:
-                left += [p for p in self.psutil.Process().children() if self._is_adopted(p)]
+                left += [p for p in self.psutil.Process().children() if self._adopted(p)]
             if not left:
                 break
             self._kill(left)
@@ -178,10 +179,13 @@ class Running:
         except self.psutil.Error:
             return False
 
-    def _is_adopted(self, process):
-        try:  # a child that this process has started itself is of its session, or a known worker
-            foreign = os.getsid(process.pid) != os.getsid(0)
-            return foreign and process.pid not in _own and self._lives(process)
+    def _adopted(self, child):
+        """Return whether a child of this process was left by a killed worker, and lives."""
+        try:  # what this process has started itself is of its session, or a known worker
+            if os.getsid(child.pid) == os.getsid(0) or child.pid in _own:
+                return False
+            os.waitpid(child.pid, os.WNOHANG)  # of one that has ended, nobody else takes note
+            return self._lives(child)
         except OSError:  # gone
             return False
 

@@ -15,7 +15,7 @@ import ftkit as ft
 from ftkit import cli
 from ftkit.batch import grid, report
 from ftkit.batch.run import auto_workers, exit_code, run_batch
-from ftkit.errors import SettingError
+from ftkit.errors import DataError, FtkitError, SettingError
 
 PAGE = Path(__file__).parents[2] / "docs" / "batch.md"
 PARAMETERS = ('method = "full"\nrank = 4\nseed = 0', ["parameters"])
@@ -191,7 +191,7 @@ def test_workers_go_by_cores_and_memory(monkeypatch):
     for cores, memory, workers in ((8, 64e9, 8), (8, 9e9, 2), (1, 64e9, 1), (4, 2e9, 1)):
         monkeypatch.setattr("ftkit.batch.run.usable_cores", lambda n=cores: n)
         monkeypatch.setattr("ftkit.batch.run.usable_memory", lambda n=memory: n)
-        assert auto_workers() == workers and auto_workers("gpu") == 1
+        assert auto_workers({"cpu", None}) == workers and auto_workers({"gpu"}) == 1
 
 
 @pytest.mark.parametrize(("statuses", "code"), [
@@ -199,6 +199,18 @@ def test_workers_go_by_cores_and_memory(monkeypatch):
     (["ok", "dead kernel"], 3), (["error", "disk"], 3), (["crashed", "not started"], 3)])
 def test_exit_codes_tell_a_failed_lesson_from_failed_machinery(statuses, code):
     assert exit_code([{"status": status} for status in statuses]) == code
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (FtkitError("results.json could not be written: No space left"), "ftkit: results.json could"),
+    (ZeroDivisionError("of ftkit's own"), "Traceback"), (DataError("no notebook"), "no notebook")])
+def test_a_fault_of_the_machinery_is_not_a_lessons(monkeypatch, capsys, error, said):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr("ftkit.batch.front.run_batch", fails)
+    assert cli.main(["batch", "a.ipynb"]) == (2 if isinstance(error, DataError) else 3)
+    assert said in capsys.readouterr().err
 
 
 def test_a_retry_helps_where_a_process_died_and_is_not_wasted_on_an_error(tmp_path,
@@ -227,6 +239,13 @@ def test_after_the_first_failure_fail_fast_starts_nothing_and_the_rest_can_be_ru
     assert exit_code(records) == 1
     records = run_batch([lesson], **options)
     assert [r["status"] for r in records] == ["ok", "error", "ok"] and records[0]["resumed"]
+
+
+def test_values_that_json_has_not_are_recorded(tmp_path, write_notebook):
+    lesson = write_notebook(tmp_path / "a.ipynb", ("words = {'a'}\npair = (1, 2)",
+                                                   ["parameters"]), "assert pair == (1, 2)")
+    [record] = run_batch([lesson], out=tmp_path / "out", report=quiet)
+    assert record["status"] == "ok" and record["parameters"] == {"words": "{'a'}", "pair": [1, 2]}
 
 
 def test_in_a_notebook_an_output_shows_how_far_the_runs_are(tmp_path, write_notebook):
