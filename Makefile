@@ -45,7 +45,7 @@ help:
 	@echo "make run    set-up, then lessons 1 to 5 on the cpu profile; results in $(OUT)/"
 	@echo "make course set-up, then every lesson, two at a time; results in $(OUT)/course/"
 	@echo "make test   set-up, then every test that is quick"
-	@echo "make test-all the slow ones, too: the faults that take long to cause"
+	@echo "make test-all  the slow ones, too: faults that take long to cause, two nodes of a cluster"
 	@echo "make soak   60 short notebooks while their processes are killed at random, some minutes"
 	@echo "make bench  ftkit and its peers on the same work (WORK=NAME for one), about an hour"
 	@echo "make bundle everything for a machine without a network, in parts: docs/air-gapped.md"
@@ -87,7 +87,9 @@ test: data
 	@FTKIT_DTYPE=bf16 FTKIT_PLAIN=1 FTKIT_RUNS="$$PWD/$(SMOKE)/runs" \
 	  $(PY) -m pytest $(addprefix $(SMOKE)/,$(HALF)) $(NBVAL) --nbval-cell-timeout=600
 
-test-all:
+# The proof on a cluster of two nodes needs Ray, which nothing else does.
+test-all: .venv/.ready
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ray]"
 	@$(MAKE) test MARKS='-m "slow or not slow"'
 
 soak: .venv/.ready

@@ -78,6 +78,11 @@ def _parser():
     again.add_argument("--fresh", dest="resume", action="store_false", help="run everything")
     batch.add_argument("--commit-to", metavar="FOLDER",
                        help="put the outputs into the notebooks of this folder")
+    batch.add_argument("--executor", choices=["local", "ray"], default="local",
+                       help="where runs happen: on this machine, or on a Ray cluster")
+    batch.add_argument("--address", help="of the Ray cluster (default: one is started here)")
+    batch.add_argument("--cpus", type=float, default=1, help="a run needs, on the cluster")
+    batch.add_argument("--gpus", type=float, default=0, help="a run needs, on the cluster")
     runs = command("runs", _runs, "list recorded runs")
     runs.add_argument("folder", nargs="?", help="where the records are (default: the cache)")
     report = command("report", _report, "make the results table from the committed notebooks")
@@ -179,7 +184,8 @@ def _batch(options):
             grid=_grid(options.grid), seeds=options.seeds, out=options.out,
             workers=options.workers, retries=options.retries, fail_fast=options.fail_fast,
             timeout=options.timeout, cell_timeout=options.cell_timeout, memory=options.memory,
-            resume=options.resume, commit_to=options.commit_to)
+            resume=options.resume, commit_to=options.commit_to, executor=options.executor,
+            address=options.address, cpus=options.cpus, gpus=options.gpus)
     except (SettingError, DataError):
         raise
     except Exception as error:  # of ftkit or of the machine, told apart from a lesson's

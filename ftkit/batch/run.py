@@ -46,26 +46,30 @@ def find_notebooks(paths):
 
 def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None,
               out="artifacts", workers=1, retries=0, fail_fast=False, timeout=3600,
-              cell_timeout=1800, memory=None, resume=True, commit_to=None, report=print, live=None):
+              cell_timeout=1800, memory=None, resume=True, commit_to=None, executor="local",
+              address=None, cpus=1, gpus=0, report=print, live=None):
     """Run notebooks and return one record for each run, in their order.
 
     profile and parameters replace values of a notebook's `parameters` cell; grid and seeds run it
     once for each of several (see `points`). workers: runs at a time, or "auto". retries: further
     attempts where the process died or never answered, never after a cell's own error. fail_fast:
-    after a failure nothing more is started. timeout and
-    cell_timeout: seconds. memory: bytes a lesson and its processes may hold together (default:
-    90% of what this process may use). resume: a run that succeeded with the same source, parameters
-    and packages is not run again. commit_to: a folder whose notebooks of the same name get the
-    outputs. out may be any folder: nothing in it is changed or removed that no batch has written.
-    report is called with each line of progress, live with the states of the lessons that run.
+    after a failure nothing more is started. timeout and cell_timeout: seconds. memory: bytes a
+    lesson and its processes may hold together (default: 90% of what this process may use). resume:
+    a run that succeeded with the same source, parameters and packages is not run again. commit_to:
+    a folder whose notebooks of the same name get the outputs. out may be any folder: nothing in it
+    is changed or removed that no batch has written. executor: "local", or "ray" for a Ray cluster
+    at address (None starts one here), where a run gets cpus and gpus. report is called with each
+    line of progress, live with the states of what runs.
     A record has name, lesson, point (its values of the grid), status ("ok" or what went wrong),
     message, attempts, seconds, peak_memory (bytes), claims, failure, output and log (relative to
     `out`). Failures do not raise; one run's does not stop another.
     Raises SettingError or DataError before anything runs when a request makes no sense.
     """
-    memory = int(0.9 * usable_memory()) if memory is None else memory
+    if executor not in ("local", "ray"):
+        raise SettingError(f'executor={executor!r}: "local" or "ray" is expected.')
     numbers = {"workers": 1 if workers == "auto" else workers, "timeout": timeout,
-               "cell_timeout": cell_timeout, "memory": memory}
+               "cell_timeout": cell_timeout, "memory": 1 if memory is None else memory,
+               "cpus": cpus}
     for name, value in numbers.items():
         if not (_is_number(value) and math.isfinite(value) and value > 0):
             raise SettingError(f"{name}={value!r}: a number greater than 0 is expected.")
@@ -75,9 +79,6 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
     out, environment = Path(out).resolve(), _environment()
     lessons = [_Lesson(path, {**values, **point}, point, out, environment)
                for path in find_notebooks(notebooks) for point in points(grid, seeds, values)]
-    if workers == "auto":
-        workers = auto_workers({lesson.values.get("profile") for lesson in lessons})
-    workers = min(workers, len(lessons))  # so that they have the threads of all cores
     names = [lesson.name for lesson in lessons]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise SettingError(f"two notebooks are named {twice[0]}.ipynb; give each its own --out.")
@@ -86,8 +87,10 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
                            "--grid, --seeds and a --profile that is not the notebook's own.")
     _check_out(out, lessons)
     limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory}
-    with _only_batch_in(out), _stop_on_signal(), adopting():
-        records = _run_all(lessons, limits, workers, retries, fail_fast, resume, report, live)
+    with _only_batch_in(out), _executor(
+            executor, lessons, workers, limits, address, cpus, gpus) as (start, workers), (
+            _stop_on_signal()):  # the last, as Ray has handlers of its own
+        records = _run_all(lessons, start, workers, retries, fail_fast, resume, report, live)
     for lesson, record in zip(lessons, records, strict=True):
         if commit_to and record["status"] == "ok":
             try:
@@ -97,6 +100,23 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
             except FtkitError as error:
                 record.update(status="not committed", message=str(error))
     return records
+
+
+@contextmanager
+def _executor(executor, lessons, workers, limits, address, cpus, gpus):
+    """Give (start, workers): what starts a lesson, and how many run at a time."""
+    if executor == "ray":
+        from ftkit.batch.ray_executor import cluster
+
+        with cluster(address, cpus, gpus, limits) as (start, fits):
+            yield start, fits if workers == "auto" else workers
+        return
+    if workers == "auto":
+        workers = auto_workers({lesson.values.get("profile") for lesson in lessons})
+    workers = min(workers, len(lessons))  # so that they have the threads of all cores
+    limits["memory"] = limits["memory"] or int(0.9 * usable_memory())
+    with adopting():
+        yield (lambda lesson: Running(lesson, limits, workers)), workers
 
 
 def auto_workers(profiles=()):
@@ -154,7 +174,7 @@ def _is_json_with(path, *keys):
         return False
 
 
-def _run_all(lessons, limits, workers, retries, fail_fast, resume, report, live):
+def _run_all(lessons, start, workers, retries, fail_fast, resume, report, live):
     records, waiting, running = {}, [], []
 
     def halted():
@@ -183,7 +203,7 @@ def _run_all(lessons, limits, workers, retries, fail_fast, resume, report, live)
                 lesson.attempts += 1
                 report(f"{lesson.name}: started")
                 try:
-                    running.append(Running(lesson, limits, workers))
+                    running.append(start(lesson))
                 except OSError as error:
                     ended(lesson.record(
                         "disk", f"could not start in {lesson.out}: {error.strerror}. "
@@ -211,7 +231,7 @@ class _Lesson:
     """A notebook to run, the values it gets, and where its files are."""
 
     def __init__(self, path, values, point, out, environment):
-        self.path, self.out, self.attempts = path, out, 0
+        self.path, self.attempts = path, 0
         self.notebook = nb.read(path)
         defaults = nb.parameters(self.notebook, path.name)
         for name, value in values.items():
@@ -229,13 +249,18 @@ class _Lesson:
         self.values = json.loads(json.dumps({**defaults, **values}, default=repr))
         self.point = {name: self.values[name] for name in point}
         self.name = run_name(path.stem, self.point)
+        self.key = hashlib.sha256(json.dumps([
+            nb.whole_hash(self.notebook), self.values, environment,
+        ], sort_keys=True, default=repr).encode()).hexdigest()
+        self.place(out)
+
+    def place(self, out):
+        """Set where the files of this lesson are."""
+        self.out = out
         self.output = out / f"{self.name}.ipynb"
         self.failed = out / f"{self.name}.failed.ipynb"
         self.status = out / "status" / f"{self.name}.json"
         self.log = out / "logs" / f"{self.name}.log"
-        self.key = hashlib.sha256(json.dumps([
-            nb.whole_hash(self.notebook), self.values, environment,
-        ], sort_keys=True, default=repr).encode()).hexdigest()
         self.checkpoints = out / CHECKPOINTS / self.name / self.key[:12]  # none of another source
 
     def earlier(self):

@@ -37,6 +37,7 @@ def documented(tmp_path_factory, write_notebook):
     page = PAGE.read_text(encoding="utf-8")
     cells = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     commands = [shlex.split(c)[1:] for c in re.findall(r"^ftkit batch .*", page, re.MULTILINE)]
+    assert len(commands) == 3 and "ray" in commands[2]  # tests/faults/test_ray.py runs such a one
     folder = tmp_path_factory.mktemp("page")
     write_notebook(folder / "digits.ipynb", (cells[0], ["parameters"]), cells[1])
     ran = command(*commands[0], folder=folder)

@@ -62,6 +62,9 @@ FAULTS = {
     "a clock that jumps": [
         "faults/test_files.py::"
         "test_a_clock_that_jumps_ends_no_run_early_and_makes_none_endless"],
+    "a node of a cluster that is lost": [
+        "faults/test_ray.py::"
+        "test_a_grid_on_two_nodes_of_which_one_is_killed_ends_as_on_one_machine"],
     "a container with a CPU quota below its cores": [
         "models/test_hardware.py::test_a_containers_quota_of_processors_is_seen",
         "batch/test_grid.py::test_workers_go_by_cores_and_memory"],
