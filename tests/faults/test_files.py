@@ -106,6 +106,7 @@ time.time = time_of_a_bad_clock
 """
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_ends_no_run_early_and_makes_none_endless(tmp_path, write_notebook):
     """In every Python process of the batch; the limits are a minute, the jumps are a day."""
     (tmp_path / "clock").mkdir()
@@ -115,7 +116,7 @@ def test_a_clock_that_jumps_ends_no_run_early_and_makes_none_endless(tmp_path, w
     hang = write_notebook(tmp_path / "02_hang.ipynb", PARAMETERS, "import time\ntime.sleep(600)")
     out = tmp_path / "out"
     path = os.pathsep.join([str(tmp_path / "clock"), *filter(None, sys.path)])
-    code, printed = run(lesson, hang, "--timeout", 20, "--cell-timeout", 4, "--workers", 2,
+    code, printed = run(lesson, hang, "--timeout", 40, "--cell-timeout", 10, "--workers", 2,
                         "--out", out, PYTHONPATH=path)
     found = records(out)
     assert (found["01_a"]["status"], found["02_hang"]["status"]) == ("ok", "cell timeout"), printed

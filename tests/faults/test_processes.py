@@ -26,7 +26,7 @@ def places(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [
-    (signal.SIGKILL, -9), (signal.SIGTERM, 143),
+    (signal.SIGKILL, -9), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
     pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)])
 def test_a_grid_that_is_stopped_in_its_midst_is_completed_by_a_second_start(
         places, write_notebook, number, code):
@@ -70,13 +70,13 @@ def one_of_each(tmp_path_factory, write_notebook):
     }
     for name, cell in cells.items():
         write_notebook(lessons / f"{name}.ipynb", PARAMETERS, cell)
-    ended = run(lessons, "--workers", 2, "--cell-timeout", 5, "--out", out,
+    ended = run(lessons, "--workers", 2, "--cell-timeout", 8, "--out", out,
                 TMPDIR=str(temporary))
     return ended, records(out), lessons, out, temporary, int((folder / "alone").read_text())
 
 
 @pytest.mark.parametrize(("name", "status", "words"), [
-    ("01_hang", "cell timeout", "cell 2 of 2 ran longer than 5 s"),
+    ("01_hang", "cell timeout", "cell 2 of 2 ran longer than 8 s"),
     ("02_package", "error", "cell 2: ModuleNotFoundError: No module named 'packagethatisnot'"),
     ("03_worker", "crashed", "code -9 and no word in cell 2 of 2"),
     ("04_good", "ok", "")])
