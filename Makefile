@@ -13,6 +13,8 @@ ARGS ?=
 # further than one of two; each takes up to 4 GB, so WORKERS=1 where memory is short.
 WORKERS ?= $(if $(filter gpu,$(PROFILE)),1,2)
 PYTEST_WORKERS ?= 2
+# Which tests; those that are slow are left out of make test.
+MARKS ?= -m "not slow"
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=120 -n $(PYTEST_WORKERS) --dist loadfile
 SMOKE := build/smoke
 # Lessons that are tested with trainings in bf16, too: one of the upper blocks, one of a low-rank part.
@@ -38,11 +40,13 @@ COMPAT_TESTS ?= $(addprefix tests/,test_public.py test_compat.py data/test_load.
   methods/test_adapter.py methods/test_lora.py tasks/test_batching.py data/test_templates.py \
   speed/test_optimizations.py speed/test_attention.py batch/test_notebook.py batch/test_run.py)
 
-.PHONY: help setup data run course test bench gpu bundle compat lab clean
+.PHONY: help setup data run course test test-all soak bench gpu bundle compat lab clean
 help:
 	@echo "make run    set-up, then lessons 1 to 5 on the cpu profile; results in $(OUT)/"
 	@echo "make course set-up, then every lesson, two at a time; results in $(OUT)/course/"
-	@echo "make test   set-up, then every test"
+	@echo "make test   set-up, then every test that is quick"
+	@echo "make test-all  the slow ones, too: faults that take long to cause, two nodes of a cluster"
+	@echo "make soak   60 short notebooks while their processes are killed at random, some minutes"
 	@echo "make bench  ftkit and its peers on the same work (WORK=NAME for one), about an hour"
 	@echo "make bundle everything for a machine without a network, in parts: docs/air-gapped.md"
 	@echo "make gpu    on a machine with a CUDA card: its tests, the benchmark, the lessons; MINUTES=8"
@@ -79,9 +83,17 @@ course: data
 # The lessons are tested as copies on the smoke profile; their committed outputs stay as they are.
 test: data
 	@rm -rf $(SMOKE) && $(PY) tests/smoke_copies.py $(SMOKE)
-	@FTKIT_PLAIN=1 FTKIT_RUNS="$$PWD/$(SMOKE)/runs" $(PY) -m pytest tests $(SMOKE) $(NBVAL)
+	@FTKIT_PLAIN=1 FTKIT_RUNS="$$PWD/$(SMOKE)/runs" $(PY) -m pytest tests $(SMOKE) $(MARKS) $(NBVAL)
 	@FTKIT_DTYPE=bf16 FTKIT_PLAIN=1 FTKIT_RUNS="$$PWD/$(SMOKE)/runs" \
 	  $(PY) -m pytest $(addprefix $(SMOKE)/,$(HALF)) $(NBVAL) --nbval-cell-timeout=600
+
+# The proof on a cluster of two nodes needs Ray, which nothing else does.
+test-all: .venv/.ready
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ray]"
+	@$(MAKE) test MARKS='-m "slow or not slow"'
+
+soak: .venv/.ready
+	@$(PY) tests/soak.py $(ARGS)
 
 # Each peer with its own packages; those of the kit stay as they are.
 .venv-%/.ready: benchmarks/requirements-%.txt .venv/.ready

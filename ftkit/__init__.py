@@ -147,6 +147,9 @@ _WHERE = {
     "display": [
         "show_table",
     ],
+    "batch.front": [
+        "batch",
+    ],
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = [*_MODULE_OF, "__version__"]
@@ -154,10 +157,9 @@ __all__ = [*_MODULE_OF, "__version__"]
 
 def __getattr__(name):
     if name in _MODULE_OF:
-        # Kept here, so that the second use costs nothing.
         value = getattr(import_module(f"ftkit.{_MODULE_OF[name]}"), name)
-        globals()[name] = value
-        return value
+        # Kept here, so that the second use costs nothing; `batch` is the room, which can be called.
+        return globals().setdefault(name, value)
     raise AttributeError(f"module 'ftkit' has no attribute {name!r}")
 
 

@@ -5,14 +5,19 @@ import ast
 import os
 import re
 import sys
+import traceback
 from pathlib import Path
 
 import ftkit
-from ftkit.errors import FtkitError, SettingError
+from ftkit.errors import DataError, FtkitError, SettingError
 
 
 def main(arguments=None):
-    """Run one command. Returns its exit code: 0 done, 1 it found a failure, 2 a bad request."""
+    """Run one command and return its exit code.
+
+    0 done, 1 it found a failure, 2 a bad request, 3 (of `batch`) a run had no chance: its process
+    was killed or could not start, or the disk is full.
+    """
     options = _parser().parse_args(arguments)
     try:
         return options.run(options) or 0
@@ -35,7 +40,8 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name, run, text):
-        made = commands.add_parser(name, help=text, description=text)
+        # No abbreviations: `--seed 7` would mean `--seeds 7`.
+        made = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         made.set_defaults(run=run)
         return made
 
@@ -51,7 +57,18 @@ def _parser():
     batch.add_argument("-p", nargs=2, action="append", default=[], dest="parameters",
                        metavar=("NAME", "VALUE"), help="replace one parameter; can be repeated")
     batch.add_argument("--out", default="artifacts", help="folder for the results (%(default)s)")
-    batch.add_argument("--workers", type=int, default=1, help="lessons at a time (%(default)s)")
+    batch.add_argument("--grid", action="append", default=[], metavar="NAME=V1,V2",
+                       help="run with each of these values; can be repeated")
+    batch.add_argument("--seeds", type=int, metavar="N", help="run with the seeds 0 to N-1")
+    batch.add_argument("--workers", type=_workers, default=1, metavar="N",
+                       help="runs at a time, or auto (%(default)s)")
+    batch.add_argument("--retries", type=int, default=0, metavar="N",
+                       help="further attempts after a killed process, not after an error")
+    after = batch.add_mutually_exclusive_group()
+    after.add_argument("--keep-going", dest="fail_fast", action="store_false", default=False,
+                       help="run the rest after a failure (the default)")
+    after.add_argument("--fail-fast", dest="fail_fast", action="store_true",
+                       help="start nothing more after a failure")
     batch.add_argument("--timeout", type=float, default=3600, help="seconds a lesson may take")
     batch.add_argument("--cell-timeout", type=float, default=1800, help="seconds a cell may take")
     batch.add_argument("--memory", type=_bytes, help="bytes a lesson may hold, such as 4G")
@@ -61,6 +78,11 @@ def _parser():
     again.add_argument("--fresh", dest="resume", action="store_false", help="run everything")
     batch.add_argument("--commit-to", metavar="FOLDER",
                        help="put the outputs into the notebooks of this folder")
+    batch.add_argument("--executor", choices=["local", "ray"], default="local",
+                       help="where runs happen: on this machine, or on a Ray cluster")
+    batch.add_argument("--address", help="of the Ray cluster (default: one is started here)")
+    batch.add_argument("--cpus", type=float, default=1, help="a run needs, on the cluster")
+    batch.add_argument("--gpus", type=float, default=0, help="a run needs, on the cluster")
     runs = command("runs", _runs, "list recorded runs")
     runs.add_argument("folder", nargs="?", help="where the records are (default: the cache)")
     report = command("report", _report, "make the results table from the committed notebooks")
@@ -153,50 +175,46 @@ def _doctor(options):
 
 
 def _batch(options):
-    from ftkit.batch.report import text_table, write_results
-    from ftkit.batch.run import run_batch
+    from ftkit.batch.run import exit_code
 
-    live = _StatusLine() if sys.stderr.isatty() else None
-    parameters = {name: _value(text) for name, text in options.parameters}
-    records = run_batch(
-        options.paths, profile=options.profile, parameters=parameters, out=options.out,
-        workers=options.workers, timeout=options.timeout, cell_timeout=options.cell_timeout,
-        memory=options.memory, resume=options.resume, commit_to=options.commit_to,
-        report=live.line if live else lambda text: print(text, flush=True), live=live,
-    )
-    for record in records:
-        if record["status"] != "ok":
-            print(_failure(record, Path(options.out)))
-    print(f"\n{text_table(records)}\n", flush=True)
-    results = write_results(records, options.out, profile=options.profile, parameters=parameters)
-    figure = ", .md and .png" if any(record["claims"] for record in records) else " and .md"
-    print(f"The executed notebooks and results.json{figure} are in {options.out}/.")
-    return 0 if results["all_held"] else 1
-
-
-def _failure(record, out):
-    """Return what a reader needs to see of a lesson that did not succeed."""
-    lines = [f"\n--- {record['name']}: {record['status']}: {record['message']}"]
-    if failure := record["failure"]:
-        lines += [f"cell {failure['cell'] + 1}:"]
-        lines += [f"    {line}" for line in failure["source"].splitlines()[:12]]
-        lines += ["\n".join(failure["traceback"][-3:])]
-    if record["output"]:
-        lines.append(f"as far as it went: {out / record['output']}")
-    lines.append(f"log: {out / record['log']}")
-    return "\n".join(lines)
+    try:
+        results = ftkit.batch(
+            options.paths, profile=options.profile,
+            parameters={name: _value(text) for name, text in options.parameters},
+            grid=_grid(options.grid), seeds=options.seeds, out=options.out,
+            workers=options.workers, retries=options.retries, fail_fast=options.fail_fast,
+            timeout=options.timeout, cell_timeout=options.cell_timeout, memory=options.memory,
+            resume=options.resume, commit_to=options.commit_to, executor=options.executor,
+            address=options.address, cpus=options.cpus, gpus=options.gpus)
+    except (SettingError, DataError):
+        raise
+    except Exception as error:  # of ftkit or of the machine, told apart from a lesson's
+        known = isinstance(error, FtkitError)
+        print(f"ftkit: {error}" if known else traceback.format_exc(), file=sys.stderr)
+        return 3
+    return exit_code(results["lessons"])
 
 
-class _StatusLine:
-    """On a terminal, one line below the others that says which cell each lesson is at."""
+def _grid(texts):
+    """Return {parameter: values} for words such as `rank=4,8`."""
+    grid = {}
+    for text in texts:
+        name, is_there, values = text.partition("=")
+        if not (name and is_there and values):
+            raise SettingError(f"--grid {text}: NAME=V1,V2 is expected, such as rank=4,8.")
+        if name in grid:
+            raise SettingError(f"--grid has {name} twice; give all its values at once.")
+        try:
+            grid[name] = list(ast.literal_eval(f"({values},)"))
+        except (ValueError, SyntaxError):  # words without quotes
+            grid[name] = [_value(value) for value in values.split(",")]
+    return grid
 
-    def __call__(self, states):
-        width = os.get_terminal_size(sys.stderr.fileno()).columns - 1
-        print(f"\r\033[K{'  |  '.join(states)[:width]}", end="", file=sys.stderr, flush=True)
 
-    def line(self, text):
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
-        print(text, flush=True)
+def _workers(text):
+    if text != "auto" and not (text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f'{text!r} is neither a number from 1 on nor "auto"')
+    return text if text == "auto" else int(text)
 
 
 def _value(text):

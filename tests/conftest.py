@@ -39,25 +39,26 @@ def each_precision(request, monkeypatch):
     return request.param
 
 
+def notebook_file(path, *cells):
+    """Write a notebook and return its path; a cell is code, (code, [tags]) or "#md text"."""
+    made = []
+    for number, cell in enumerate(cells):
+        text, tags = cell if isinstance(cell, tuple) else (cell, [])
+        markdown = text.startswith("#md ")
+        made.append({
+            "cell_type": "markdown" if markdown else "code", "id": f"cell{number}",
+            "metadata": {"tags": tags} if tags else {},
+            "source": text.removeprefix("#md ").splitlines(keepends=True),
+            **({} if markdown else {"outputs": [], "execution_count": None}),
+        })
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"cells": made, "metadata": {"kernelspec": kernel},
+                                "nbformat": 4, "nbformat_minor": 5}, indent=1))
+    return path
+
+
 @pytest.fixture(scope="session")
 def write_notebook():
-    """A function that writes a notebook: code cells as text, (text, [tags]) or "#md text"."""
-
-    def write(path, *cells):
-        made = []
-        for number, cell in enumerate(cells):
-            text, tags = cell if isinstance(cell, tuple) else (cell, [])
-            markdown = text.startswith("#md ")
-            made.append({
-                "cell_type": "markdown" if markdown else "code", "id": f"cell{number}",
-                "metadata": {"tags": tags} if tags else {},
-                "source": text.removeprefix("#md ").splitlines(keepends=True),
-                **({} if markdown else {"outputs": [], "execution_count": None}),
-            })
-        kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"cells": made, "metadata": {"kernelspec": kernel},
-                                    "nbformat": 4, "nbformat_minor": 5}, indent=1))
-        return path
-
-    return write
+    """The function `notebook_file`."""
+    return notebook_file

@@ -27,6 +27,7 @@ ROOMS = {
     "evaluation": "metrics with intervals, paired comparisons, scoring, generation",
     "course": "what only a lesson needs: claims, exercises, plots, the model card",
     "batch": "notebooks run in parallel, resumable, each believed only when whole",
+    "pytest_plugin": "pytest's option `--claims`: stored notebooks run again and are compared",
     "doctor": "what works on this machine, why, and what to do about the rest",
     "cli": "the command `ftkit`, a thin door to the above",
 }

@@ -17,6 +17,12 @@ from ftkit.models.hardware import usable_cores
 
 MARKS = ("results", "lessons")  # of a document: all claims, or a row for each lesson
 MOST = 16  # panels of a figure
+GRID_NOTE = (
+    "The mean over seeds with its 95% interval (Student's t), which covers other seeds and not "
+    "other test examples. A row is *worse* than the best mean of its claim where the difference, "
+    "seed by seed, has an interval without 0; else, or with one seed, it *cannot be told from "
+    "best*. The intervals are not widened for the number of rows: choose a winner among many on "
+    "validation data, and measure it once on the test set.")
 
 
 def as_float(value):
@@ -118,17 +124,30 @@ def text_table(records, width=44):
     return "\n".join(lines)
 
 
-def write_results(records, out, *, profile, parameters):
-    """Write results.json, results.md and results.png into `out` and return the first as a dict."""
+def write_results(records, out, *, profile, parameters, over_grid=False):
+    """Write results.json, .md and .png, and of a grid .parquet, into `out`.
+
+    Returns the content of the first as a dict; `grid` has the rows of `grid.table`.
+    """
+    from ftkit.batch import grid
+
     out = Path(out)
     results = {"ftkit": metadata.version("ftkit"), "profile": profile, "parameters": parameters,
                "machine": machine(), "lessons": records,
                "all_held": all(r["status"] == "ok" for r in records)}
-    nb.write_file(json.dumps(results, indent=1) + "\n", out / "results.json")
-    table = markdown_table([*HEADER, "seconds", "peak memory"], _rows(records))
+    rows = grid.table(records) if over_grid else []
+    if over_grid:
+        results["grid"] = rows
+        table = f"{markdown_table(grid.header(rows), grid.words(rows))}\n\n{GRID_NOTE}"
+    else:
+        table = markdown_table([*HEADER, "seconds", "peak memory"], _rows(records))
     words = ", ".join(f"{k} {v}" for k, v in results["machine"].items())
+    # First, as it is removed last: it says that the others are of a batch.
+    nb.write_file(json.dumps(results, indent=1, default=repr) + "\n", out / "results.json")
     nb.write_file(f"# Results\n\n{table}\n\nMeasured on: {words}.\n", out / "results.md")
-    if any(record["claims"] for record in records):
+    if over_grid:
+        grid.write(rows, out)
+    elif any(record["claims"] for record in records):
         figure(records, out / "results.png")
     else:
         (out / "results.png").unlink(missing_ok=True)  # of an earlier batch

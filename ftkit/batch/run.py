@@ -1,5 +1,6 @@
 """Runs lessons in batch: in parallel, resumable, each believed only when all of it succeeded."""
 
+import difflib
 import hashlib
 import json
 import math
@@ -14,12 +15,20 @@ from pathlib import Path
 
 import ftkit
 from ftkit.batch import notebook as nb
-from ftkit.batch.supervise import WORK, Running
+from ftkit.batch.grid import points, run_name
+from ftkit.batch.supervise import WORK, Running, adopting
 from ftkit.errors import DataError, FtkitError, SettingError
+from ftkit.models.hardware import usable_cores, usable_memory
 
 LOCK = ".ftkit-batch.lock"
-RESULTS = ("results.png", "results.md", "results.json")  # the last one says whose they are
+CHECKPOINTS = ".ftkit-checkpoints"  # of trainings that were cut
+# The last one says whose they are.
+RESULTS = ("results.png", "results.parquet", "results.md", "results.json")
 POLL = 0.2  # seconds between two looks at the running lessons
+LESSON_MEMORY = 4e9  # bytes that a lesson of the course may need
+# What came from outside and may not come again; a cell's own error would.
+RETRIED = ("dead kernel", "crashed", "no kernel")
+MACHINERY = (*RETRIED, "disk")  # neither a cell nor a claim is to blame
 # Modules that no lesson uses: a change in them does not make a result old.
 _OUTSIDE = ("batch", "cli.py", "doctor.py")  # no result depends on these
 
@@ -35,40 +44,53 @@ def find_notebooks(paths):
     return list(dict.fromkeys(path.resolve() for path in found))
 
 
-def run_batch(notebooks, *, profile=None, parameters=None, out="artifacts", workers=1,
-              timeout=3600, cell_timeout=1800, memory=None, resume=True, commit_to=None,
-              report=print, live=None):
-    """Run notebooks and return one record for each, in their order.
+def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None,
+              out="artifacts", workers=1, retries=0, fail_fast=False, timeout=3600,
+              cell_timeout=1800, memory=None, resume=True, commit_to=None, executor="local",
+              address=None, cpus=1, gpus=0, report=print, live=None):
+    """Run notebooks and return one record for each run, in their order.
 
-    profile and parameters replace values of a notebook's `parameters` cell. timeout and
-    cell_timeout: seconds. memory: bytes a lesson and its processes may hold together (default:
-    90% of this machine's). resume: a lesson that succeeded with the same source, parameters and
-    packages is not run again. commit_to: a folder whose notebooks of the same name get the outputs.
-    out may be any folder: nothing in it is changed or removed that no batch has written.
-    report is called with each line of progress, live with the states of the lessons that run.
-    A record has name, status ("ok" or what went wrong), message, seconds, peak_memory (bytes),
-    claims, failure, output and log (relative to `out`). Failures do not raise; one lesson's does
-    not stop another.
+    profile and parameters replace values of a notebook's `parameters` cell; grid and seeds run it
+    once for each of several (see `points`). workers: runs at a time, or "auto". retries: further
+    attempts where the process died or never answered, never after a cell's own error. fail_fast:
+    after a failure nothing more is started. timeout and cell_timeout: seconds. memory: bytes a
+    lesson and its processes may hold together (default: 90% of what this process may use). resume:
+    a run that succeeded with the same source, parameters and packages is not run again. commit_to:
+    a folder whose notebooks of the same name get the outputs. out may be any folder: nothing in it
+    is changed or removed that no batch has written. executor: "local", or "ray" for a Ray cluster
+    at address (None starts one here), where a run gets cpus and gpus. report is called with each
+    line of progress, live with the states of what runs.
+    A record has name, lesson, point (its values of the grid), status ("ok" or what went wrong),
+    message, attempts, seconds, peak_memory (bytes), claims, failure, output and log (relative to
+    `out`). Failures do not raise; one run's does not stop another.
     Raises SettingError or DataError before anything runs when a request makes no sense.
     """
-    memory = _most_memory() if memory is None else memory
-    numbers = {"workers": workers, "timeout": timeout, "cell_timeout": cell_timeout,
-               "memory": memory}
+    if executor not in ("local", "ray"):
+        raise SettingError(f'executor={executor!r}: "local" or "ray" is expected.')
+    numbers = {"workers": 1 if workers == "auto" else workers, "timeout": timeout,
+               "cell_timeout": cell_timeout, "memory": 1 if memory is None else memory,
+               "cpus": cpus}
     for name, value in numbers.items():
-        if not (math.isfinite(value) and value > 0):
+        if not (_is_number(value) and math.isfinite(value) and value > 0):
             raise SettingError(f"{name}={value!r}: a number greater than 0 is expected.")
+    if type(retries) is not int or retries < 0:
+        raise SettingError(f"retries={retries!r}: a whole number from 0 on is expected.")
     values = dict(parameters or {}, **({"profile": profile} if profile else {}))
-    lessons = [_Lesson(path, values, Path(out).resolve()) for path in find_notebooks(notebooks)]
+    out, environment = Path(out).resolve(), _environment()
+    lessons = [_Lesson(path, {**values, **point}, point, out, environment)
+               for path in find_notebooks(notebooks) for point in points(grid, seeds, values)]
     names = [lesson.name for lesson in lessons]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise SettingError(f"two notebooks are named {twice[0]}.ipynb; give each its own --out.")
     if commit_to and any(lesson.injected for lesson in lessons):
-        raise SettingError("outputs are committed from default parameters only; leave out -p and "
-                           "a --profile that is not the notebook's own.")
-    _check_out(Path(out).resolve(), lessons)
+        raise SettingError("outputs are committed from default parameters only; leave out -p, "
+                           "--grid, --seeds and a --profile that is not the notebook's own.")
+    _check_out(out, lessons)
     limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory}
-    with _only_batch_in(Path(out).resolve()), _stop_on_signal():
-        records = _run_all(lessons, limits, workers, resume, report, live)
+    with _only_batch_in(out), _executor(
+            executor, lessons, workers, limits, address, cpus, gpus) as (start, workers), (
+            _stop_on_signal()):  # the last, as Ray has handlers of its own
+        records = _run_all(lessons, start, workers, retries, fail_fast, resume, report, live)
     for lesson, record in zip(lessons, records, strict=True):
         if commit_to and record["status"] == "ok":
             try:
@@ -78,6 +100,40 @@ def run_batch(notebooks, *, profile=None, parameters=None, out="artifacts", work
             except FtkitError as error:
                 record.update(status="not committed", message=str(error))
     return records
+
+
+@contextmanager
+def _executor(executor, lessons, workers, limits, address, cpus, gpus):
+    """Give (start, workers): what starts a lesson, and how many run at a time."""
+    if executor == "ray":
+        from ftkit.batch.ray_executor import cluster
+
+        with cluster(address, cpus, gpus, limits) as (start, fits):
+            yield start, fits if workers == "auto" else workers
+        return
+    if workers == "auto":
+        workers = auto_workers({lesson.values.get("profile") for lesson in lessons})
+    workers = min(workers, len(lessons))  # so that they have the threads of all cores
+    limits["memory"] = limits["memory"] or int(0.9 * usable_memory())
+    with adopting():
+        yield (lambda lesson: Running(lesson, limits, workers)), workers
+
+
+def auto_workers(profiles=()):
+    """Return how many lessons run best at a time: by cores and memory; one where a card is used."""
+    if "gpu" in profiles:
+        return 1
+    return max(1, min(usable_cores(), int(usable_memory() // LESSON_MEMORY)))
+
+
+def exit_code(records):
+    """Return 0 when all succeeded and all claims hold, 3 when the machinery failed, else 1."""
+    failed = {record["status"] for record in records} - {"ok"}
+    return 3 if failed & set(MACHINERY) else int(bool(failed))
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_out(out, lessons):
@@ -118,8 +174,21 @@ def _is_json_with(path, *keys):
         return False
 
 
-def _run_all(lessons, limits, workers, resume, report, live):
+def _run_all(lessons, start, workers, retries, fail_fast, resume, report, live):
     records, waiting, running = {}, [], []
+
+    def halted():
+        return fail_fast and any(record["status"] != "ok" for record in records.values())
+
+    def ended(record):
+        records[record["name"]] = record
+        report(_line(record))
+        if halted():
+            for lesson in waiting:
+                records[lesson.name] = lesson.record(
+                    "not started", f"left out, because {record['name']} failed (--fail-fast)")
+            waiting.clear()
+
     for lesson in lessons:
         if resume and (record := lesson.earlier()):
             report(f"{lesson.name}: done before with this source, these parameters and packages; "
@@ -131,21 +200,26 @@ def _run_all(lessons, limits, workers, resume, report, live):
         while waiting or running:
             while waiting and len(running) < workers:
                 lesson = waiting.pop(0)
+                lesson.attempts += 1
                 report(f"{lesson.name}: started")
                 try:
-                    running.append(Running(lesson, limits, workers))
+                    running.append(start(lesson))
                 except OSError as error:
-                    records[lesson.name] = lesson.record(
+                    ended(lesson.record(
                         "disk", f"could not start in {lesson.out}: {error.strerror}. "
-                        f"{nb.remedy(error)}, or choose another --out")
-                    report(_line(records[lesson.name]))
+                        f"{nb.remedy(error)}, or choose another --out"))
             time.sleep(POLL)
             if live:
                 live([run.state() for run in running])
             for run in [run for run in running if run.finished()]:
-                record = records[run.lesson.name] = run.settle()
+                record = run.settle()
                 running.remove(run)
-                report(_line(record))
+                again = record["status"] in RETRIED and run.lesson.attempts <= retries
+                if again and not halted():
+                    report(f"{_line(record)}; trying again")
+                    waiting.insert(0, run.lesson)
+                else:
+                    ended(record)
     finally:
         for run in running:
             run.stop()
@@ -156,26 +230,38 @@ def _run_all(lessons, limits, workers, resume, report, live):
 class _Lesson:
     """A notebook to run, the values it gets, and where its files are."""
 
-    def __init__(self, path, values, out):
-        self.path, self.out, self.name = path, out, path.stem
+    def __init__(self, path, values, point, out, environment):
+        self.path, self.attempts = path, 0
         self.notebook = nb.read(path)
         defaults = nb.parameters(self.notebook, path.name)
         for name, value in values.items():
             if name not in defaults:
-                raise SettingError(f"{path.name} has no parameter {name!r}; its parameters are: "
-                                   f"{', '.join(defaults) or 'none'}.")
+                near = difflib.get_close_matches(str(name), defaults, 1)
+                raise SettingError(
+                    f"{path.name} has no parameter {name!r}"
+                    f"{f'; did you mean {near[0]!r}?' if near else '.'} "
+                    f"Its parameters are: {', '.join(defaults) or 'none'}.")
             values = values | {name: _fitting(name, value, defaults[name], path.name)}
         # A value equal to the default is not injected: the run then is one of the source itself.
         self.injected = {k: v for k, v in values.items()
                          if (type(v), v) != (type(defaults[k]), defaults[k])}
-        self.values = {**defaults, **values}
+        # As JSON has them, without tuples and sets: they go into records and file names.
+        self.values = json.loads(json.dumps({**defaults, **values}, default=repr))
+        self.point = {name: self.values[name] for name in point}
+        self.name = run_name(path.stem, self.point)
+        self.key = hashlib.sha256(json.dumps([
+            nb.whole_hash(self.notebook), self.values, environment,
+        ], sort_keys=True, default=repr).encode()).hexdigest()
+        self.place(out)
+
+    def place(self, out):
+        """Set where the files of this lesson are."""
+        self.out = out
         self.output = out / f"{self.name}.ipynb"
         self.failed = out / f"{self.name}.failed.ipynb"
         self.status = out / "status" / f"{self.name}.json"
         self.log = out / "logs" / f"{self.name}.log"
-        self.key = hashlib.sha256(json.dumps([
-            nb.whole_hash(self.notebook), self.values, _environment(),
-        ], sort_keys=True, default=repr).encode()).hexdigest()
+        self.checkpoints = out / CHECKPOINTS / self.name / self.key[:12]  # none of another source
 
     def earlier(self):
         """Return the record of an earlier success that still holds, None when there is none."""
@@ -190,8 +276,9 @@ class _Lesson:
         """Return what the batch knows of this lesson's run, as a dict for JSON."""
         blank = {"seconds": None, "peak_memory": None, "claims": [], "failure": None,
                  "output": None}
-        return {"name": self.name, "status": status, "message": message, "key": self.key,
-                "parameters": self.values, "resumed": False,
+        return {"name": self.name, "lesson": self.path.stem, "point": self.point,
+                "status": status, "message": message, "key": self.key,
+                "parameters": self.values, "resumed": False, "attempts": self.attempts,
                 "log": str(self.log.relative_to(self.out)), **blank, **more}
 
 
@@ -221,11 +308,11 @@ def _only_batch_in(out):
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise FtkitError(f"another batch is writing into {out}; wait for it or choose another "
-                         "--out.") from None
+        raise SettingError(f"another batch is writing into {out}; wait for it or choose "
+                           "another --out.") from None
     except OSError as error:
-        raise FtkitError(f"the output folder {out} cannot be used: {error.strerror}. Choose "
-                         "another --out or make it writable.") from error
+        raise SettingError(f"the output folder {out} cannot be used: {error.strerror}. Choose "
+                           "another --out or make it writable.") from error
     with lock:
         for leftover in out.glob(f"{WORK}*"):
             if leftover.is_dir() and not leftover.is_symlink():
@@ -253,12 +340,6 @@ class _stop_on_signal:
     @staticmethod
     def _stop(number, frame):
         raise KeyboardInterrupt(signal.Signals(number).name)
-
-
-def _most_memory():
-    import psutil
-
-    return int(0.9 * psutil.virtual_memory().total)
 
 
 def _environment():

@@ -7,15 +7,35 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ftkit.batch import notebook as nb
+from ftkit.batch.worker import set_subreaper
 from ftkit.errors import DataError, FtkitError
 from ftkit.models.hardware import usable_cores
 
 WORK = ".ftkit-run-"  # how the scratch folder of a running lesson begins
 MARK = "FTKIT_LESSON"  # of the environment of a lesson's processes: its scratch folder
 START_TIMEOUT = 120  # seconds a kernel may take to answer
+
+
+_own = set()  # pids of this process's children that no lesson has left behind
+
+
+@contextmanager
+def adopting():
+    """While it is open, what a killed worker leaves becomes a child of this process (on Linux)."""
+    import psutil
+
+    before = set_subreaper(True)
+    others = {child.pid for child in psutil.Process().children()} - _own
+    _own.update(others)
+    try:
+        yield
+    finally:
+        set_subreaper(before)
+        _own.difference_update(others)
 
 
 class Running:
@@ -38,14 +58,15 @@ class Running:
                "verdict": str(self.work / "verdict.json")}
         try:
             (self.work / "job.json").write_text(json.dumps(job))
-            environment = _child_environment(self.work, lesson.out, workers)
+            environment = _child_environment(self.work, lesson, workers)
             with open(lesson.log, "w") as log:
                 self.started = time.monotonic()
                 self.process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "ftkit.batch.worker", str(self.work / "job.json")],
                     env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                     start_new_session=True)
-        except OSError:
+                _own.add(self.process.pid)
+        except BaseException:  # a signal, too, may come in between
             self.clean()
             raise
 
@@ -130,9 +151,14 @@ class Running:
         self._search()
         self._kill([*self.family.values()])
         self.process.wait()
-        # What a cell has cut off from all its parents still has the environment it was given.
+        _own.discard(self.process.pid)
+        # What a cell has cut off from all its parents still has the environment it was given, or
+        # was adopted when a signal ended the worker, which else ends all that it has.
         for _ in range(5):  # a process may start another while it is being ended
-            if not (left := [p for p in self.psutil.process_iter() if self._carries_mark(p)]):
+            left = [p for p in self.psutil.process_iter() if self._carries_mark(p)]
+            if self.process.returncode < 0:
+                left += [p for p in self.psutil.Process().children() if self._adopted(p)]
+            if not left:
                 break
             self._kill(left)
 
@@ -151,6 +177,16 @@ class Running:
             ended = (self.psutil.STATUS_ZOMBIE, self.psutil.STATUS_DEAD)
             return process.is_running() and process.status() not in ended
         except self.psutil.Error:
+            return False
+
+    def _adopted(self, child):
+        """Return whether a child of this process was left by a killed worker, and lives."""
+        try:  # what this process has started itself is of its session, or a known worker
+            if os.getsid(child.pid) == os.getsid(0) or child.pid in _own:
+                return False
+            os.waitpid(child.pid, os.WNOHANG)  # of one that has ended, nobody else takes note
+            return self._lives(child)
+        except OSError:  # gone
             return False
 
     def _carries_mark(self, process):
@@ -192,9 +228,12 @@ class Running:
                 record.update(output=target.name, sha256=nb.file_hash(target))
                 if status == "ok":
                     lesson.failed.unlink(missing_ok=True)
+                    shutil.rmtree(lesson.checkpoints.parent, ignore_errors=True)
             nb.write_file(json.dumps(record, indent=1), lesson.status)
         except FtkitError as error:
             record.update(status="disk", message=str(error), output=None)
+            with suppress(OSError):  # of an earlier run: the next start shall not believe it
+                lesson.status.unlink(missing_ok=True)
         finally:
             self.clean()
         return record
@@ -216,6 +255,9 @@ class Running:
         if said["error"] == "DeadKernelError":
             return "dead kernel", (f"the Python process died in {self.where()}, often for lack of "
                                    f"memory (its peak here was {self.peak / 1e9:.2f} GB)"), None
+        if said["error"] == "RuntimeError" and self.where() == "its start-up":
+            return "no kernel", (f"no Python process answered: {said['message']}. It is spoken to "
+                                 "over the loopback interface; is that up?"), None
         if failure and failure["error"] == "ClaimNotHeld":
             return "claim not held", failure["message"], failure
         if failure and failure["error"] != "NotExecuted":
@@ -239,7 +281,7 @@ class Running:
         return "ok", "", None
 
 
-def _child_environment(work, out, workers):
+def _child_environment(work, lesson, workers):
     """Return the environment of one lesson: its kernel, fair threads, no user settings."""
     kernel = work / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True)
@@ -253,7 +295,7 @@ def _child_environment(work, out, workers):
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         environment.setdefault(name, threads)
     return {**environment, MARK: str(work), "TMPDIR": str(work),  # the kernel's own keeps the usual
-            "FTKIT_RUNS": str(out / "runs"),
+            "FTKIT_RUNS": str(lesson.out / "runs"), "FTKIT_CHECKPOINTS": str(lesson.checkpoints),
             "TOKENIZERS_PARALLELISM": "false", "FTKIT_PLAIN": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
             "PYTHONUNBUFFERED": "1",
             # Jupyter looks here first, so neither a kernel nor a setting of the user gets between.

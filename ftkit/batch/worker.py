@@ -12,7 +12,7 @@ from pathlib import Path
 def main(job_file):
     """Run the job in a JSON file. Returns 0 when papermill did, and writes a verdict beside it."""
     job = json.loads(Path(job_file).read_text())
-    _adopt_orphans()
+    set_subreaper(True)
     threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
         return _execute(job)
@@ -59,14 +59,18 @@ def _path(path):
     return path.replace("{", "{{").replace("}", "}}")  # papermill fills braces in file names
 
 
-def _adopt_orphans():
-    """Make whatever the lesson leaves behind a child of this process, and not of the system.
+def set_subreaper(on):
+    """Set whether what descendants leave behind becomes a child of this process; return as it was.
 
-    Linux does that for a process that asks (PR_SET_CHILD_SUBREAPER); without it the batch finds
-    them by their environment.
+    Only Linux can; elsewhere the batch finds them by their environment.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+    if sys.platform != "linux":
+        return False
+    was = ctypes.c_int()
+    library = ctypes.CDLL(None)
+    library.prctl(37, ctypes.byref(was), 0, 0, 0)  # PR_GET_CHILD_SUBREAPER
+    library.prctl(36, int(on), 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    return bool(was.value)
 
 
 def _end_children():

@@ -119,7 +119,6 @@ def current_profile():
 @cache
 def this_machine():
     """Describe the machine that this process runs on, from what its hardware reports."""
-    import psutil
     import torch
 
     cores = usable_cores()
@@ -136,7 +135,7 @@ def this_machine():
             flash=importlib.util.find_spec("torch.nn.attention.varlen") is not None,
             devices=torch.cuda.device_count(),
         )
-    memory = _memory_limit() or psutil.virtual_memory().total
+    memory = usable_memory()
     if torch.backends.mps.is_available():
         return Machine("mps", "Apple GPU", memory, cores)
     return Machine("cpu", _cpu_name(), memory, cores, fast_bf16=compat.multiplies_bf16())
@@ -148,30 +147,53 @@ def usable_cores():
     return max(1, min(allowed, _core_quota() or allowed))
 
 
-def _core_quota(root=Path("/sys/fs/cgroup")):
-    """Return the whole processors that a container's quota allows, None where there is none."""
-    try:
-        quota, period = (root / "cpu.max").read_text().split()  # version 2; "max" without a limit
-    except (OSError, ValueError):
-        try:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
-            period = (root / "cpu/cpu.cfs_period_us").read_text()
-        except OSError:
-            return None
-    try:
-        return max(1, int(quota) // int(period)) if int(quota) > 0 else None
-    except ValueError:
-        return None
+def usable_memory():
+    """Return the bytes of memory that this process may use, a container's limit included."""
+    import psutil
+
+    return min([psutil.virtual_memory().total, *_memory_limits()])
 
 
-def _memory_limit():
-    """Bytes that a container allows this process, or None where there is no limit."""
+def _groups(controller, root, own):
+    """Return the folders with a controller's limits: the process's own groups, and the root.
+
+    Of a container the root is its group; under Slurm or systemd the own ones are further down.
+    """
+    found = [root, root / controller]  # of version 2, and of version 1
     try:
-        with open("/sys/fs/cgroup/memory.max") as limit:
-            text = limit.read().strip()
+        lines = own.read_text().splitlines()
     except OSError:
-        return None
-    return int(text) if text.isdigit() else None
+        return found
+    for line in lines:
+        kinds, path = line.split(":", 2)[1:]
+        if not kinds or controller in kinds.split(","):
+            group = (base := root / kinds) / path.strip("/")
+            found += [folder for folder in (group, *group.parents) if base in folder.parents]
+    return found
+
+
+def _core_quota(root=Path("/sys/fs/cgroup"), own=Path("/proc/self/cgroup")):
+    """Return the whole processors that a container's quota allows, None where there is none."""
+    quotas = []
+    for folder in _groups("cpu", root, own):
+        for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+            try:
+                quota, period = " ".join((folder / n).read_text() for n in names).split()
+                quotas += [max(1, int(quota) // int(period))] if int(quota) > 0 else []
+            except (OSError, ValueError):  # not there, or "max" without a limit
+                continue
+    return min(quotas, default=None)
+
+
+def _memory_limits(root=Path("/sys/fs/cgroup"), own=Path("/proc/self/cgroup")):
+    limits = []
+    for folder in _groups("memory", root, own):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            try:
+                limits.append(int((folder / name).read_text()))
+            except (OSError, ValueError):
+                continue
+    return limits
 
 
 def _cpu_name():

@@ -160,15 +160,39 @@ def _hub_folder(repository, revision):
 
 
 def _default_task(folder):
-    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    config = _read_config(folder)
     kinds = " ".join(config.architectures or [])
     if config.is_encoder_decoder:
         return "seq2seq-lm"
     return "causal-lm" if "CausalLM" in kinds or "LMHead" in kinds else "encoder"
 
 
+def _read_config(folder, **options):
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
+    except ValueError as error:
+        if "custom code" not in str(error):
+            raise
+        # Without the library's words, which say how to have the code run.
+        raise SettingError(
+            f"the model in {folder} comes with code of its own (auto_map in config.json), which "
+            "is never run. Choose a model of a kind that transformers itself has."
+        ) from None
+
+
+def _check_safe(folder):
+    """Raise SettingError when weights are there as pickle alone: to read one may run any code."""
+    folder = Path(folder)
+    pickles = [path.name for kind in ("*.bin", "*.pt", "*.pth") for path in folder.glob(kind)]
+    if pickles and not [*folder.glob("*.safetensors")]:
+        raise SettingError(
+            f"the weights in {folder} are a pickle ({pickles[0]}), which may run any code when it "
+            "is read. Get them as model.safetensors from who made them, or choose another model."
+        )
+
+
 def _config(folder, task, labels):
-    options = {"trust_remote_code": False}
+    options = {}
     if SPECS[task].labelled:
         options |= {
             "id2label": dict(enumerate(labels)),
@@ -176,7 +200,7 @@ def _config(folder, task, labels):
         }
     elif SPECS[task].own_head:  # one number
         options |= {"num_labels": 1, "problem_type": SPECS[task].problem}
-    return transformers.AutoConfig.from_pretrained(folder, **options)
+    return _read_config(folder, **options)
 
 
 def _network(folder, config, task, pretrained, dtype, seed, saved_for=None):
@@ -190,6 +214,7 @@ def _network(folder, config, task, pretrained, dtype, seed, saved_for=None):
         try:
             if not pretrained:
                 return head_apart(kind.from_config(config, trust_remote_code=False, **options))
+            _check_safe(folder)
             net, found = kind.from_pretrained(
                 folder,
                 config=config,

@@ -245,6 +245,9 @@ def test_a_full_disk_keeps_the_output_that_was_there(tmp_path, write_notebook, m
     out = tmp_path / "out"
     out.mkdir()
     (out / "a.ipynb").write_text(EARLIER)
+    earlier = out / "status" / "a.json"
+    earlier.parent.mkdir()
+    earlier.write_text(json.dumps({"name": "a", "status": "ok", "key": "of an earlier source"}))
 
     def full(source, target):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -254,6 +257,7 @@ def test_a_full_disk_keeps_the_output_that_was_there(tmp_path, write_notebook, m
     assert record["status"] == "disk"
     assert "a.ipynb" in record["message"] and "Free some space" in record["message"]
     assert (out / "a.ipynb").read_text() == EARLIER
+    assert not earlier.exists(), "a second start would believe a record that is not of this run"
     assert not [p for p in out.rglob(".*") if p.name != LOCK]
 
 

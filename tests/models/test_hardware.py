@@ -191,12 +191,25 @@ def test_a_real_gpu_gets_a_plan_it_can_run():
     ({}, None),
     ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
     ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+    ({"own": "0::/job/step", "job/cpu.max": "300000 100000", "job/step/cpu.max": "max 100000"}, 3),
+    ({"own": "3:cpu,cpuacct:/job", "cpu,cpuacct/job/cpu.cfs_quota_us": "100000",
+      "cpu,cpuacct/job/cpu.cfs_period_us": "100000"}, 1),
 ])
 def test_a_containers_quota_of_processors_is_seen(tmp_path, files, cores, monkeypatch):
     """A batch that starts more threads than it may run slows every lesson down."""
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(text + "\n")
-    assert hw._core_quota(tmp_path) == cores
+    assert hw._core_quota(tmp_path, tmp_path / "own") == cores
     monkeypatch.setattr(hw, "_core_quota", lambda: 1)
     assert hw.usable_cores() == 1
+
+
+def test_a_containers_limit_of_memory_is_seen(tmp_path, monkeypatch):
+    for name, text in {"own": "4:memory:/job", "memory/memory.limit_in_bytes": str(2**63 - 4096),
+                       "memory/job/memory.limit_in_bytes": "3000000000"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(text)
+    assert min(hw._memory_limits(tmp_path, tmp_path / "own")) == 3_000_000_000
+    monkeypatch.setattr(hw, "_memory_limits", lambda: [3_000_000_000])
+    assert hw.usable_memory() == 3_000_000_000

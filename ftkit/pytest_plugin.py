@@ -1,0 +1,106 @@
+"""A pytest plugin: `pytest --claims notebooks` runs notebooks again and compares their claims.
+
+A stored notebook fails when a claim's interval no longer overlaps that of the rerun, or when what
+held holds no more; not when a digit differs. (For cells that must be equal there is nbval.)
+"""
+
+import tempfile
+
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.getgroup("ftkit").addoption(
+        "--claims", action="store_true", help="run notebooks again, with the parameters that they "
+        "were stored with, and compare each claim (ftkit.claim) with the stored one")
+
+
+def pytest_collect_file(file_path, parent):
+    wanted = file_path.suffix == ".ipynb" and ".ipynb_checkpoints" not in file_path.parts
+    if wanted and parent.config.getoption("claims"):
+        return _Notebook.from_parent(parent, path=file_path)
+    return None
+
+
+class _Notebook(pytest.File):
+    """A notebook as it is stored: one item, which runs it once."""
+
+    def collect(self):
+        from ftkit.batch import notebook as nb
+        from ftkit.errors import FtkitError
+
+        try:
+            stored = nb.read(self.path)
+            claims = nb.claims(stored)
+        except FtkitError as error:
+            raise self.CollectError(str(error)) from None
+        yield _Claims.from_parent(
+            self, name="claims", stored=claims,
+            parameters=stored["metadata"].get("ftkit", {}).get("parameters", {}))
+
+
+class _Differ(Exception):
+    """What is wrong with a rerun, as lines."""
+
+
+class _Claims(pytest.Item):
+    def __init__(self, *, stored, parameters, **more):
+        super().__init__(**more)
+        self.stored, self.parameters = stored, parameters
+
+    def runtest(self):
+        from ftkit.batch.run import run_batch
+
+        if not self.stored:
+            pytest.skip("no claim is stored in it; ft.claim makes one")
+        with tempfile.TemporaryDirectory(prefix="ftkit-") as out:
+            [record] = run_batch([self.path], parameters=self.parameters, out=out, report=str)
+        if record["status"] not in ("ok", "claim not held"):
+            raise _Differ(f"{record['status']}: {record['message']}")
+        if wrong := differences(self.stored, record["claims"]):
+            raise _Differ("\n".join(wrong))
+
+    def repr_failure(self, excinfo, style=None):
+        if isinstance(excinfo.value, _Differ):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self):
+        return self.path, None, f"{self.path.name}: claims"
+
+
+def differences(stored, rerun):
+    """Return a line for each stored claim that the claims of a rerun do not bear out.
+
+    An interval without width, as of a plain number, says nothing about what another run may give:
+    there only whether the claim holds is compared.
+    """
+    from ftkit.batch.report import estimate
+
+    lines, found = [], {claim["claim"]: claim for claim in rerun}
+    for claim in stored:
+        name, again = claim["claim"], found.pop(claim["claim"], None)
+        if again is None:
+            lines.append(f"{name!r} is stored, and the rerun does not show it")
+            continue
+        parts = [part for part in ("before", "after", "difference")
+                 if not _overlap(claim.get(part), again.get(part))]
+        lines += [f"{name!r}: {part} was {estimate(claim.get(part))} and is now "
+                  f"{estimate(again.get(part))}" for part in parts]
+        relied = claim["judged"] and claim["held"] and claim.get("expect") != "open"
+        if relied and not again["held"]:
+            lines.append(f"{name!r} held and holds no more: it is now "
+                         f"{estimate(again['difference'])}, needed {again.get('bound')}")
+    return lines + [f"{name!r} is shown by the rerun and not stored" for name in found]
+
+
+def _overlap(one, other):
+    from ftkit.batch.report import as_float
+
+    if one is None or other is None:
+        return one is other
+    ends = [as_float(part[end]) for part in (one, other) for end in ("low", "high")]
+    if ends[0] == ends[1] or ends[2] == ends[3]:
+        return True
+    nothing = [end != end for end in ends]
+    return all(nothing) if any(nothing) else ends[0] <= ends[3] and ends[2] <= ends[1]
