@@ -115,6 +115,9 @@ _WHERE = {
     "evaluation.compare": [
         "compare",
     ],
+    "deploy.parity": [
+        "parity",
+    ],
     "course.claims": [
         "claim",
         "conclude",
