@@ -118,6 +118,13 @@ _WHERE = {
     "deploy.parity": [
         "parity",
     ],
+    "deploy.registry": [
+        "register",
+        "list_versions",
+        "promote",
+        "roll_back",
+        "compare_versions",
+    ],
     "course.claims": [
         "claim",
         "conclude",
