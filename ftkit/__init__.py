@@ -125,6 +125,11 @@ _WHERE = {
         "roll_back",
         "compare_versions",
     ],
+    "deploy.suite": [
+        "general_suite",
+        "SuitePart",
+    ],
+    "deploy.gate": ["ship"],
     "course.claims": [
         "claim",
         "conclude",

@@ -1,4 +1,4 @@
-"""Without these, nobody could tell which model answers, where it came from, or get the last back."""
+"""Without these, nobody could tell which model answers, or get the one before back."""
 
 import os
 import subprocess
