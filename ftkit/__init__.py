@@ -130,6 +130,7 @@ _WHERE = {
         "SuitePart",
     ],
     "deploy.gate": ["ship"],
+    "deploy.serve": ["serve"],
     "deploy.feedback": ["Feedback"],
     "course.claims": [
         "claim",

@@ -67,6 +67,11 @@ def _parser():
     report.add_argument("--notebooks", default="notebooks", help="folder (%(default)s)")
     report.add_argument("--write", metavar="FILE", help="put it between the file's results marks")
     report.add_argument("--figure", metavar="FILE", help="draw the claims into a PNG file")
+    serve = command("serve", _serve, "serve a chat model on this machine, for OpenAI clients; the "
+                    "token is FTKIT_TOKEN, or a new one that is printed")
+    serve.add_argument("model", metavar="MODEL", help="a name, a folder or registry:NAME@ALIAS")
+    serve.add_argument("--port", type=int, default=8000, help="0 for any (%(default)s)")
+    serve.add_argument("--feedback", metavar="FILE", help="keep what users say in this file")
     ship = command("ship", _ship, "decide whether one model may take the place of another: exit "
                    "code 0 where the task is won and nothing else got worse, else 1")
     ship.add_argument("candidate", metavar="CANDIDATE", help="such as registry:NAME@candidate")
@@ -256,6 +261,15 @@ def _report(options):
         write_file(text, document)
     else:
         print(report.committed_table(folder, link))
+
+
+def _serve(options):
+    token = os.environ.get("FTKIT_TOKEN", "")
+    with ftkit.serve(options.model, port=options.port, token=token,
+                     feedback=options.feedback) as service:
+        print(f"{service.name} answers at {service.url}", flush=True)
+        print("token: that of FTKIT_TOKEN" if token else f"token: {service.token}", flush=True)
+        service.wait()
 
 
 def _ship(options):

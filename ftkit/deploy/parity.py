@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ class Parity:
 
 def parity(
     a: Model,
-    b: Model | Callable[[str], str],
+    b: Any,
     prompts: Sequence[str | list[dict]],
     *,
     max_new_tokens: int = 24,
@@ -72,8 +73,8 @@ def parity(
 ) -> Parity:
     """Compare two models that ought to be the same: merged, loaded again, exported, served.
 
-    a: a Model. b: another, or a function from a prompt to its answer, such as `service.answer`:
-    of such a one only the answers can be compared. prompts: strings, or conversations (lists of
+    a: a Model. b: another, or the Service of ft.serve, or a function from a prompt to its answer:
+    of the latter two only the answers can be compared. prompts: strings, or conversations (lists of
     {"role", "content"}); a string is one turn of the user where a decoder has a chat template.
     Each layer is compared by itself, so that one fault shows once: the tokenizer on the plain
     texts, the template as text, the logits of both on the tokens of `a`, and greedy answers of
@@ -97,6 +98,9 @@ def parity(
         raise SettingError(
             f"{a.name} is for {a.task!r} and writes no answers; give two models, not a function."
         )
+    if hasattr(b, "answer"):
+        return _of_answers(a, partial(b.answer, max_new_tokens=max_new_tokens), prompts,
+                           max_new_tokens, tolerance)
     return _of_answers(a, b, prompts, max_new_tokens, tolerance)
 
 
