@@ -135,13 +135,16 @@ class Door:
                 raise Refused(400, f"{field} is {value!r:.40}; {low} to {high} was expected.")
         if not isinstance(body.get("stream", False), bool):
             raise Refused(400, f"stream is {body['stream']!r:.40}; true or false was expected.")
-        room = self._room(body.get("messages"))
+        room, heat = self._room(body.get("messages")), body.get("temperature", 0)
         most = body.get("max_completion_tokens") or body.get("max_tokens")
         if room < (most or 1):
             raise Refused(400, f"the conversation leaves room for {max(room, 0):,} tokens of what "
                                f"the model can read, and {most or 1:,} are asked for.")
-        # What the application behind would take otherwise: sampling, and 1,024 tokens.
-        body.setdefault("temperature", 0)
+        if heat:
+            body["generation_config"] = self._sampling()
+        else:  # of no meaning for greedy answers
+            body.pop("temperature", None)
+            body.pop("top_p", None)
         if most is None:
             body["max_tokens"] = min(room, DEFAULT_TOKENS)
 
@@ -162,6 +165,12 @@ class Door:
         size = len(tokenizer(text, add_special_tokens=False)["input_ids"])
         whole = getattr(self.model.net.config.get_text_config(), "max_position_embeddings", None)
         return (whole or size + MOST_TOKENS) - size
+
+    def _sampling(self):
+        """The settings of answers that are drawn: from all tokens, and ended as greedy ones."""
+        settings = self.model.net.generation_config
+        return json.dumps({"do_sample": True, "top_k": 0, "eos_token_id": settings.eos_token_id,
+                           "pad_token_id": settings.pad_token_id})
 
     def _said(self, body):
         assert self.feedback is not None

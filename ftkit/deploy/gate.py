@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ftkit.deploy import suite as suites
 from ftkit.deploy.suite import SuitePart
 from ftkit.display import Table
@@ -127,8 +129,10 @@ def _of_part(part, new, old):
 def _judged(change: Estimate, worse: tuple[float, float], bound: float) -> str:
     """"no worse", "got worse", or "cannot be told". worse: the interval of the change, its sign
     such that more is worse."""
-    if not change.finite():
+    if not np.isfinite(change.value):  # a model whose output is NaN
         return "got worse"
+    if not change.finite():  # of one example, or one group
+        return "cannot be told"
     if worse[1] <= bound:
         return "no worse"
     return "got worse" if worse[0] > bound else "cannot be told"

@@ -126,7 +126,7 @@ def serve(
     # see (top_k, a penalty), and the end of an answer as ft.generate knows it.
     net = copy.copy(one.net).eval()
     net.generation_config = transformers.GenerationConfig(
-        do_sample=True, top_k=0, eos_token_id=sorted(end_ids(one)),
+        do_sample=False, eos_token_id=sorted(end_ids(one)),
         pad_token_id=one.tokenizer.pad_token_id)
     served = Model(net, one.tokenizer, one.task, one.name)
     try:

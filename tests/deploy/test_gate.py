@@ -72,6 +72,7 @@ def test_a_candidate_that_does_not_win_is_not_shipped(base, tuned):
     (np.full(50, -0.5), "got worse"),
     (np.r_[np.full(25, -0.6), np.full(25, 0.5)], "cannot be told"),
     (np.full(50, np.nan), "got worse"),
+    (np.array([0.0]), "cannot be told"),   # of one example nothing can
 ])
 def test_a_part_is_judged_by_its_whole_interval(base, tuned, values, verdict):
     found = ft.ship(tuned, base, [won(tuned, base)], [fixed(values)])
