@@ -115,6 +115,23 @@ _WHERE = {
     "evaluation.compare": [
         "compare",
     ],
+    "deploy.parity": [
+        "parity",
+    ],
+    "deploy.registry": [
+        "register",
+        "list_versions",
+        "promote",
+        "roll_back",
+        "compare_versions",
+    ],
+    "deploy.suite": [
+        "general_suite",
+        "SuitePart",
+    ],
+    "deploy.gate": ["ship"],
+    "deploy.serve": ["serve"],
+    "deploy.feedback": ["Feedback"],
     "course.claims": [
         "claim",
         "conclude",

@@ -1,4 +1,4 @@
-"""The command `ftkit`: a thin door to fetch, doctor, batch, runs and the reports."""
+"""The command `ftkit`: a thin door to fetch, doctor, batch, runs, reports and the ship gate."""
 
 import argparse
 import ast
@@ -89,6 +89,23 @@ def _parser():
     report.add_argument("--notebooks", default="notebooks", help="folder (%(default)s)")
     report.add_argument("--write", metavar="FILE", help="put it between the file's results marks")
     report.add_argument("--figure", metavar="FILE", help="draw the claims into a PNG file")
+    serve = command("serve", _serve, "serve a chat model on this machine, for OpenAI clients; the "
+                    "token is FTKIT_TOKEN, or a new one that is printed")
+    serve.add_argument("model", metavar="MODEL", help="a name, a folder or registry:NAME@ALIAS")
+    serve.add_argument("--port", type=int, default=8000, help="0 for any (%(default)s)")
+    serve.add_argument("--feedback", metavar="FILE", help="keep what users say in this file")
+    ship = command("ship", _ship, "decide whether one model may take the place of another: exit "
+                   "code 0 where the task is won and nothing else got worse, else 1")
+    ship.add_argument("candidate", metavar="CANDIDATE", help="such as registry:NAME@candidate")
+    ship.add_argument("champion", metavar="CHAMPION", help="the model in use")
+    ship.add_argument("--data", required=True, metavar="NAME", help="a data set or a file of your "
+                      "own; its test split is the task")
+    ship.add_argument("--metric", required=True, help="what is to be won, such as loss or accuracy")
+    ship.add_argument("--generate", action="store_true", help="for metrics of written answers")
+    ship.add_argument("--rows", type=int, default=200,
+                      help="of each part of the general suite (%(default)s)")
+    ship.add_argument("--promote", metavar="ALIAS",
+                      help="point this alias to the candidate if it may ship")
     return parser
 
 
@@ -262,6 +279,32 @@ def _report(options):
         write_file(text, document)
     else:
         print(report.committed_table(folder, link))
+
+
+def _serve(options):
+    token = os.environ.get("FTKIT_TOKEN", "")
+    with ftkit.serve(options.model, port=options.port, token=token,
+                     feedback=options.feedback) as service:
+        print(f"{service.name} answers at {service.url}", flush=True)
+        print("token: that of FTKIT_TOKEN" if token else f"token: {service.token}", flush=True)
+        service.wait()
+
+
+def _ship(options):
+    if options.promote and not options.candidate.startswith("registry:"):
+        raise SettingError(f"--promote needs a registered candidate, such as registry:NAME/3, and "
+                           f"{options.candidate!r} is none.")
+    path = Path(options.data)
+    test = ftkit.load_data(path if path.exists() else options.data)["test"]
+    models = [ftkit.load_model(name) for name in (options.candidate, options.champion)]
+    new, old = (ftkit.evaluate(model, test, generate=options.generate) for model in models)
+    won = ftkit.compare(new, old, options.metric)
+    verdict = ftkit.ship(*models, [won], ftkit.general_suite(options.rows))
+    print(verdict)
+    if verdict.ship and options.promote:
+        now = ftkit.promote(options.candidate, options.promote)
+        print(f"{now.name}@{options.promote} is version {now.number} now")
+    return 0 if verdict.ship else 1
 
 
 if __name__ == "__main__":

@@ -103,3 +103,30 @@ def parameters_of(module):
     torch: `_parameters`; `named_parameters` leaves out what is None.
     """
     return dict(module._parameters)
+
+
+def chat_app(net, tokenizer, name):
+    """The web application of `transformers serve` for a network that is in memory already.
+
+    transformers: `transformers.cli.serving`, from which the command of that name is made; it has
+    no public interface in Python, and the command itself loads models by name, for anybody, asks
+    the hub, and has no token. Only the route /v1/chat/completions is given a handler. name: the
+    only model that it answers as.
+    """
+    import logging
+
+    from transformers.cli.serving.chat_completion import ChatCompletionHandler
+    from transformers.cli.serving.model_manager import ModelManager, TimedModel
+    from transformers.cli.serving.server import build_server
+    from transformers.cli.serving.utils import GenerationState
+
+    # It would write a line for every request.
+    logging.getLogger("transformers.cli.serving.chat_completion").setLevel(logging.ERROR)
+    manager = ModelManager(device="cpu")  # where it would load to; this network stays where it is
+    kept = TimedModel(net, timeout_seconds=-1, processor=tokenizer)  # never let go by time
+    manager.loaded_models[manager.process_model_name(name)] = kept
+    manager.force_model, manager.model_timeout = name, -1
+    state = GenerationState()
+    handler = ChatCompletionHandler(model_manager=manager, generation_state=state)
+    return build_server(manager, handler, completion_handler=None, response_handler=None,
+                        transcription_handler=None, systemone_handler=None, generation_state=state)

@@ -131,3 +131,17 @@ def _private_uses(path):
 def test_private_interfaces_stand_in_compat_alone(path):
     if path.name != "compat.py":
         assert not list(_private_uses(path))
+
+
+def test_the_server_of_transformers_answers_for_a_network_in_memory():
+    pytest.importorskip("fastapi", reason="needs the extra: pip install 'ftkit[serve]'")
+    pytest.importorskip("openai", reason="needs the extra: pip install 'ftkit[serve]'")
+    import tiny
+
+    model = tiny.decoder()
+    said = changed("transformers", "cli.serving as it was", "chat_app")
+    try:
+        app = compat.chat_app(model.net, model.tokenizer, "tiny")
+    except (ImportError, TypeError, AttributeError) as error:
+        pytest.fail(f"{said}: {error}")
+    assert any(route.path == "/v1/chat/completions" for route in app.routes), said

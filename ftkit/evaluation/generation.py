@@ -239,7 +239,7 @@ def _written(model, tokens, limit, stops, sharing):
     shared = _common_prefix(tokens) if sharing else []
     past, skip = _beginning(model, shared)
     past = _expand(past, len(tokens))
-    pad_id, ends = model.tokenizer.pad_token_id, _end_ids(model)
+    pad_id, ends = model.tokenizer.pad_token_id, end_ids(model)
     rows = [t[len(shared) :] for t in tokens]
     ids = pad(rows, pad_id, left=True).to(model.device)
     own = pad([[1] * len(r) for r in rows], 0, left=True).to(model.device)
@@ -320,7 +320,7 @@ def _last_only(net):
     return ({"logits_to_keep": 1} if takes else {}) | capabilities.without_routing(model)
 
 
-def _end_ids(model):
+def end_ids(model):
     """The tokens that end an answer: the library's, eos, and what ends a turn of the template."""
     ids = getattr(model.net.generation_config, "eos_token_id", None)
     ids = ids if isinstance(ids, list) else [ids]

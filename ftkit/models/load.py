@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from ftkit.assets import catalog, fetch
+from ftkit.assets import catalog, fetch, mlflow_store
 from ftkit.errors import DataError, FetchError, SettingError
 from ftkit.models import adapters, capabilities, onnx
 from ftkit.models.hardware import this_machine
@@ -24,8 +24,9 @@ def load_model(
 ):
     """Load a base model with the head that a task needs.
 
-    source: a name of the catalog (`ftkit models` lists them), a folder, or a hub id "owner/name";
-    a folder with the name of a catalog model is "./name".
+    source: a name of the catalog (`ftkit models` lists them), a folder, a hub id "owner/name", or
+    a registered version, "registry:support-voice@champion" or "registry:support-voice/3"; a folder
+    with the name of a catalog model is "./name".
     task: one of models.TASKS; by default what a saved folder says, else "causal-lm" for a decoder.
     labels: class names for classification and tagging. pretrained=False keeps the architecture and
     draws new weights from `seed`, which also fixes the weights of a new head.
@@ -36,6 +37,15 @@ def load_model(
     for, DataError when labels or weights are missing, FetchError when the source is neither known
     nor found. Warns of weights that the network has no place for.
     """
+    if str(source).startswith(mlflow_store.PREFIX):
+        folder, version = mlflow_store.version_folder(str(source))
+        model = load_model(folder, task, labels=labels, pretrained=pretrained, dtype=dtype,
+                           seed=seed, revision=revision)
+        model.settings["version"] = version
+        if model.net.config.name_or_path == str(folder):
+            # An adapter that is trained on it finds its base by this, wherever the store lies.
+            model.net.config.name_or_path = mlflow_store.PREFIX + version
+        return model
     folder, name = _folder(source, revision)
     card = read_card(folder)
     if "adapter" in card:

@@ -22,7 +22,7 @@ from ftkit.models.model import UNSAVED, Model, trainable_summary
 from ftkit.models.weights import check_trained
 from ftkit.speed import apply, optimizations
 from ftkit.tasks.batching import Collator, encode
-from ftkit.training import checkpoints, checks, records
+from ftkit.training import checkpoints, checks, records, tracking
 from ftkit.training.callbacks import Epochs, KeepBest, LogPrinter, Progress, is_interactive
 from ftkit.training.measure import measured
 from ftkit.training.trainer import KitTrainer
@@ -125,6 +125,7 @@ def fit(
     quiet=False,
     disable=(),
     compile_blocks=None,
+    track=None,
     **trainer_arguments,
 ):
     """Train a copy of a model; the model given stays as it is.
@@ -142,6 +143,7 @@ def fit(
     compile_blocks: whether torch.compile is used on the repeated block; by default where an
     estimate says that the training is long enough to pay for it.
     checkpoint_dir: keep checkpoints there, and with resume=True go on from the last whole one.
+    track: whether the run is sent to MLflow, too (extra `track`); by default what FTKIT_TRACK says.
     Everything else that TrainingArguments or Trainer take passes through by name.
     An update's loss is a sum over supervised tokens (or rows) divided by their number over all its
     batches and processes. What the length limit cut is printed.
@@ -150,6 +152,7 @@ def fit(
     or infinite.
     """
     method, disable = Full() if method is None else method, optimizations.disabled(disable)
+    track = tracking.wanted(track)
     checks.check_method(method)
     checks.check_numbers(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
@@ -277,7 +280,10 @@ def fit(
     tuned.net.eval()
     if not hasattr(tuned.net, "peft_config") and not hasattr(tuned.net, "adapter_registry"):
         tuned.net.name_or_path = UNSAVED  # an adapter on top of it could not find it again
-    return _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep, data)
+    run = _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep, data)
+    if track and trainer.is_world_process_zero():
+        tracking.send(run)
+    return run
 
 
 def _splits(data, patience):
