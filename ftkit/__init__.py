@@ -115,6 +115,11 @@ _WHERE = {
     "evaluation.compare": [
         "compare",
     ],
+    "deploy.hosted": [
+        "ChatFile",
+        "check_chats",
+        "export_chats",
+    ],
     "deploy.parity": [
         "parity",
     ],
