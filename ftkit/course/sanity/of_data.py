@@ -1,0 +1,136 @@
+"""Checks of the data: splits apart, labels that mean something and the same everywhere."""
+
+from collections import defaultdict
+
+import numpy as np
+
+from ftkit.course.sanity.registry import Found, checks, not_asked
+
+SURE = 0.01  # of a finding that could be luck
+
+
+def _both(observed, one, others):
+    """How many rows of other splits have a text that stands in the split `one`, and the first."""
+    known = set(observed.texts[one])
+    hits = [(name, i) for name in others for i, text in enumerate(observed.texts[name])
+            if text in known]
+    where = f", first {hits[0][0]} row {hits[0][1]}" if hits else ""
+    return Found(not hits, f"{len(hits)} rows{where}", "0 rows")
+
+
+@checks("no test row in train", "no text of validation or test stands in train",
+        "remove them from train; ft.look(data) shows the first")
+def no_test_row_in_train(observed):
+    return _both(observed, "train", ("validation", "test"))
+
+
+@checks("no test row in validation", "what chooses the model is not what judges it",
+        "draw a validation split from train")
+def no_test_row_in_validation(observed):
+    return _both(observed, "validation", ("test",))
+
+
+@checks("groups on one side", "no group has rows on both sides of a split",
+        'load the data with group="column", or split by group')
+def groups_on_one_side(observed):
+    if any("group" not in rows.column_names for rows in observed.data.values()):
+        return not_asked("the data has no column group")
+    held = [name for name in ("validation", "test") if name in observed.data]
+    known = {text for name in held for text in observed.texts[name]}
+    rows = zip(observed.data["train"]["group"], observed.texts["train"], strict=True)
+    groups = {group for group, text in rows if text not in known}  # the others are another check's
+    crossing = groups & {group for name in held for group in observed.data[name]["group"]}
+    return Found(not crossing, f"{len(crossing)} groups on both sides", "0 groups")
+
+
+@checks("one label for a text", "the same text has the same label in train",
+        "settle which is right; ft.look(data) shows the first")
+def one_label_for_a_text(observed):
+    if not observed.classes:
+        return not_asked("rows have no classes")
+    labels = defaultdict(set)
+    for text, label in zip(observed.texts["train"], observed.data["train"]["label"], strict=True):
+        labels[text].add(label)
+    torn = sum(len(found) > 1 for found in labels.values())
+    return Found(not torn, f"{torn} texts with several labels", "0 texts")
+
+
+@checks("every class in train", "each class of the data has rows in train",
+        "draw the splits anew, or leave the class out of the task")
+def every_class_in_train(observed):
+    if not observed.classes:
+        return not_asked("rows have no classes")
+    present = set(observed.data["train"]["label"])
+    absent = [str(name) for i, name in enumerate(observed.model.labels) if i not in present]
+    return Found(not absent, f"no row of {', '.join(absent)}" if absent else "all",
+                 "all")
+
+
+def _by_words(observed, split):
+    """Classes of a split as word counts and a linear model say, and the true ones, two arrays."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    labels = np.array(observed.data["train"]["label"])
+    if len(set(labels)) < 2:
+        return None
+    words = CountVectorizer(token_pattern=r"[^\W_]+", binary=True, ngram_range=(1, 2))
+    model = make_pipeline(words, LogisticRegression(max_iter=1000))
+    model.fit(observed.texts["train"], labels)
+    return model.predict(observed.texts[split]), np.array(observed.data[split]["label"])
+
+
+def _renamed(said, true):
+    """Said classes under the names that fit the true ones best, each name used once."""
+    from scipy.optimize import linear_sum_assignment
+
+    classes = sorted({*said.tolist(), *true.tolist()})
+    counts = np.array([[((said == a) & (true == b)).sum() for b in classes] for a in classes])
+    rows, columns = linear_sum_assignment(-counts)
+    names = {classes[a]: classes[b] for a, b in zip(rows, columns, strict=True)}
+    return np.array([names[label] for label in said.tolist()])
+
+
+def _luck(hits, n, share):
+    """The probability of so many hits or more among n by chance alone."""
+    from scipy.stats import binomtest
+
+    return binomtest(int(hits), int(n), min(share, 1.0), alternative="greater").pvalue
+
+
+@checks("labels can be learned", "a linear model over words beats the commonest class",
+        "read twenty training rows with their labels; a hard task fails here too, with few rows")
+def labels_can_be_learned(observed):
+    if not observed.classes:
+        return not_asked("rows have no classes")
+    found = _by_words(observed, "validation")
+    if found is None:
+        return not_asked("train has one class")
+    said, true = found
+    share = np.bincount(true).max() / len(true)
+    # Under other names it would be right, too: what classes are called is another check's.
+    right = max((said == true).sum(), (_renamed(said, true) == true).sum())
+    luck = _luck(right, len(true), share)
+    return Found(bool(luck < SURE), f"{right} of {len(true)} right on validation",
+                 f"clearly more than {share:.0%}")
+
+
+@checks("labels mean the same", "classes have the same names in all splits",
+        "compare the lists of class names of the files; store labels as words")
+def labels_mean_the_same(observed):
+    if not observed.classes:
+        return not_asked("rows have no classes")
+    for split in ("validation", "test"):
+        found = _by_words(observed, split)
+        if found is None:
+            return not_asked("train has one class")
+        said, true = found
+        as_it_is, renamed = said == true, _renamed(said, true) == true
+        better, worse = (renamed & ~as_it_is).sum(), (as_it_is & ~renamed).sum()
+        share = np.bincount(true).max() / len(true)
+        learned = _luck(renamed.sum(), len(true), share) < SURE
+        if learned and _luck(better, better + worse or 1, 0.5) < SURE:
+            return Found(False, f"{split}: {as_it_is.sum()} of {len(true)} right, "
+                         f"{renamed.sum()} under other names", "the names as they are fit best")
+    return Found(True, "the names as they are fit best", "the names as they are fit best")
