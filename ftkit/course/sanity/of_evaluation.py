@@ -151,4 +151,6 @@ def _answers(rows):
     for column in ("response", "output", "target"):
         if column in rows.column_names:
             return rows[column][:]
+    if "answers" in rows.column_names:
+        return [answers[0] for answers in rows["answers"][:]]
     return None

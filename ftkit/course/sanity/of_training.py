@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from ftkit.course.faults.in_training import head_weights
-from ftkit.course.sanity.observed import watched, weights
+from ftkit.course.sanity.observed import BATCH, watched, weights
 from ftkit.course.sanity.registry import Found, checks, not_asked
 from ftkit.models import structure
 from ftkit.training import fit
@@ -42,8 +42,9 @@ def _pulled(observed):
     copy = observed.model.copy()
     for weight in copy.net.parameters():
         weight.requires_grad_(True)
-    given = {name: value.to(copy.device) for name, value in observed.batch.items()
-             if hasattr(value, "to")}
+    collate = fit.Collator(copy, observed.seed)
+    batch = collate([observed.encoded[i] for i in range(min(BATCH, len(observed.encoded)))])
+    given = {name: value.to(copy.device) for name, value in batch.items() if hasattr(value, "to")}
     copy.net(**given).loss.backward()
     return {name for name, weight in copy.net.named_parameters()
             if weight.grad is not None and weight.grad.abs().sum() > 0}
