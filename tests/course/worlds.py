@@ -1,4 +1,4 @@
-"""Small pipelines for the faults and their checks: tables to load, and tiny models of both kinds."""
+"""Small pipelines for faults and their checks: tables to load, and tiny models of both kinds."""
 
 import random
 
@@ -40,15 +40,17 @@ def tables(task):
 
 
 def model(task):
-    """A tiny model of the task, with dropout, and for texts a tokenizer that puts BOS before one."""
+    """A tiny model of the task: with dropout, or a tokenizer that puts BOS before a text."""
     if task == "classification":
         made = tiny.encoder(labels=CLASSES)
         for part in made.net.modules():
             if type(part).__name__ == "Dropout":
                 part.p = 0.1
         made.net.config.hidden_dropout_prob = 0.1
+        made.net.bert.encoder.layer = made.net.bert.encoder.layer[:1]  # copied often: one is enough
+        made.net.config.num_hidden_layers = 1
         return made
-    made = tiny.decoder()
+    made = tiny.decoder(num_hidden_layers=1)
     made.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", 1)])
     return made

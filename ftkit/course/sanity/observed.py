@@ -1,4 +1,4 @@
-"""What the checks look at: rows, batches and a short training, each made when it is first needed."""
+"""What the checks look at: rows, batches and a short training, each made when first needed."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,6 +8,7 @@ import transformers
 
 from ftkit.data.own import main_texts
 from ftkit.data.splits import normalized
+from ftkit.models import precision
 from ftkit.models.model import Model
 from ftkit.training import fit
 
@@ -114,6 +115,11 @@ def logits_of(model, batch):
             return model.net(**given).logits.float().cpu()
     finally:
         model.net.train(training)
+
+
+def rounding(model):
+    """How far apart logits may be that are computed in two ways, for `far`."""
+    return 1e-4 if precision.own(model.net) == "float32" else 0.05
 
 
 def far(one, two):

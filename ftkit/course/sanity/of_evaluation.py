@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ftkit.course.sanity.observed import far, logits_of, plain_model
+from ftkit.course.sanity.observed import far, logits_of, plain_model, rounding
 from ftkit.course.sanity.registry import Found, checks, not_asked
 from ftkit.evaluation import metrics
 from ftkit.evaluation.evaluate import evaluate, from_predictions
@@ -15,7 +15,6 @@ from ftkit.models import precision, structure
 from ftkit.models.load import load_model
 from ftkit.tasks.batching import encode
 
-NEAR = 1e-3
 ROWS = 12
 
 
@@ -126,7 +125,8 @@ def merged_as_trained(observed):
     given = {name: value[:2] for name, value in observed.batch.items() if name != "labels"
              and hasattr(value, "dim")}
     away = far(logits_of(adapted, given), logits_of(merge(adapted), given))
-    return Found(away < NEAR, f"logits differ by {away:.1e} of their size", f"below {NEAR:g}")
+    near = rounding(observed.model)
+    return Found(away < near, f"logits differ by {away:.1e} of their size", f"below {near:g}")
 
 
 @checks("the reward cannot be cheated", "the right answer is paid best",

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import torch
 
 from ftkit import compat
-from ftkit.course.sanity.observed import far, logits_of
+from ftkit.course.sanity.observed import far, logits_of, rounding
 from ftkit.course.sanity.registry import Found, checks, not_asked
 from ftkit.data.conversations import beginning, turn_marks
 from ftkit.data.templates import as_prompt_and_response
@@ -15,7 +15,6 @@ from ftkit.speed import padding_free
 from ftkit.speed.packed_loss import read
 from ftkit.training import fit
 
-NEAR = 1e-3  # what rounding may do
 ONLY_ANSWERS = "the rows are no prompts with answers"
 
 
@@ -177,8 +176,8 @@ def padding_changes_nothing(observed):
     )
     if beside.dim() == 2:  # logits of each token
         alone, beside = alone[:width], beside[:width]
-    away = far(alone, beside)
-    return Found(away < NEAR, f"logits differ by {away:.1e} of their size", f"below {NEAR:g}")
+    away, near = far(alone, beside), rounding(observed.model)
+    return Found(away < near, f"logits differ by {away:.1e} of their size", f"below {near:g}")
 
 
 @checks("packed texts are apart", "a text is read the same whatever stands before it in the row",
@@ -206,6 +205,6 @@ def packed_texts_are_apart(observed):
     finally:
         inner(net).set_attn_implementation(before)
         net.train(training)
-    away = far(one, two)
-    return Found(away < NEAR, f"hidden states differ by {away:.1e} of their size",
-                 f"below {NEAR:g}")
+    away, near = far(one, two), rounding(observed.model)
+    return Found(away < near, f"hidden states differ by {away:.1e} of their size",
+                 f"below {near:g}")
