@@ -84,7 +84,6 @@ def state():
 def test_a_fault_is_there_inside_of_the_block_and_gone_behind_it(name):
     """Left behind, it would spoil every training of the session that follows."""
     fault = ft.fault(name)
-    assert ft.rouge_l(["a"], ["a"]) == [1.0]  # names are loaded on first use, which is no change
     before = state()
     with pytest.raises(KeyError), fault:
         assert state() != before

@@ -9,9 +9,8 @@ import numpy as np
 import peft
 import torch
 
-import ftkit
 from ftkit.course.faults.in_training import head_weights
-from ftkit.course.faults.registry import CLASSES, TEXTS, plants, together
+from ftkit.course.faults.registry import CLASSES, TEXTS, plants
 from ftkit.evaluation import evaluate, metrics
 from ftkit.models import precision
 from ftkit.models.model import Model
@@ -161,13 +160,10 @@ def merged_at_another_scale():
 )
 def reward_for_length():
     """ROUGE-L as recall alone: whoever writes every word gets all of it."""
+    original = metrics._longest_common
 
-    def recall(texts, references):
-        found = []
-        for text, reference in zip(texts, references, strict=True):
-            one, two = (metrics._WORD.findall(each.lower()) for each in (text, reference))
-            found.append(metrics._longest_common(one, two) / len(two) if two else 0.0)
-        return found
+    def common(one, two):
+        # The score is 2 x common / (both lengths). With this in its place it is common / len(two).
+        return original(one, two) * (len(one) + len(two)) / (2 * max(1, len(two)))
 
-    return together(patch.object(metrics, "rouge_l", recall),
-                    patch.object(ftkit, "rouge_l", recall))
+    return patch.object(metrics, "_longest_common", common)
