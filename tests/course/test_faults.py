@@ -1,6 +1,5 @@
 """Without these, a check would cry wolf, or be silent about the fault that it is there for."""
 
-import gc
 import re
 import sys
 from contextlib import nullcontext
@@ -20,15 +19,6 @@ from ftkit.speed import feature_cache
 from ftkit.tasks.batching import Collator, encode
 
 TASKS = {"classification": "classification", "causal-lm": "response"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _nothing_old_is_looked_through():
-    """Each training collects garbage twice, which takes longer than a tiny training itself."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def pipeline(task):

@@ -28,9 +28,9 @@ def _joined(*parts):
 
 
 def _relabelled(rows, labels):
-    return rows.remove_columns("label").add_column("label", list(map(int, labels))).cast(
-        rows.features
-    )
+    with load._no_progress_bars():
+        rest = rows.remove_columns("label")
+        return rest.add_column("label", list(map(int, labels))).cast(rows.features)
 
 
 @plants(
