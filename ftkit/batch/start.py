@@ -33,7 +33,7 @@ def lessons() -> dict[str, Path]:
     """The files that belong to the lessons: {path in the new folder: the file}, sorted."""
     inside = (_PACKAGE / "_lessons").is_dir()
     home = {"notebooks": "_lessons", "data": "_data"} if inside else {}
-    found = {}
+    found: dict[str, Path] = {}
     for name, pattern in (("notebooks", "*.ipynb"), ("notebooks", "solutions/*.ipynb"),
                           ("data", "*.md")):
         root = (_PACKAGE if inside else _PACKAGE.parent) / home.get(name, name)

@@ -4,6 +4,7 @@ import re
 import sys
 from contextlib import nullcontext
 
+import numpy as np
 import peft
 import pytest
 import tiny
@@ -13,6 +14,7 @@ from lessons import from_lesson
 from test_checks_05 import checked
 
 import ftkit as ft
+from ftkit.course.faults import in_data
 from ftkit.course.faults.registry import FAULTS
 from ftkit.course.sanity.run import ORDER
 from ftkit.speed import feature_cache
@@ -79,6 +81,21 @@ def test_a_fault_is_there_inside_of_the_block_and_gone_behind_it(name):
         assert state() != before
         raise KeyError
     assert state() == before
+
+
+def test_labels_that_were_shuffled_are_told_from_labels_in_another_order(monkeypatch):
+    """By chance a shuffle gives many rows of a class one other label, which looks like a name."""
+    asked = ["labels can be learned", "labels mean the same"]
+    model, failed = worlds.model("classification"), []
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        monkeypatch.setattr(in_data.np.random, "default_rng", lambda *_, g=generator: g)
+        with ft.fault("shuffled labels"):
+            data = ft.load_data(worlds.tables("classification"))
+        monkeypatch.undo()
+        failed.append(ft.sanity_checks(model, data, only=asked).failed)
+    assert failed.count(asked[:1]) >= 19
+    assert all("labels mean the same" not in names for names in failed)
 
 
 def test_faults_can_be_planted_together():
