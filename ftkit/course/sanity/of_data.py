@@ -48,11 +48,16 @@ def groups_on_one_side(observed):
 def one_label_for_a_text(observed):
     if not observed.classes:
         return not_asked("rows have no classes")
+    torn = len(_torn(observed))
+    return Found(not torn, f"{torn} texts with several labels", "0 texts")
+
+
+def _torn(observed):
+    """The texts of train that have several labels, as a set."""
     labels = defaultdict(set)
     for text, label in zip(observed.texts["train"], observed.data["train"]["label"], strict=True):
         labels[text].add(label)
-    torn = sum(len(found) > 1 for found in labels.values())
-    return Found(not torn, f"{torn} texts with several labels", "0 texts")
+    return {text for text, found in labels.items() if len(found) > 1}
 
 
 @checks("every class in train", "each class of the data has rows in train",
@@ -76,21 +81,26 @@ def _word_counts():
 
 
 def _learned(observed):
-    """How many training rows word counts say right that they have not seen, and by what luck.
+    """Whether word counts say right what they have not seen of train, or by luck.
 
     By cross-validation in five parts, within train: whether labels can be learned is a question
-    about them alone. Returns (right, the probability of as many by chance); None for one class.
+    about them alone. Returns the probability of as many by chance, how many in words, and the
+    share of the commonest class; None where a class has too few rows.
     """
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    texts, labels = observed.texts["train"], np.array(observed.data["train"]["label"])
-    counts = np.bincount(labels)
+    # Texts with several labels are another check's.
+    torn = _torn(observed)
+    rows = zip(observed.texts["train"], observed.data["train"]["label"], strict=True)
+    kept = [(text, label) for text, label in rows if text not in torn]
+    texts, labels = [text for text, _ in kept], np.array([label for _, label in kept], dtype=int)
+    counts = np.bincount(labels, minlength=1)
     if (counts > 0).sum() < 2 or counts[counts > 0].min() < 2:
         return None
     parts = StratifiedKFold(min(5, counts[counts > 0].min()), shuffle=True, random_state=0)
     said = cross_val_predict(_word_counts(), texts, labels, cv=parts)
-    right = int((said == labels).sum())
-    return right, _luck(right, len(labels), counts.max() / len(labels))
+    right, share = int((said == labels).sum()), counts.max() / len(labels)
+    return _luck(right, len(labels), share), f"{right} of {len(labels)}", share
 
 
 def _by_words(observed, split):
@@ -125,9 +135,8 @@ def labels_can_be_learned(observed):
     found = _learned(observed)
     if found is None:
         return not_asked("a class has fewer than two rows in train")
-    labels = np.array(observed.data["train"]["label"])
-    share = np.bincount(labels).max() / len(labels)
-    return Found(bool(found[1] < SURE), f"{found[0]} of {len(labels)} right in cross-validation",
+    luck, right, share = found
+    return Found(bool(luck < SURE), f"{right} right in cross-validation",
                  f"clearly more than {share:.0%}")
 
 
@@ -137,7 +146,7 @@ def labels_mean_the_same(observed):
     if not observed.classes:
         return not_asked("rows have no classes")
     found = _learned(observed)
-    if found is None or found[1] >= SURE:
+    if found is None or found[0] >= SURE:
         return not_asked("word counts do not learn the labels, so there is nothing to compare")
     for split in ("validation", "test"):
         said, true = _by_words(observed, split)
