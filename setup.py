@@ -1,5 +1,5 @@
-"""Finds the packages: the rooms of ftkit, and `data/`, which pyproject.toml alone cannot add."""
+"""Finds the packages: the rooms of ftkit, `data/` and `notebooks/`, which stand beside them."""
 
 from setuptools import find_packages, setup
 
-setup(packages=[*find_packages(include=["ftkit", "ftkit.*"]), "ftkit._data"])
+setup(packages=[*find_packages(include=["ftkit", "ftkit.*"]), "ftkit._data", "ftkit._lessons"])

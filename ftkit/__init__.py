@@ -152,6 +152,12 @@ _WHERE = {
         "diagnose",
         "verdict",
     ],
+    "course.faults": [
+        "fault",
+    ],
+    "course.sanity": [
+        "sanity_checks",
+    ],
     "course.model_card": [
         "model_card",
     ],

@@ -4,6 +4,7 @@ import argparse
 import ast
 import os
 import re
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -45,6 +46,8 @@ def _parser():
         made.set_defaults(run=run)
         return made
 
+    start = command("start", _start, "write the lessons into a folder of yours, to work in")
+    start.add_argument("folder", metavar="FOLDER", help="a new folder, or one of an earlier start")
     fetch = command("fetch", _fetch, "get models and data into the cache")
     fetch.add_argument("names", nargs="*", metavar="NAME", help="a model or a data set")
     fetch.add_argument("--all", action="store_true", help="everything in the catalog")
@@ -107,6 +110,29 @@ def _parser():
     ship.add_argument("--promote", metavar="ALIAS",
                       help="point this alias to the candidate if it may ship")
     return parser
+
+
+def _start(options):
+    from importlib.util import find_spec
+
+    from ftkit.batch.start import start
+
+    done = start(options.folder)
+    lessons = [name for name in (*done.written, *done.same, *done.kept)
+               if name.startswith("notebooks/") and "/solutions/" not in name]
+    print(f"{len(lessons)} lessons with their solutions, and the data cards, are in "
+          f"{done.folder}: {len(done.written)} files were written, {len(done.same)} were there.")
+    if done.kept:
+        print(f"Changed since, and left as they are: {', '.join(done.kept)}. For a new copy, "
+              "rename the file and give the command again.")
+    lab = "jupyter lab notebooks" if find_spec("jupyterlab") else (
+        "pip install jupyterlab && jupyter lab notebooks")
+    print(f"""
+Next, type:
+  cd {shlex.quote(str(done.folder))}
+  ftkit doctor         # what works on this machine, and what to do about the rest
+  ftkit fetch --all    # models and data, once; after that no network is needed
+  {lab}    # and open 00_start_here.ipynb""")
 
 
 def _fetch(options):

@@ -2,6 +2,10 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +25,25 @@ def _no_traces(tmp_path_factory, monkeypatch):
     """Runs are recorded in a temporary folder, and figures open no window."""
     monkeypatch.setenv("FTKIT_RUNS", str(tmp_path_factory.getbasetemp() / "runs"))
     monkeypatch.setenv("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """The package's own wheel, built once from what a build needs and from nothing else."""
+    pytest.importorskip("setuptools", reason="builds the wheel")
+    root, folder = Path(__file__).parents[1], tmp_path_factory.mktemp("wheel")
+    skip = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+    for name in ("ftkit", "data", "notebooks"):
+        shutil.copytree(root / name, folder / "source" / name, ignore=skip)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(root / name, folder / "source")
+    build = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+         "--disable-pip-version-check", "-w", str(folder), str(folder / "source")],
+        capture_output=True, text=True)
+    assert build.returncode == 0, build.stdout + build.stderr
+    (made,) = folder.glob("ftkit-*.whl")
+    return made
 
 
 @pytest.fixture

@@ -159,20 +159,8 @@ def test_recipes_and_cards_say_what_they_are_in_one_screen_or_a_few():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= most
 
 
-def test_a_wheel_holds_the_recipes_and_cards_and_loads_a_set(tmp_path):
+def test_a_wheel_holds_the_recipes_and_cards_and_loads_a_set(wheel, tmp_path):
     """Installed without the clone, the data sets would be missing."""
-    pytest.importorskip("setuptools", reason="builds the wheel")
-    source = tmp_path / "source"
-    for name in ("ftkit", "data"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    build = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-         "--disable-pip-version-check", "-w", str(tmp_path), str(source)],
-        capture_output=True, text=True)
-    assert build.returncode == 0, build.stdout + build.stderr
-    (wheel,) = tmp_path.glob("ftkit-*.whl")
     installed = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
