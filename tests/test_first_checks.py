@@ -1,9 +1,11 @@
-"""Exercises of lesson 1: the right answer passes, a likely wrong one gets its reason."""
+"""Exercises of lessons 0 and 1: the right answer passes, a likely wrong one gets its reason."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from lessons import from_lesson
 
 import ftkit as ft
@@ -55,3 +57,27 @@ def test_the_gain_of_all_raters_is_that_on_the_test_set():
     assert "validation set" in repr(ft.check(0.10, judge))
     assert "A number" in repr(ft.check("much", judge))
     assert "300 texts" in repr(ft.check(0.2, judge))
+
+
+def test_a_beginning_may_not_give_the_answer_away():
+    class Batch(dict):
+        def to(self, device):
+            return self
+
+    def encode(text, return_tensors=None):
+        if return_tensors:
+            return Batch(text=text)
+        return {"input_ids": [[" Canberra", " Sydney"].index(text)]}
+
+    def net(text):
+        right = "capital" in text
+        logits = torch.tensor([[[2.0, 0.0] if right else [0.0, 2.0]]])
+        return SimpleNamespace(logits=logits)
+
+    real = SimpleNamespace(tokenizer=encode, device="cpu", net=net)
+    judge = from_lesson("00", "prefers_the_truth", real=real)
+    assert ft.check("The capital of Australia is", judge)
+    assert "Canberra 12%, Sydney 88%" in repr(ft.check("Of Australia I like", judge))
+    assert "not Canberra" in repr(ft.check("The capital of Australia, canberra, is", judge))
+    assert "without a space" in repr(ft.check("The capital of Australia is ", judge))
+    assert "A text is wanted" in repr(ft.check(7, judge))

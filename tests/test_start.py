@@ -12,13 +12,13 @@ import ftkit as ft
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_the_lessons_surprise_is_the_packages_loss(kind):
+def test_the_lessons_loss_of_a_token_is_the_packages(kind):
     model = tiny.decoder(kind)
     text = "the film was good and the plot was not so dull"
-    pieces, surprise = from_lesson("00", "surprises")(model, text)
+    pieces, losses = from_lesson("00", "token_losses")(model, text)
     loss = ft.evaluate(model, Dataset.from_list([{"text": text}]))["loss"].value
-    assert len(pieces) == len(surprise) > 5
-    np.testing.assert_allclose(surprise.mean(), loss, rtol=1e-4)
+    assert len(pieces) == len(losses) > 5
+    np.testing.assert_allclose(losses.mean(), loss, rtol=1e-4)
 
 
 def test_the_lessons_next_words_are_those_the_model_would_write():
@@ -28,26 +28,8 @@ def test_the_lessons_next_words_are_those_the_model_would_write():
     assert [p for _, p in best] == sorted((p for _, p in best), reverse=True)
 
 
-def test_the_lesson_hides_whole_words_and_keeps_what_they_were():
-    encoder = tiny.encoder("masked-lm")
-    vocabulary = encoder.tokenizer.convert_ids_to_tokens(range(len(encoder.tokenizer)))
-    is_word = torch.tensor([token.strip("Ġ").isalpha() for token in vocabulary])
-    seen = []
-    encoder.net.base_model.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True)
-    gaps = from_lesson(
-        "00",
-        "gaps",
-        bert_tokenizer=encoder.tokenizer,
-        backbone=encoder.net.base_model,
-        encoder=encoder,
-        is_word=is_word,
-        seed=0,
-    )
-    texts = ["the cat was not so very warm", "a dog", "the plot and the music of a great film"]
-    split = Dataset.from_dict({"text": texts * 5, "group": [str(i) for i in range(15)]})
-    vectors, answers, families = gaps(split, share=0.5)
-    hidden = sum(int((ids == encoder.tokenizer.mask_token_id).sum()) for ids in seen)
-    assert len(vectors) == len(answers) == len(families) == hidden > 10
-    assert is_word[answers].all()
-    assert set(families) <= set(split["group"])
+def test_the_lessons_attention_is_that_of_the_library():
+    query, key, value = torch.randn(3, 2, 7, 16, generator=torch.Generator().manual_seed(0))
+    by_hand = from_lesson("00", "attention")(query[0], key[0], value[0])
+    by_torch = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    torch.testing.assert_close(by_hand, by_torch[0])

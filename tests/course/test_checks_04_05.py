@@ -1,4 +1,4 @@
-"""Without these, an exercise of lesson 5 could accept an answer that is wrong."""
+"""Without these, an exercise of lessons 4 and 5 could accept an answer that is wrong."""
 
 import ast
 from pathlib import Path
@@ -25,6 +25,11 @@ def checked(lesson, number, answer, **space):
     return eval(compile(ast.Expression(last.value), "cell", "eval"), space)
 
 
+def share(before, without, with_remedy):
+    rise = without.mean() - before.mean()
+    return None if rise <= 0 else 1 - (with_remedy.mean() - before.mean()) / rise
+
+
 def masked(turns, end):
     said = [tokens + [end] * (who == "assistant") for who, tokens in turns]
     labels = [s if who == "assistant" else [-100] * len(s)
@@ -32,7 +37,18 @@ def masked(turns, end):
     return sum(said, []), sum(labels, [])
 
 
+def only_own(request, reply):
+    words = reply.replace(".", " ").replace(",", " ").split()
+    return all(w in request for w in words if w.startswith("FW-"))
+
+
 @pytest.mark.parametrize(("lesson", "number", "right", "wrong"), [
+    ("04", 1, float(np.exp(110 / 40)), (2.75, float(np.exp(2.5)))),
+    ("04", 2, only_own, (lambda q, r: "FW-" in r, lambda q, r: q.split("FW-")[1][:5] in r)),
+    ("04", 3, share, (
+        lambda b, p, m: (p.mean() - m.mean()) / ((p.mean() - b.mean()) or np.inf),
+        lambda b, p, m: None if (p == b).all() else float(np.mean((p - m) / (p - b + 1e-9))),
+    )),
     ("05", 2, masked, (
         lambda t, end: (masked(t, end)[0], masked(t, end)[0]),
         lambda t, end: masked([(w, s) for w, s in t if w == "assistant"], end),
