@@ -21,7 +21,7 @@ PUBLIC = api_page.public_names()
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: architecture.module_of(file))
 
 # Public functions that no lesson, command or document calls. None may join them.
-WITHOUT_CALLER = {"plan", "chat", "read_conll", "read_pairs", "plot_history"}
+WITHOUT_CALLER = {"plan", "read_conll", "read_pairs", "plot_history"}
 
 
 @functools.cache

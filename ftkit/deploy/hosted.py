@@ -113,7 +113,7 @@ def check_chats(
 ) -> ChatFile:
     """Read a file of chats as a hosted fine-tuning service would, before it is uploaded.
 
-    tokenizer: a Model or a tokenizer, to count tokens with. price: of a million training tokens,
+    path: of the JSONL file. tokenizer: a Model or a tokenizer, to count tokens with. price: of a million training tokens,
     in your currency; it needs a tokenizer. epochs: passes that are paid for. longest: tokens of a
     chat that the service reads; it cuts the rest, or refuses it.
 

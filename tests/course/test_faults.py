@@ -11,7 +11,7 @@ import tiny
 import transformers
 import worlds
 from lessons import from_lesson
-from test_checks_05 import checked
+from test_checks_04_05 import checked
 
 import ftkit as ft
 from ftkit.course.faults import in_data
