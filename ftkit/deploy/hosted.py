@@ -113,9 +113,9 @@ def check_chats(
 ) -> ChatFile:
     """Read a file of chats as a hosted fine-tuning service would, before it is uploaded.
 
-    path: of the JSONL file. tokenizer: a Model or a tokenizer, to count tokens with. price: of a million training tokens,
-    in your currency; it needs a tokenizer. epochs: passes that are paid for. longest: tokens of a
-    chat that the service reads; it cuts the rest, or refuses it.
+    path: of the JSONL file. tokenizer: a Model or a tokenizer, to count tokens with. price: of a
+    million training tokens, in your currency; it needs a tokenizer. epochs: passes that are paid
+    for. longest: tokens of a chat that the service reads; it cuts the rest, or refuses it.
 
     Refused are lines that are not JSON or hold no messages, roles that are unknown or out of order,
     empty turns, chats whose last turn is not the assistant's, weights other than 0 and 1, and fewer
