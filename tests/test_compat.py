@@ -129,7 +129,9 @@ def _private_uses(path):
     "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
 )
 def test_private_interfaces_stand_in_compat_alone(path):
-    if path.name != "compat.py":
+    # A fault is planted into what is private; tests/course/test_faults.py fails when it is gone.
+    planted = path.parent.name == "faults"
+    if path.name != "compat.py" and not planted:
         assert not list(_private_uses(path))
 
 

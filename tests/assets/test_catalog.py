@@ -69,7 +69,7 @@ def test_card_facts_are_what_the_data_gives(entry):
 def test_what_others_wrote_is_not_called_free_because_its_archive_is(entry):
     """A reader of `ftkit data` would take a publisher's text for free to use."""
     assert "(the archive)" not in entry.licence
-    made_here = ("capitals", "instructions", "made-tags", "requests")
+    made_here = ("capitals", "customer-service", "instructions", "made-tags", "requests")
     assert entry.link.startswith("https://") or entry.name in made_here
 
 

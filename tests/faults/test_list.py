@@ -26,14 +26,14 @@ FAULTS = {
     "memory beyond the limit": [
         "batch/test_run.py::test_memory_of_a_child_that_cuts_itself_off_is_counted",
         "batch/test_run.py::test_memory_that_processes_share_is_counted_once"],
-    "a full disk": ["faults/test_files.py::test_a_full_disk_is_named_and_the_next_run_goes_on",
+    "a full disk": ["faults/test_folders.py::test_a_full_disk_is_named_and_the_next_run_goes_on",
                     "batch/test_run.py::test_a_full_disk_keeps_the_output_that_was_there"],
     "a read-only output folder": [
-        "faults/test_files.py::"
+        "faults/test_folders.py::"
         "test_an_output_folder_that_cannot_be_written_is_named_before_anything_runs"],
     "a broken notebook": [
-        "faults/test_files.py::test_of_broken_notebooks_none_starts_the_batch",
-        "faults/test_files.py::test_a_notebook_without_parameters_runs_and_has_no_grid",
+        "faults/test_folders.py::test_of_broken_notebooks_none_starts_the_batch",
+        "faults/test_folders.py::test_a_notebook_without_parameters_runs_and_has_no_grid",
         "batch/test_run.py::test_a_broken_notebook_is_named"],
     "a corrupt archive": [
         "assets/test_fetch.py::test_an_archive_spoilt_in_the_cache_is_named_and_fetched_again"],
@@ -41,7 +41,7 @@ FAULTS = {
         "assets/test_fetch.py::test_a_spoilt_folder_is_named_and_built_again"],
     "two batches on one cache and one output folder": [
         "assets/test_fetch.py::test_processes_that_ask_at_once_build_once",
-        "faults/test_files.py::test_of_two_batches_on_one_folder_the_second_is_sent_away"],
+        "faults/test_folders.py::test_of_two_batches_on_one_folder_the_second_is_sent_away"],
     "a checkpoint cut in mid-write": [
         "training/test_resume.py::"
         "test_a_training_killed_at_any_moment_ends_as_one_that_ran_through",
@@ -56,11 +56,11 @@ FAULTS = {
     "an archive member that escapes its folder": [
         "assets/test_fetch.py::test_members_cannot_climb_out_of_their_folder"],
     "pickled weights, and a model that asks for its own code": [
-        "faults/test_files.py::test_pickled_weights_are_refused_and_not_opened",
-        "faults/test_files.py::"
+        "faults/test_folders.py::test_pickled_weights_are_refused_and_not_opened",
+        "faults/test_folders.py::"
         "test_a_model_that_asks_for_its_own_code_is_refused_without_advice_to_run_it"],
     "a clock that jumps": [
-        "faults/test_files.py::"
+        "faults/test_folders.py::"
         "test_a_clock_that_jumps_ends_no_run_early_and_makes_none_endless"],
     "a node of a cluster that is lost": [
         "faults/test_ray.py::"
