@@ -170,6 +170,7 @@ def test_a_part_of_other_weights_is_no_model(tmp_path):
     removed = next(name for name in tensors if "layer.1" in name)
     del tensors[removed]
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    later(folder / "model.safetensors")
     told = pytest.warns(UserWarning, match="another program")
     with told, pytest.raises(DataError, match="layer.1"):
         ft.load_model(folder)
