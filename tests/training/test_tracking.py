@@ -13,15 +13,8 @@ from ftkit.assets import mlflow_store
 ROWS = Dataset.from_dict({"text": [f"the film was {word}" for word in tiny.WORDS]})
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("mlflow")
-
-
 @pytest.fixture
-def store(place, monkeypatch):
-    pytest.importorskip("mlflow", reason="needs the extra: pip install 'ftkit[track]'")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
+def store(store):
     return mlflow_store.client()
 
 
