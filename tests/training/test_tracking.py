@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import uuid
 
 import pytest
 import tiny
@@ -14,7 +15,9 @@ ROWS = Dataset.from_dict({"text": [f"the film was {word}" for word in tiny.WORDS
 
 
 @pytest.fixture
-def store(store):
+def store(store, monkeypatch):
+    """Its runs are those of one test, whichever tests the worker ran before."""
+    monkeypatch.setattr(mlflow_store, "EXPERIMENT", f"ftkit-{uuid.uuid4()}")
     return mlflow_store.client()
 
 
