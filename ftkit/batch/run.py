@@ -47,7 +47,7 @@ def find_notebooks(paths):
 def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None,
               out="artifacts", workers=1, retries=0, fail_fast=False, timeout=3600,
               cell_timeout=1800, memory=None, resume=True, commit_to=None, executor="local",
-              address=None, cpus=1, gpus=0, report=print, live=None):
+              address=None, cpus=1, gpus=0, launch=None, report=print, live=None):
     """Run notebooks and return one record for each run, in their order.
 
     profile and parameters replace values of a notebook's `parameters` cell; grid and seeds run it
@@ -58,8 +58,9 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
     a run that succeeded with the same source, parameters and packages is not run again. commit_to:
     a folder whose notebooks of the same name get the outputs. out may be any folder: nothing in it
     is changed or removed that no batch has written. executor: "local", or "ray" for a Ray cluster
-    at address (None starts one here), where a run gets cpus and gpus. report is called with each
-    line of progress, live with the states of what runs.
+    at address (None starts one here), where a run gets cpus and gpus. launch: a Launch, for a
+    notebook whose cells several processes run. report is called with each line of progress, live
+    with the states of what runs.
     A record has name, lesson, point (its values of the grid), status ("ok" or what went wrong),
     message, attempts, seconds, peak_memory (bytes), claims, failure, output and log (relative to
     `out`). Failures do not raise; one run's does not stop another.
@@ -76,8 +77,9 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
     if type(retries) is not int or retries < 0:
         raise SettingError(f"retries={retries!r}: a whole number from 0 on is expected.")
     values = dict(parameters or {}, **({"profile": profile} if profile else {}))
-    out, environment = Path(out).resolve(), _environment()
-    lessons = [_Lesson(path, {**values, **point}, point, out, environment)
+    # What was run by one process says nothing about several.
+    out, environment = Path(out).resolve(), f"{_environment()}{launch or ''}"
+    lessons = [Lesson(path, {**values, **point}, point, out, environment)
                for path in find_notebooks(notebooks) for point in points(grid, seeds, values)]
     names = [lesson.name for lesson in lessons]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -86,7 +88,8 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
         raise SettingError("outputs are committed from default parameters only; leave out -p, "
                            "--grid, --seeds and a --profile that is not the notebook's own.")
     _check_out(out, lessons)
-    limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory}
+    limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory,
+              "launch": launch}
     with _only_batch_in(out), _executor(
             executor, lessons, workers, limits, address, cpus, gpus) as (start, workers), (
             _stop_on_signal()):  # the last, as Ray has handlers of its own
@@ -227,7 +230,7 @@ def _run_all(lessons, start, workers, retries, fail_fast, resume, report, live):
     return [records[lesson.name] for lesson in lessons]
 
 
-class _Lesson:
+class Lesson:
     """A notebook to run, the values it gets, and where its files are."""
 
     def __init__(self, path, values, point, out, environment):
