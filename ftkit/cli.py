@@ -238,7 +238,7 @@ def _launch(options):
     launch = Launch(options.nproc, options.nnodes, options.node_rank, options.master)
     if launch.node_rank == 0:
         return _batch(options, launch)
-    return join(*options.paths, options.profile, _parameters(options), launch)
+    return join(options.paths, options.profile, _parameters(options), options.out, launch)
 
 
 def _parameters(options):

@@ -50,6 +50,10 @@ class Launch:
             raise SettingError(f"master={self.master!r}: HOST:PORT of machine 0 is expected, which "
                                "the others can reach, such as node17:29500.")
 
+    def __str__(self):
+        """What a result depends on: not on which machines."""
+        return f"{self.nproc} processes on each of {self.nnodes} machines"
+
     def torchrun(self):
         """Return the options for torchrun."""
         if self.nnodes == 1:
@@ -61,22 +65,21 @@ class Launch:
         return [*where, f"--nproc-per-node={self.nproc}"]
 
 
-def join(path, profile, parameters, launch):
+def join(paths, profile, parameters, out, launch):
     """Run the ranks of a machine that is not number 0 to their end. Returns their exit code.
 
-    profile, parameters: as for `run_batch` on machine 0. Raises what it raises.
+    The others as for `run_batch` on machine 0. Raises what that raises.
     """
-    from ftkit.batch.run import Lesson, find_notebooks
+    from ftkit.batch.run import lessons_of
+    from ftkit.batch.supervise import child_environment
 
-    path, = find_notebooks([path])
-    values = parameters | ({"profile": profile} if profile else {})
-    parameters = Lesson(path, values, {}, Path(), "").injected
+    lesson, = lessons_of(paths, profile, parameters, None, None, out, launch)
     with tempfile.TemporaryDirectory(prefix="ftkit-") as work:
         job = Path(work) / "job.json"
-        job.write_text(json.dumps({"input": str(path), "parameters": parameters,
-                                   "launch": asdict(launch)}))
-        os.environ["IPYTHONDIR"] = work
-        os.chdir(Path(path).parent)
+        job.write_text(json.dumps({"input": str(lesson.path), "parameters": lesson.injected,
+                                   "key": lesson.key, "launch": asdict(launch)}))
+        os.environ.update(child_environment(Path(work), lesson, launch.nproc))
+        os.chdir(lesson.path.parent)
         return _agent(job)
 
 
@@ -96,7 +99,8 @@ def _agent(job_file, *kernel):
         signals = "SIGTERM"
     try:
         run.run(run.parse_args([
-            *launch.torchrun(), f"--signals-to-handle={signals}", "--no-python",
+            *launch.torchrun(), f"--signals-to-handle={signals}",
+            f"--log-dir={Path(job_file).parent}", "--no-python",
             sys.executable, "-P", "-m", "ftkit.batch.launch", "rank", str(job_file), *kernel]))
     except SignalException as stop:
         if launch.node_rank:
@@ -139,12 +143,13 @@ def _store(master):
 class _Lead:
     """Rank 0: a Jupyter kernel that waits for the others at the end of each cell."""
 
-    def __init__(self, store):
-        self.store, self.number, self.others = store, 0, range(1, int(os.environ["WORLD_SIZE"]))
+    def __init__(self, store, job):
+        self.store, self.job, self.number = store, job, 0
+        self.others = range(1, int(os.environ["WORLD_SIZE"]))
 
     def begin(self, info):
         self.number += 1
-        self.store.set(f"cell {self.number}", _hash(info.raw_cell))
+        self.store.set(f"cell {self.number}", _hash(self.job, info.raw_cell))
 
     def end(self, result):
         self.store.set(f"cell {self.number} ended", "well" if result.success else "in an error")
@@ -184,7 +189,7 @@ def _follow(store, job, rank):
     notebook = load_notebook_node(job["input"].replace("{", "{{").replace("}", "}}"))
     if job["parameters"]:
         notebook = parameterize_notebook(notebook, job["parameters"])
-    cells = {_hash(cell.source): (number, cell.source)
+    cells = {_hash(job, cell.source): (number, cell.source)
              for number, cell in enumerate(notebook.cells, 1) if cell.cell_type == "code"}
 
     class Silent(InteractiveShell):
@@ -202,8 +207,8 @@ def _follow(store, job, rank):
         if not named:
             return None
         if named not in cells:
-            return (f"what rank 0 runs is not in {job['input']} on this machine: the notebook or "
-                    "its parameters differ")
+            return (f"what rank 0 runs is not in {job['input']} on this machine: the notebook, its "
+                    "parameters or the installed packages differ")
         number, source = cells[named]
         result = shell.run_cell(source)
         if result.success:
@@ -222,20 +227,21 @@ def _failed_too(store, turn):
     return store.get(f"cell {turn} ended") != b"well"
 
 
-def _hash(text):
-    return hashlib.sha256(text.encode()).hexdigest()
+def _hash(job, code):
+    return hashlib.sha256(f"{job['key']} {code}".encode()).hexdigest()
 
 
 def _rank(job_file, *kernel):
+    job = json.loads(Path(job_file).read_text())
     rank, host, port = (os.environ[name] for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"))
     master = f"{host}:{port}"
     if rank == "0":
-        lead = _Lead(_store(master))
+        lead = _Lead(_store(master), job)
         threading.Thread(target=lead.leave_with_others, daemon=True,
                          args=(Path(job_file).parent / LOST, _store(master))).start()
         lead.run(kernel)
         return 0
-    if wrong := _follow(_store(master), json.loads(Path(job_file).read_text()), rank):
+    if wrong := _follow(_store(master), job, rank):
         _lost(job_file, "error", f"rank {rank}: {wrong}", master)
         return CELL_FAILED
     return 0

@@ -9,6 +9,7 @@ import platform
 import shutil
 import signal
 import time
+from collections import Counter
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -76,13 +77,10 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
             raise SettingError(f"{name}={value!r}: a number greater than 0 is expected.")
     if type(retries) is not int or retries < 0:
         raise SettingError(f"retries={retries!r}: a whole number from 0 on is expected.")
-    values = dict(parameters or {}, **({"profile": profile} if profile else {}))
-    # What was run by one process says nothing about several.
-    out, environment = Path(out).resolve(), f"{_environment()}{launch or ''}"
-    lessons = [Lesson(path, {**values, **point}, point, out, environment)
-               for path in find_notebooks(notebooks) for point in points(grid, seeds, values)]
-    names = [lesson.name for lesson in lessons]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    lessons = lessons_of(notebooks, profile, parameters, grid, seeds, out, launch)
+    out = Path(out).resolve()
+    names = Counter(lesson.name for lesson in lessons)
+    if twice := sorted(name for name, times in names.items() if times > 1):
         raise SettingError(f"two notebooks are named {twice[0]}.ipynb; give each its own --out.")
     if commit_to and any(lesson.injected for lesson in lessons):
         raise SettingError("outputs are committed from default parameters only; leave out -p, "
@@ -103,6 +101,17 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
             except FtkitError as error:
                 record.update(status="not committed", message=str(error))
     return records
+
+
+def lessons_of(notebooks, profile, parameters, grid, seeds, out, launch):
+    """Return what is to be run, a `Lesson` each. Arguments and errors are those of `run_batch`."""
+    values = dict(parameters or {}, **({"profile": profile} if profile else {}))
+    # What was run by one process says nothing about several.
+    environment = f"{_environment()}{launch or ''}"
+    # Each is read once: the runs of a large grid share it.
+    books = {path: nb.read(path) for path in find_notebooks(notebooks)}
+    return [Lesson(path, book, {**values, **point}, point, Path(out).resolve(), environment)
+            for path, book in books.items() for point in points(grid, seeds, values)]
 
 
 @contextmanager
@@ -233,9 +242,8 @@ def _run_all(lessons, start, workers, retries, fail_fast, resume, report, live):
 class Lesson:
     """A notebook to run, the values it gets, and where its files are."""
 
-    def __init__(self, path, values, point, out, environment):
-        self.path, self.attempts = path, 0
-        self.notebook = nb.read(path)
+    def __init__(self, path, notebook, values, point, out, environment):
+        self.path, self.notebook, self.attempts = path, notebook, 0
         defaults = nb.parameters(self.notebook, path.name)
         for name, value in values.items():
             if name not in defaults:

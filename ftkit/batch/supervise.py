@@ -58,11 +58,11 @@ class Running:
                "cell_timeout": limits["cell_timeout"],
                "start_timeout": START_TIMEOUT, "progress": str(self.work / "progress"),
                "verdict": str(self.work / "verdict.json"),
-               "launch": asdict(limits["launch"]) if limits["launch"] else None}
+               "key": lesson.key, "launch": asdict(limits["launch"]) if limits["launch"] else None}
         try:
             (self.work / "job.json").write_text(json.dumps(job))
             processes = limits["launch"].nproc if limits["launch"] else 1
-            environment = _child_environment(self.work, lesson, workers * processes)
+            environment = child_environment(self.work, lesson, workers * processes)
             _name_kernel(self.work, limits["launch"])
             with open(lesson.log, "w") as log:
                 self.started = time.monotonic()
@@ -306,7 +306,7 @@ def _name_kernel(work, launch):
         "env": {"TMPDIR": tempfile.gettempdir()}}))
 
 
-def _child_environment(work, lesson, workers):
+def child_environment(work, lesson, workers):
     """Return the environment of one lesson: fair threads, no user settings."""
     environment = dict(os.environ)
     environment.pop("MPLBACKEND", None)  # figures go into the notebook, whatever the caller uses

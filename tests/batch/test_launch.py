@@ -39,6 +39,7 @@ run = ft.fit(base, data, method=ft.Full(), epochs=3, batch_size=4, learning_rate
 """
 SHOW = """
 import json
+run.model.save(f"{folder}/saved {rank}")
 print(json.dumps(run.history["loss"].dropna().tolist()))
 print("rank", rank)
 ft.claim("the loss falls", run.history["loss"].iloc[0] - run.history["loss"].iloc[-1],
@@ -103,6 +104,7 @@ def test_rank_0_alone_shows_and_its_claims_come_back(trained):
     [claim] = record["claims"]
     assert claim["claim"] == "the loss falls" and claim["held"]
     assert record["parameters"]["seed"] == 1
+    assert [path.name for path in folder.glob("saved*")] == ["saved 0"]
     assert len(list((folder / "out" / "runs").rglob("run.json"))) == 1
     nothing_is_left(folder / "out")
 
@@ -138,10 +140,12 @@ def test_a_rank_that_fails_ends_the_launch_and_is_named(
 def test_a_launch_that_is_stopped_leaves_no_process(tmp_path, write_notebook, number, code):
     path = write_notebook(tmp_path / "a.ipynb",
                           f"{RANK}open('at ' + rank, 'w').close()\nimport time; time.sleep(600)")
-    out = tmp_path / "out"
+    out, temporary = tmp_path / "out", tmp_path / "tmp"
+    temporary.mkdir()
     launch = subprocess.Popen(
         [sys.executable, "-m", "ftkit.cli", "launch", path, "--nproc", "2", "--out", out],
-        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"TMPDIR": str(temporary)}, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     wait_for(lambda: (tmp_path / "at 0").exists() and (tmp_path / "at 1").exists())
     assert len(processes_of(out)) >= 4  # the worker, torchrun and two ranks
@@ -150,7 +154,7 @@ def test_a_launch_that_is_stopped_leaves_no_process(tmp_path, write_notebook, nu
     assert launch.returncode == code and (number == signal.SIGKILL or "stopped" in said)
     wait_for(lambda: not processes_of(out), 20)
     if number == signal.SIGINT:
-        nothing_is_left(out)
+        nothing_is_left(out, temporary)
 
 
 @pytest.mark.slow
@@ -165,14 +169,19 @@ def test_two_machines_run_the_cells_together_and_a_notebook_that_differs_is_name
     path = write_notebook(
         tmp_path / "a.ipynb", ("seed = 0", ["parameters"]),
         f"{RANK}import torch, torch.distributed as dist\ndist.init_process_group('gloo')\n"
-        "total = torch.tensor(float(rank) + seed)\ndist.all_reduce(total)\nprint(total.item())")
+        "total = torch.tensor(float(rank) + seed)\ndist.all_reduce(total)\nprint(total.item())\n"
+        "folders = [None, None]\n"
+        "dist.all_gather_object(folders, os.environ['FTKIT_CHECKPOINTS'])\n"
+        "assert folders[0] == folders[1], folders")
     words = [sys.executable, "-m", "ftkit.cli", "launch", str(path), "--nproc", "1", "--nnodes",
              "2", "--master", f"127.0.0.1:{port}", "--out", str(tmp_path / "out")]
 
+    def start(number, seed):
+        return subprocess.Popen([*words, "--node-rank", str(number), "-p", "seed", seed],
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
     def both(first, second):
-        started = [subprocess.Popen([*words, "--node-rank", str(number), "-p", "seed", seed],
-                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-                   for number, seed in ((0, first), (1, second))]
+        started = [start(0, first), start(1, second)]
         said = [process.communicate(timeout=200)[0] for process in started]
         return [process.returncode for process in started], said
 
@@ -180,7 +189,16 @@ def test_two_machines_run_the_cells_together_and_a_notebook_that_differs_is_name
     assert codes == [0, 0], said
     assert shown(tmp_path / "out" / "a.ipynb") == "11.0\n"
     codes, said = both("6", "7")
-    assert codes[1] == 1 and "parameters differ" in said[1] and codes[0] != 0, said
+    assert codes == [1, 1] and all("installed packages differ" in text for text in said), said
+    script = "import os, time\nopen('at ' + rank, 'w').close()\ntime.sleep(600)"
+    write_notebook(path, ("seed = 0", ["parameters"]), RANK + script)
+    started = [start(number, "8") for number in (0, 1)]
+    wait_for(lambda: (tmp_path / "at 0").exists() and (tmp_path / "at 1").exists())
+    started[1].terminate()
+    said = [process.communicate(timeout=200)[0] for process in started]
+    assert [process.returncode for process in started] == [3, 143], said
+    assert "machine 1 was stopped by SIGTERM" in said[0]
+    nothing_is_left(tmp_path / "out")
 
 
 @pytest.mark.parametrize(("words", "said"), [
