@@ -27,7 +27,8 @@ def batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None, ou
     run and all its processes may hold. resume: skip what succeeded with the same source, parameters
     and packages. commit_to: a folder whose notebooks of the same name get the outputs. executor:
     "local", or "ray": each run a task on the Ray cluster at address (None starts one on this
-    machine) that gets so many cpus and gpus (needs the package ray). launch: of `ftkit launch`.
+    machine) that gets so many cpus and gpus (needs the package ray). launch: a
+    ftkit.batch.launch.Launch, for cells that several processes run together.
     Shows each run as it ends, in a terminal or a notebook how far the others are, and the table.
     Returns the content of results.json as a dict: `lessons` has a record for each run, `grid` the
     rows of the table, `all_held` whether all succeeded and all claims hold.

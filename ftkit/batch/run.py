@@ -51,17 +51,9 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
               address=None, cpus=1, gpus=0, launch=None, report=print, live=None):
     """Run notebooks and return one record for each run, in their order.
 
-    profile and parameters replace values of a notebook's `parameters` cell; grid and seeds run it
-    once for each of several (see `points`). workers: runs at a time, or "auto". retries: further
-    attempts where the process died or never answered, never after a cell's own error. fail_fast:
-    after a failure nothing more is started. timeout and cell_timeout: seconds. memory: bytes a
-    lesson and its processes may hold together (default: 90% of what this process may use). resume:
-    a run that succeeded with the same source, parameters and packages is not run again. commit_to:
-    a folder whose notebooks of the same name get the outputs. out may be any folder: nothing in it
-    is changed or removed that no batch has written. executor: "local", or "ray" for a Ray cluster
-    at address (None starts one here), where a run gets cpus and gpus. launch: a Launch, for a
-    notebook whose cells several processes run. report is called with each line of progress, live
-    with the states of what runs.
+    The arguments are those of `ft.batch` (front.py); memory is by default 90% of what this process
+    may use. Nothing in the folder out is changed or removed that no batch has written. report is
+    called with each line of progress, live with the states of what runs.
     A record has name, lesson, point (its values of the grid), status ("ok" or what went wrong),
     message, attempts, seconds, peak_memory (bytes), claims, failure, output and log (relative to
     `out`). Failures do not raise; one run's does not stop another.
