@@ -51,7 +51,7 @@ help:
 	@echo "make bundle everything for a machine without a network, in parts: docs/air-gapped.md"
 	@echo "make gpu    on a machine with a CUDA card: its tests, the benchmark, the lessons; MINUTES=8"
 	@echo "make compat the tests under the oldest versions allowed, and under the newest there are"
-	@echo "make lab    JupyterLab on notebooks/"
+	@echo "make lab    JupyterLab on copies of the lessons, in $(LAB)/"
 	@echo "make clean  remove what the above made (the cache of models and data stays)"
 
 setup: .venv/.ready
@@ -142,8 +142,10 @@ compat: data .venv-oldest/.ready
 	    -n $(PYTEST_WORKERS) --dist loadfile || failed="$$failed $$set"; done; \
 	  [ -z "$$failed" ] || { echo "compat: failed under:$$failed"; exit 1; }
 
-lab: .venv/.ready
-	@.venv/bin/jupyter lab notebooks
+# The lessons are opened as copies, so that git sees nothing of what a learner does.
+LAB ?= my-lessons
+lab: data
+	@.venv/bin/ftkit start $(LAB) --lab
 
 clean:
 	rm -rf .venv .venv-peers .venv-litgpt .venv-oldest .venv-newest $(OUT) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
