@@ -91,7 +91,8 @@ def course(tmp_path, monkeypatch, write_notebook):
     made = {f"notebooks/0{n}_{name}.ipynb": source / f"0{n}_{name}.ipynb"
             for n, name in enumerate(("first", "second", "third"))}
     for n, path in enumerate(made.values()):
-        write_notebook(path, f"#md # {n} · Title\n\n| `cpu` | about {n} min on 2 cores | 2 GB | x |",
+        heading = f"#md # {n} · Title\n\n| `cpu` | about {n} min on 2 cores | 2 GB | x |"
+        write_notebook(path, heading,
                       ("profile = 'cpu'", ["parameters"]),
                       "print(1)", "ft.check(None, 1, name='1')")
         edit(path, lambda notebook: notebook["cells"][2].update(

@@ -10,6 +10,7 @@ import transformers
 
 from ftkit import display
 
+ROWS = 8  # of the table: the latest, and the best before them
 EVERY = 0.5  # seconds between two updates of the page
 COLOURS = ("#0072b2", "#d55e00")  # told apart by colour-blind readers, too
 GREY = "#767676"  # can be read on white and on black
@@ -186,9 +187,11 @@ class Page(transformers.TrainerCallback):
         if not self.evaluations:
             return ""
         best = min(row[3] for row in self.evaluations)
+        before, rows = self.evaluations[:-ROWS], self.evaluations[-ROWS:]
+        rows = [row for row in before if row[3] == best] + rows
         cells = [[f"{step:,}", f"{epoch:.1f}", "–" if train is None else f"{train:.3f}",
                   f"{loss:.3f}{' (lowest)' if loss == best else ''}"]
-                 for step, epoch, train, loss in self.evaluations]
+                 for step, epoch, train, loss in rows]
         head = ["update", "epoch", "training loss", "validation loss"]
         return "<table>" + "".join(
             "<tr>" + "".join(f"<{tag} style='text-align:left'>{cell}</{tag}>" for cell in row)
@@ -200,7 +203,8 @@ class Page(transformers.TrainerCallback):
                  "validation": [(epoch, loss) for _, epoch, _, loss in self.evaluations]}
         lines = {name: [point for point in line if math.isfinite(point[1])]
                  for name, line in lines.items()}
-        if not (picture := drawing(lines)):
+        whole = 0 if self.ended else self.epochs  # while it runs, the curve grows into its frame
+        if not (picture := drawing(lines, whole)):
             return ""
         said = "; ".join(f"{name} loss from {line[0][1]:.3f} to {line[-1][1]:.3f}"
                          for name, line in lines.items() if line)
@@ -268,26 +272,28 @@ def duration(seconds):
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def drawing(lines):
+def drawing(lines, epochs=0):
     """An SVG of {name: [(epoch, loss)]}, with a marker and a name at each line, on any background.
 
-    Returns "" where there are not two points.
+    epochs: up to which the axis goes, if that is further than the lines. Returns "" where there are
+    not two points.
     """
     points = [point for line in lines.values() for point in line]
     if len(points) < 2:
         return ""
     floor, end = SIZE[1] - BOTTOM, SIZE[0] - RIGHT
-    last = max(epoch for epoch, _ in points) or 1
+    last = max(epochs, *(epoch for epoch, _ in points)) or 1
     low, high = min(loss for _, loss in points), max(loss for _, loss in points)
     high = high if high > low else low + 1
+    digits = max(2, 1 - math.floor(math.log10(high - low)))  # enough to tell the ends apart
 
     def text(x, y, words, anchor="start"):
         return f"<text x='{x:.0f}' y='{y:.0f}' text-anchor='{anchor}'>{words}</text>"
 
     parts = [f"<path d='M{LEFT} {TOP}V{floor}H{end}' fill='none' stroke='{GREY}'/>",
-             text(LEFT - 4, TOP + 8, f"{high:.2f}", "end"),
-             text(LEFT - 4, floor, f"{low:.2f}", "end"),
-             text(LEFT, floor + 14, "0"), text(end, floor + 14, f"{last:.1f}", "end"),
+             text(LEFT - 4, TOP + 8, f"{high:.{digits}f}", "end"),
+             text(LEFT - 4, floor, f"{low:.{digits}f}", "end"),
+             text(LEFT, floor + 14, "0"), text(end, floor + 14, f"{last:.3g}", "end"),
              text((LEFT + end) / 2, floor + 28, "epochs", "middle")]
     heights = []
     for (name, line), colour in zip(lines.items(), COLOURS, strict=True):

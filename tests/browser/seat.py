@@ -85,12 +85,73 @@ class Seat:
 
     def open(self, path=""):
         """Go to a page of JupyterLab and wait until it stands."""
-        where = f"lab/tree/{path}" if path else ""
-        self.page.goto(f"{self.address}{where}?token={self.token}")
+        where = f"lab/tree/{path}?reset&" if path else "?"  # no tabs of an earlier test
+        self.page.goto(f"{self.address}{where}token={self.token}")
         self.page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell", timeout=60000)
         self.page.wait_for_function("() => !document.querySelector('#jupyterlab-splash')")
+        self.until_idle()
+
+    def cells(self):
+        """The notebook's cells as they are in the page: source, outputs and number of each."""
+        return self.page.evaluate("""() => [...jupyterapp.shell.currentWidget.content.model.cells]
+            .map(cell => cell.toJSON())""")
+
+    def select(self, number):
+        """Go to a cell, counted from 0, in command mode."""
+        self.page.evaluate("""async number => {
+            const notebook = jupyterapp.shell.currentWidget.content;
+            notebook.activeCellIndex = number; notebook.mode = 'command';
+            notebook.deselectAll(); await notebook.scrollToItem(number, 'center');
+            notebook.activate(); }""", number)
+        self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell.jp-mod-active").wait_for()
+
+    def run(self, number, source=None, seconds=60):
+        """Type a cell's new source where one is given, and run it. Returns the cell after it."""
+        self.select(number)
+        if source is not None:
+            self.page.keyboard.press("Enter")
+            self.page.keyboard.press("Control+A")
+            self.page.keyboard.insert_text(source)
+        self.page.keyboard.press("Control+Enter")
+        self.page.wait_for_function("""number => {
+            const cell = jupyterapp.shell.currentWidget.content.model.cells.get(number);
+            return cell.executionState === 'idle' && cell.executionCount !== null; }""",
+            arg=number, timeout=1000 * seconds)
+        return self.cells()[number]
+
+    def run_all(self, seconds):
+        """Choose Run All Cells and wait until every cell has run, or one has failed."""
+        self.choose("Run", "Run All Cells")
+        self.page.wait_for_function("""() => {
+            const code = [...jupyterapp.shell.currentWidget.content.model.cells]
+                .filter(cell => cell.type === 'code' && cell.sharedModel.getSource().trim());
+            const done = cell => cell.executionCount !== null && cell.executionState === 'idle';
+            const failed = cell => cell.outputs.toJSON().some(o => o.output_type === 'error');
+            return code.every(done) || code.some(failed); }""", timeout=1000 * seconds)
+
+    def save(self):
+        """Save the notebook, as Control and S do, and wait until it is written."""
+        self.page.keyboard.press("Control+s")
+        self.page.wait_for_function("() => !jupyterapp.shell.currentWidget.context.model.dirty")
 
     def shot(self, name):
         """Keep a picture of the page."""
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SHOTS / f"{name}.png")
+
+    def choose(self, menu, entry):
+        """Choose an entry of the menu bar."""
+        self.page.locator(".lm-MenuBar-itemLabel", has_text=menu).first.click()
+        self.page.locator(".lm-Menu-itemLabel").get_by_text(entry, exact=True).click()
+
+    def until_idle(self, seconds=60):
+        """Wait until the kernel of the notebook in front is there and has nothing to do."""
+        self.page.wait_for_function("""() => {
+            const session = jupyterapp.shell.currentWidget?.sessionContext;
+            return session?.isReady && session.session?.kernel?.status === 'idle'; }""",
+            timeout=1000 * seconds)
+
+    def until(self, text, seconds=60):
+        """Wait until a text stands on the page."""
+        self.page.wait_for_function("text => document.body.innerText.includes(text)", arg=text,
+                                    timeout=1000 * seconds)
