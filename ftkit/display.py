@@ -108,9 +108,12 @@ class Banner:
     def __repr__(self):
         return f"{self.heading} {self.text}"
 
-    def _repr_html_(self):
+    def html(self):
+        """The notice as HTML."""
         return (f"<div role='note' style='border-left:4px solid #d55e00;padding:4px 12px'>"
                 f"<strong>{html.escape(self.heading)}</strong> {html.escape(self.text)}</div>")
+
+    _repr_html_ = html
 
 
 def display(thing):

@@ -62,7 +62,7 @@ def test_the_wheel_alone_writes_the_lessons(stranger):
     for name in NOTEBOOKS:
         assert (folder / name).read_bytes() == start.working_copy(ROOT / name)
     assert (folder / "data" / "capitals.md").is_file()
-    assert "cd 'my lessons'" in done.stdout and "ftkit fetch --all" in done.stdout
+    assert "ftkit start 'my lessons' --lab" in done.stdout and "ftkit fetch --all" in done.stdout
 
 
 def test_the_doctor_runs_without_a_checkout(stranger):

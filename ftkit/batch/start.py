@@ -68,7 +68,8 @@ def start(folder: str | Path) -> Started:
         for name, source in lessons().items():
             content, place, before = working_copy(source), folder / name, known.get(name)
             now = {"file": hashlib.sha256(content).hexdigest(), "cells": _cells(source)}
-            untouched = bool(before) and _cells(place) == before["cells"] and not _ran(place)
+            untouched = (before is not None and _cells(place) == before["cells"]
+                         and not _ran(place))
             if _sha(place) == now["file"] or untouched and before == now:
                 done.same.append(name)
             elif untouched or not (place.exists() or place.is_symlink()):
@@ -128,7 +129,7 @@ def _banner(profile):
         "Restarted, or back the next day? The kernel remembers nothing: choose Run, then Run "
         "All Above Selected Cell, and go on."))
     return {"output_type": "display_data", "metadata": {},
-            "data": {"text/html": said._repr_html_(), "text/plain": repr(said)}}
+            "data": {"text/html": said.html(), "text/plain": repr(said)}}
 
 
 def _sha(path: Path) -> str | None:
@@ -149,7 +150,7 @@ def _ran(path: Path) -> bool:
         cell.get("execution_count") for _, cell in nb.code_cells(nb.read(path)))
 
 
-def _known(folder: Path) -> dict[str, dict[str, str]]:
+def _known(folder: Path) -> dict[str, dict[str, str | None]]:
     """What an earlier start wrote, {path: hashes}; {} where that cannot be told."""
     try:
         found = json.loads((folder / NOTE).read_text(encoding="utf-8"))

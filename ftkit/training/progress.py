@@ -15,7 +15,7 @@ EVERY = 0.5  # seconds between two updates of the page
 COLOURS = ("#0072b2", "#d55e00")  # told apart by colour-blind readers, too
 GREY = "#767676"  # can be read on white and on black
 SIZE = (440, 200)  # of the curve, in pixels, and its margins
-LEFT, RIGHT, TOP, BOTTOM = 48, 80, 8, 36
+LEFT, RIGHT, TOP, BOTTOM = 64, 80, 8, 36
 
 
 def shown(quiet):

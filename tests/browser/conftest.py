@@ -35,5 +35,6 @@ def learner(browser, jupyterlab, request):
     made.folder = folder
     yield made
     made.shot(request.node.name.replace("[", "_").strip("]"))
+    made.shut_down()
     context.close()
     assert not made.errors()

@@ -91,6 +91,16 @@ class Seat:
         self.page.wait_for_function("() => !document.querySelector('#jupyterlab-splash')")
         self.until_idle()
 
+    def kernels(self):
+        """The notebooks whose kernels run: {name: id of the session}."""
+        answer = self.page.request.get(f"{self.address}api/sessions?token={self.token}")
+        return {Path(one["path"]).name: one["id"] for one in answer.json()}
+
+    def shut_down(self):
+        """End all kernels, so that the next test has the memory."""
+        for session in self.kernels().values():
+            self.page.request.delete(f"{self.address}api/sessions/{session}?token={self.token}")
+
     def cells(self):
         """The notebook's cells as they are in the page: source, outputs and number of each."""
         return self.page.evaluate("""() => [...jupyterapp.shell.currentWidget.content.model.cells]
