@@ -119,14 +119,18 @@ class Seat:
         """Type a cell's new source where one is given, and run it. Returns the cell after it."""
         self.select(number)
         if source is not None:
-            self.page.keyboard.press("Enter")
+            panel = ".jp-NotebookPanel:not(.lm-mod-hidden)"
+            self.page.locator(f"{panel} .jp-Cell.jp-mod-active .cm-content").click()
+            self.page.locator(f"{panel} .jp-Cell.jp-mod-active .cm-editor.cm-focused").wait_for()
             self.page.keyboard.press("Control+A")
             self.page.keyboard.insert_text(source)
+        before = self.cells()[number]["execution_count"]
         self.page.keyboard.press("Control+Enter")
-        self.page.wait_for_function("""number => {
+        self.page.wait_for_function("""([number, before]) => {
             const cell = jupyterapp.shell.currentWidget.content.model.cells.get(number);
-            return cell.executionState === 'idle' && cell.executionCount !== null; }""",
-            arg=number, timeout=1000 * seconds)
+            return cell.executionState === 'idle' && cell.executionCount !== null
+                && cell.executionCount !== before; }""",
+            arg=[number, before], timeout=1000 * seconds)
         return self.cells()[number]
 
     def run_all(self, seconds):
