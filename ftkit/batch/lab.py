@@ -42,6 +42,9 @@ def command(folder: str | Path, page: Path) -> tuple[list[str], dict[str, str]]:
     for name, first in (("JUPYTER_PATH", own / "data"), ("JUPYTER_CONFIG_PATH", own / "config"),
                         ("PATH", Path(sys.executable).parent)):  # there `ftkit` is, for !ftkit
         environment[name] = os.pathsep.join(filter(None, [str(first), environment.get(name)]))
+    # Bars of other libraries are widgets, of which the next day nothing is left but an error.
+    for name in ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        environment.setdefault(name, "1")
     where = page.resolve().relative_to(folder).as_posix()
     arguments = [sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1",
                  f"--ServerApp.root_dir={folder}", f"--LabApp.default_url=/lab/tree/{where}"]
