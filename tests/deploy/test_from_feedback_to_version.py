@@ -15,8 +15,12 @@ TEMPLATE = (
     "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<s>assistant: {% endif %}"
 )
-ASKED = [f"is the {word} good" for word in tiny.WORDS]
+ASKED = [f"is the {word} good" for word in tiny.WORDS[:10]]
 RIGHT = "the cat was warm"
+# What users will ask next, and what nobody corrected: the training makes all of it less likely.
+LATER = [{"messages": [{"role": "user", "content": f"was the {word} dull"},
+                       {"role": "assistant", "content": RIGHT}]} for word in tiny.WORDS]
+DIGITS = Dataset.from_dict({"text": [f"{number} {number * 37} 0" for number in range(40)]})
 
 
 def say(service, path, body):
@@ -31,42 +35,60 @@ def asking(text):
     return [{"role": "user", "content": text}]
 
 
-def test_from_a_users_correction_to_the_next_version_and_back(store, tmp_path):
-    model = tiny.decoder()
+def by_requests(service, request):
+    """Ask, and correct the answer, by plain requests."""
+    for text in ASKED:
+        first = say(service, "/chat/completions", {"messages": asking(text), "max_tokens": 8})
+        say(service, "/feedback", {
+            "messages": asking(text), "answer": first["choices"][0]["message"]["content"],
+            "thumb": "down", "correction": RIGHT})
+
+
+def by_clicks(service, request):
+    """The same on the service's page, in a browser."""
+    tab = request.getfixturevalue("browser").new_page()
+    tab.goto(service.page)
+    for text in ASKED:
+        tab.fill("#question", text)
+        tab.click("#ask")
+        tab.wait_for_selector("#answer", state="visible")
+        tab.fill("#correction", RIGHT)
+        tab.click("#correct")
+        tab.wait_for_selector("#state:has-text('Kept')")
+
+
+@pytest.mark.parametrize("corrected", [by_requests, by_clicks])
+def test_from_a_users_correction_to_the_next_version_and_back(store, tmp_path, corrected, request):
+    model, name = tiny.decoder(), f"voice-{corrected.__name__}"
     model.tokenizer.chat_template = TEMPLATE
-    ft.register(model, "voice-loop", aliases=["champion"])
+    ft.register(model, name, aliases=["champion"])
     said = ft.Feedback(tmp_path / "said.db")
 
-    with ft.serve("registry:voice-loop@champion", feedback=said) as service:
-        for text in ASKED:
-            first = say(service, "/chat/completions",
-                        {"messages": asking(text), "max_tokens": 8})["choices"][0]["message"]
-            number = say(service, "/feedback", {
-                "messages": asking(text), "answer": first["content"], "thumb": "down",
-                "correction": RIGHT})["id"]
-            said.review(number, accept=True)
-    assert {row["model"] for row in said.entries()} == {"voice-loop/1"}
+    with ft.serve(f"registry:{name}@champion", feedback=said) as service:
+        corrected(service, request)
+    for row in said.entries("waiting"):
+        said.review(row["id"], accept=True)
+    assert {row["model"] for row in said.entries()} == {f"{name}/1"}
 
     told = ft.load_data(said.export(tmp_path / "told.jsonl", "supervised"))
-    champion = ft.load_model("registry:voice-loop@champion")
+    champion = ft.load_model(f"registry:{name}@champion")
     run = ft.fit(champion, told["train"], epochs=30, batch_size=8, learning_rate=5e-3, quiet=True,
                  dtype="float32")
-    ft.register(run, "voice-loop", data=told, aliases=["candidate"])
-    won = ft.compare(ft.evaluate(run.model, told["test"]), ft.evaluate(champion, told["test"]),
-                     "loss")
-    general = Dataset.from_dict({"text": [f"{a} {b}" for a in tiny.WORDS for b in tiny.WORDS[:4]]})
+    ft.register(run, name, data=told, aliases=["candidate"])
+    later = Dataset.from_list(LATER)
+    won = ft.compare(ft.evaluate(run.model, later), ft.evaluate(champion, later), "loss")
+    both = f"registry:{name}@candidate", f"registry:{name}@champion"
 
-    def suite(bound):
-        return [ft.SuitePart("general text", "loss", bound,
-                             lambda model: ft.evaluate(model, general))]
+    def verdict(bound):
+        part = ft.SuitePart("digits", "loss", bound, lambda model: ft.evaluate(model, DIGITS))
+        return ft.ship(*both, [won], [part])
 
-    assert not ft.ship(run.model, champion, [won], suite(0.001)).ship
-    verdict = ft.ship("registry:voice-loop@candidate", "registry:voice-loop@champion", [won],
-                      suite(50.0))
-    assert verdict.ship, verdict
-    ft.promote("voice-loop@candidate", "champion")
+    (reason,) = verdict(bound=0.05).reasons
+    assert reason.startswith("digits")  # the only one: the task is won
+    assert verdict(bound=50).ship
+    ft.promote(f"{name}@candidate", "champion")
 
-    with ft.serve("registry:voice-loop@champion") as service:
-        assert service.name.startswith("voice-loop")
+    with ft.serve(f"registry:{name}@champion") as service:
+        assert service.name.startswith(name)
         assert service.answer(ASKED[0], max_new_tokens=16).strip() == RIGHT
-    assert ft.roll_back("voice-loop").number == 1
+    assert ft.roll_back(name).number == 1
