@@ -226,7 +226,8 @@ def _replayed(raw, receive):
 
 
 async def _send(send, status, content):
-    await _sent(send, status, json.dumps(content).encode(), [(b"content-type", b"application/json")])
+    headers = [(b"content-type", b"application/json")]
+    await _sent(send, status, json.dumps(content).encode(), headers)
 
 
 async def _sent(send, status, body, headers):
