@@ -348,6 +348,8 @@ def _serve(options):
                      feedback=options.feedback) as service:
         print(f"{service.name} answers at {service.url}", flush=True)
         print("token: that of FTKIT_TOKEN" if token else f"token: {service.token}", flush=True)
+        if options.feedback:
+            print(f"page for feedback: {service.url.removesuffix('v1')}#TOKEN", flush=True)
         service.wait()
 
 

@@ -99,3 +99,16 @@ def store(_store, monkeypatch):
     pytest.importorskip("mlflow", reason="needs the extra: pip install 'ftkit[track]'")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{_store / 'mlflow.db'}")
     return _store
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real browser without a window, where Playwright and Chromium are installed."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if not program:
+        pytest.skip("needs Chromium, such as: apt install chromium")
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -12,6 +12,7 @@ import logging
 from typing import Any
 
 from ftkit.data.conversations import opened
+from ftkit.deploy import page
 from ftkit.deploy.feedback import Feedback
 from ftkit.errors import DataError
 from ftkit.models.model import Model
@@ -28,6 +29,7 @@ NUMBERS = {"temperature": (0, 2), "top_p": (0, 1), "max_tokens": (1, MOST_TOKENS
 WHOLE = ("max_tokens", "max_completion_tokens", "seed")
 FIELDS = ("model", "messages", "stream", *NUMBERS)
 CHAT, MODELS, FEEDBACK = "/v1/chat/completions", "/v1/models", "/v1/feedback"
+PAGE = "/"  # holds no secret, and what it asks for needs the token
 
 
 class Refused(Exception):
@@ -88,6 +90,8 @@ class Door:
     async def answered(self, scope, receive, send):
         """Answer one request. Raises Refused where it may not reach the application."""
         method, path = scope["method"], scope["path"]
+        if (method, path) == ("GET", PAGE) and self.feedback:
+            return await _sent(send, 200, page.page(self.name), page.HEADERS)
         self._known(dict(scope["headers"]))
         allowed = {CHAT: "POST", MODELS: "GET"} | ({FEEDBACK: "POST"} if self.feedback else {})
         if path not in allowed:
@@ -222,7 +226,11 @@ def _replayed(raw, receive):
 
 
 async def _send(send, status, content):
-    body = json.dumps(content).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [(b"content-type", b"application/json")]
+    await _sent(send, status, json.dumps(content).encode(), headers)
+
+
+async def _sent(send, status, body, headers):
+    headers = [*headers, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

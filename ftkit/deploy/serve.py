@@ -28,8 +28,9 @@ class Service:
     """A model that answers over HTTP on this machine, until it is closed.
 
     url: for clients of the OpenAI interface, with /v1 at its end. token: what they show as their
-    key. name: of the model. client(): such a client, of the package openai. As a context manager
-    it closes itself.
+    key. name: of the model. client(): such a client, of the package openai. page: the address of
+    the page for feedback, with the token, for a browser on this machine. As a context manager it
+    closes itself.
     """
 
     def __init__(self, app: Any, name: str, token: str, port: int):
@@ -62,6 +63,11 @@ class Service:
         import openai
 
         return openai.OpenAI(base_url=self.url, api_key=self.token, max_retries=0)
+
+    @property
+    def page(self) -> str:
+        """The page on which people ask and say what they think; where feedback is kept."""
+        return f"{self.url.removesuffix('v1')}#{self.token}"
 
     def answer(self, prompt: str | list[dict], *, max_new_tokens: int = 64) -> str:
         """The greedy answer to a prompt (a string, or turns), as any client would get it."""
@@ -103,8 +109,8 @@ def serve(
 
     model: a Model, or what ft.load_model takes. name: by which clients ask for it; by default its
     version in the registry, else its own. port: 0 for any that is free. token: clients' key; by
-    default a new one. feedback: where POST /v1/feedback keeps what users say (Feedback, or the
-    path of its file); without it there is no such address.
+    default a new one. feedback: where POST /v1/feedback and the page keep what users say
+    (Feedback, or the path of its file); without it there are no such addresses.
     The answers are made by `transformers serve`'s own code from the model in memory, greedily
     unless a request asks for a temperature. It listens on 127.0.0.1 only: put a web server with
     encryption before it for others. Needs the extra `serve`.
