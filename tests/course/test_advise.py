@@ -1,0 +1,98 @@
+"""Without these, advice could say something else than what was measured."""
+
+import json
+
+import numpy as np
+import pytest
+
+import ftkit as ft
+from ftkit.course import advise as module
+
+SEEDS = (0, 1, 2)
+
+
+def cells(method, labels, right, *, stored, memory, share=0.01, seconds=1.0, rows=400):
+    """Records of a method that gets this share of the easiest rows right, a little apart by seed."""
+    made, hard = [], np.random.default_rng(0).normal(size=rows)
+    for n, value in zip(labels, right, strict=True):
+        for seed in SEEDS if labels != [0] else (0,):
+            felt = hard + np.random.default_rng([seed, 1]).normal(scale=0.2, size=rows)
+            hits = felt.argsort().argsort() < value * rows
+            made.append({"task": "classification", "method": method, "labels": n, "seed": seed,
+                         "hits": "".join("01"[int(hit)] for hit in hits), "seconds": seconds,
+                         "speed": 30.0, "stored": stored, "memory": memory, "share": share})
+    return made
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """Four methods: a prompt, a small and a whole training that end alike, and one that fails."""
+    small = dict(labels=[32, 128, 512])
+    found = {
+        "header": {"date": "2026-01-01", "machine": "float32 on a processor"},
+        "tasks": {"classification": {"title": "a task", "model": "a model", "base_bytes": 90e6,
+                                     "seeds": SEEDS, "groups": None}},
+        "cells": cells("prompt", [0], [0.6], stored=0, memory=500e6, seconds=0.0, share=0)
+        + cells("full", **small, right=[0.5, 0.7, 0.8], stored=90e6, memory=400e6, share=1,
+                seconds=3.0)
+        + cells("LoRA", **small, right=[0.48, 0.69, 0.79], stored=1e6, memory=150e6, seconds=4.0)
+        + cells("nothing", **small, right=[0, 0, 0], stored=0, memory=0, seconds=0.1)}
+    path = tmp_path / "comparison.json"
+    path.write_text(json.dumps(found))
+    monkeypatch.setattr(module, "STORED", path)
+
+
+def test_few_labels_are_for_a_prompt_and_many_for_training(stored):
+    assert ft.advise("classification", 0).method == "prompt"
+    assert ft.advise("classification", 40).method == "prompt"
+    assert ft.advise("classification", 500).method == "full"
+    told = ft.advise("classification", 40).would_change
+    turn = next(int(text.split()[-1]) for text in told if text.startswith("more labels"))
+    assert ft.advise("classification", turn).method != "prompt"
+    assert ft.advise("classification", turn - 8).method == "prompt"
+
+
+def test_many_tasks_are_for_what_stores_little(stored):
+    assert ft.advise("classification", 500, n_tasks=100).method == "LoRA"
+    assert any("tasks: LoRA" in text for text in ft.advise("classification", 500).would_change)
+
+
+def test_memory_that_full_training_does_not_fit_into_rules_it_out(stored):
+    assert ft.advise("classification", 500, memory=200e6).method == "LoRA"
+    assert ft.advise("classification", 500, memory=450e6).method == "full"
+    with pytest.raises(ft.SettingError, match="no method fits into memory=1e\\+06.*1.5e\\+08"):
+        ft.advise("classification", 500, memory=1e6)
+    # a hundred copies of all weights do not fit where a hundred small parts do
+    assert ft.advise("classification", 500, memory=1e9, n_tasks=100).method == "LoRA"
+
+
+def test_the_score_lies_on_the_line_between_what_was_measured(stored):
+    assert ft.advise("classification", 512).score.value == pytest.approx(0.8)
+    assert ft.advise("classification", 256).score.value == pytest.approx(0.75)
+    found = ft.advise("classification", 256).score
+    assert found.low < 0.75 < found.high
+
+
+def test_more_labels_than_were_measured_are_called_extrapolated(stored):
+    assert "extrapolated: 5,000 labels" in repr(ft.advise("classification", 5000))
+    assert "extrapolated" not in repr(ft.advise("classification", 512))
+
+
+def test_a_near_rival_makes_it_less_sure_than_a_far_one(stored):
+    near, far = ft.advise("classification", 62), ft.advise("classification", 0)
+    assert far.sure == 1 and "nothing else fits" in repr(far)
+    assert near.sure < 1 and ("full" in repr(near) or "LoRA" in repr(near))
+
+
+@pytest.mark.parametrize("call, said", [
+    (dict(task="tagging", n_examples=1), "task is 'tagging'; compared were 'classification'"),
+    (dict(task="classification", n_examples=-1), "n_examples is -1"),
+    (dict(task="classification", n_examples=2.5), "n_examples is 2.5"),
+    (dict(task="classification", n_examples=True), "n_examples is True"),
+    (dict(task="classification", n_examples=1, n_tasks=0), "n_tasks is 0"),
+    (dict(task="classification", n_examples=1, memory="4 GB"), "memory is '4 GB'; bytes"),
+    (dict(task="classification", n_examples=1, memory=float("nan")), "memory is nan"),
+])
+def test_what_cannot_be_is_refused_by_name(stored, call, said):
+    with pytest.raises(ft.SettingError, match=said):
+        ft.advise(**call)
