@@ -31,6 +31,7 @@ from ftkit.models import hardware
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)  # each its own training sample, head, order and examples in the prompt
 STEPS = (1 / 3, 1, 3)  # the rates that are tried, times the one of the method's lesson
+TRIALS = 4  # at most, on validation: a fourth where the best is the least or the largest rate
 PACKAGES = ("torch", "transformers", "peft", "scikit-learn", "ftkit")
 
 
@@ -212,6 +213,8 @@ class Trained:
         """The rates that are tried on validation."""
         return [self.rate * step for step in STEPS]
 
+    step = 3  # to the next rate, where the best of these is at an end
+
     def run(self, task, n, seed, rate, rows):
         """Train with n labels and answer `rows`. Returns hits, loss, and what it cost."""
         sample = pieces(task)[0][seed].select(range(n))
@@ -273,31 +276,40 @@ class Linear:
         """How strongly weights are regularized, tried on validation."""
         return [0.1, 1, 10]
 
+    step = 10
+
     def run(self, task, n, seed, strength, rows):
         """Fit to n labels and answer `rows`."""
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
 
-        sample, start = pieces(task)[0][seed].select(range(n)), time.perf_counter()
-        held = 0
+        sample, held = pieces(task)[0][seed].select(range(n)), 0
         if self.frozen:
             encoder = ft.load_model(task.model_name, task="encoder")
-            held, start = weight_bytes(encoder), time.perf_counter()
-            known, new = (mean_vectors(encoder, part["text"]) for part in (sample, rows))
+            held = weight_bytes(encoder)
+
+            def features(part):
+                return mean_vectors(encoder, part["text"])
         else:
             words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(sample["text"])
-            known, new = words.transform(sample["text"]), words.transform(rows["text"])
+
+            def features(part):
+                return words.transform(part["text"])
+        start = time.perf_counter()
+        known = features(sample)
         if task.key == Sentiment.key:
             model = LogisticRegression(C=strength, max_iter=3000).fit(known, sample["label"])
-            hits = model.predict(new) == np.array(rows["label"])
+            trained = time.perf_counter()
+            hits = model.predict(features(rows)) == np.array(rows["label"])
             numbers = model.coef_.size + model.intercept_.size
         else:
-            nearest = np.asarray((new @ known.T).argmax(axis=1)).ravel()
+            trained, numbers = time.perf_counter(), known.nnz
+            nearest = np.asarray((features(rows) @ known.T).argmax(axis=1)).ravel()
             hits = [sample[int(i)]["response"] == r for i, r in zip(nearest, rows["response"],
                                                                       strict=True)]
-            numbers = known.nnz
-        return {"hits": hits, "seconds": time.perf_counter() - start, "answer_seconds": 0.0,
-                "trained": numbers, "share": 0.0, "stored": 8 * numbers, "memory": held}
+        return {"hits": hits, "seconds": trained - start, "share": 0.0, "trained": numbers,
+                "answer_seconds": time.perf_counter() - trained, "stored": 8 * numbers,
+                "memory": held + 8 * numbers}
 
 
 @torch.no_grad()
@@ -321,12 +333,12 @@ METHODS = {  # one line each; the rate is the one that its lesson settled on
     "four examples": Prompted(4),
     "largest prompt": Prompted(10**6),
     "head alone": Trained(lambda task: ft.Freeze(), 3e-3, CLASSES),
-    "top third": Trained(lambda task: ft.Freeze(unfreeze_last=task.blocks), 3e-4),
-    "full": Trained(lambda task: ft.Full(), 2e-4),
-    "adapter": Trained(lambda task: ft.Adapter(), 1e-3),
     "LoRA": Trained(lambda task: ft.LoRA(), 1e-3),
-    "prefix tuning": Trained(lambda task: ft.PrefixTuning(text=task.rule), 1e-2),
+    "full": Trained(lambda task: ft.Full(), 2e-4),
     "prompt tuning": Trained(lambda task: ft.PromptTuning(text=task.rule), 2e-2),
+    "top third": Trained(lambda task: ft.Freeze(unfreeze_last=task.blocks), 3e-4),
+    "adapter": Trained(lambda task: ft.Adapter(), 1e-3),
+    "prefix tuning": Trained(lambda task: ft.PrefixTuning(text=task.rule), 1e-2),
     "mixup": Trained(lambda task: ft.Mixup(), 2e-4, CLASSES),
 }
 
@@ -376,24 +388,41 @@ def measure(task, name, n, seed, setting, split):
 
 
 def tune(task, name, folder):
-    """The setting that gets most validation rows right (of equals the one of lower loss)."""
+    """The setting that gets most validation rows right (of equals the one of lower loss).
+
+    Where that is the least or the largest number, the next one is tried, too, TRIALS in all.
+    """
     method, about = METHODS[name], fingerprint(task, name)
     n = max(n for n, _ in method.cells(task))  # with all its labels, of the first sample
     path = record_of(task, name, n, "tuned", folder)
-    if record := read(path, about):
-        return record
-    tried = []
-    for setting in method.settings(task):
-        found = measure(task, name, n, 0, setting, 1)
-        loss = found.get("loss", 0.0)
-        tried.append({"setting": setting, "right": float(np.mean(found["hits"])),
-                      "loss": loss if np.isfinite(loss) else None})
-    best = max(tried, key=lambda one: (one["right"], -(one["loss"] if one["loss"] is not None
-                                                       else np.inf)))
-    record = {"about": about, "task": task.key, "method": name, "labels": n, "tried": tried,
-              "setting": best["setting"]}
-    atomic.write(path, json.dumps(record))
+    record = read(path, about) or {"about": about, "task": task.key, "method": name, "labels": n,
+                                   "tried": []}
+    while wanted := next_settings(method, task, record["tried"]):
+        for setting in wanted:
+            found = measure(task, name, n, 0, setting, 1)
+            loss = found.get("loss", 0.0)
+            record["tried"].append({"setting": setting, "right": float(np.mean(found["hits"])),
+                                    "loss": loss if np.isfinite(loss) else 1e9})
+        record["setting"] = best_of(record["tried"])
+        atomic.write(path, json.dumps(record))
     return record
+
+
+def best_of(tried):
+    """The setting of the best of some trials."""
+    return max(tried, key=lambda one: (one["right"], -one["loss"]))["setting"]
+
+
+def next_settings(method, task, tried):
+    """What is to be tried next on validation: a list, empty at the end."""
+    if not tried:
+        return method.settings(task)
+    known = [one["setting"] for one in tried]
+    if not hasattr(method, "step") or len(known) >= TRIALS:
+        return []
+    best = best_of(tried)
+    return [best * method.step] if best == max(known) else (
+        [best / method.step] if best == min(known) else [])
 
 
 def run_cell(task, name, n, seed, setting, folder):
@@ -408,9 +437,13 @@ def run_cell(task, name, n, seed, setting, folder):
 
 def missing(task, name, folder):
     """The cells of a method that have no record yet."""
-    about = fingerprint(task, name)
-    return [(n, seed) for n, seed in METHODS[name].cells(task)
-            if not read(record_of(task, name, n, seed, folder), about)]
+    about, method = fingerprint(task, name), METHODS[name]
+    found = {cell: read(record_of(task, name, *cell, folder), about) for cell in method.cells(task)}
+    n = max(n for n, _ in found)
+    tuned = read(record_of(task, name, n, "tuned", folder), about)
+    ready = tuned and not next_settings(method, task, tuned["tried"])
+    return [cell for cell, record in found.items()
+            if not ready or not record or record["setting"] != tuned["setting"]]
 
 
 def work(tasks, folder, until=float("inf")):
@@ -420,11 +453,15 @@ def work(tasks, folder, until=float("inf")):
             lock = filelock.FileLock(record_of(task, name, 0, "lock", folder).with_suffix(".lock"))
             try:
                 with lock.acquire(blocking=False):
-                    for n, seed in missing(task, name, folder):
+                    for n, seed in METHODS[name].cells(task):
                         if time.monotonic() > until:
                             return
-                        found = run_cell(task, name, n, seed,
-                                         tune(task, name, folder)["setting"], folder)
+                        if (n, seed) not in missing(task, name, folder):
+                            continue
+                        setting = tune(task, name, folder)["setting"]
+                        if (n, seed) not in missing(task, name, folder):
+                            continue  # the trials went on and ended where they were
+                        found = run_cell(task, name, n, seed, setting, folder)
                         right = found["hits"].count("1") / len(found["hits"])
                         print(f"{task.key:14}  {name:22}  {n:>4} labels  seed {seed}  "
                               f"{right:.3f} right  {found['seconds']:.0f} s", flush=True)
@@ -445,6 +482,8 @@ def collect(tasks, folder):
             "parameters": sum(p.numel() for p in base.net.parameters()),
             "groups": list(test["group"]) if "group" in test.column_names else None}
         for name in [name for name, method in METHODS.items() if task.key in method.tasks]:
+            if missing(task, name, folder):
+                continue  # a comparison that was stopped has the methods that were finished
             tuned.append({k: v for k, v in tune(task, name, folder).items() if k != "about"})
             for n, seed in METHODS[name].cells(task):
                 record = read(record_of(task, name, n, seed, folder), fingerprint(task, name))
@@ -472,14 +511,14 @@ def main():
             sys.exit("a process failed; what was measured is kept, and the same command goes on")
     else:
         work(TASKS, options.records, time.monotonic() + 60 * options.minutes)
+    if str(options.out) == os.devnull:
+        return
+    atomic.write(options.out, json.dumps(collect(TASKS, options.records), indent=0) + "\n")
     left = sum(len(missing(task, name, options.records)) for task in TASKS
                for name, method in METHODS.items() if task.key in method.tasks)
+    print(f"wrote {options.out}")
     if left:
-        print(f"{left} cells are left; the same command goes on")
-        sys.exit(0 if str(options.out) == os.devnull else 1)
-    if str(options.out) != os.devnull:
-        atomic.write(options.out, json.dumps(collect(TASKS, options.records), indent=0) + "\n")
-        print(f"wrote {options.out}")
+        sys.exit(f"{left} cells are left out; the same command goes on with them")
 
 
 if __name__ == "__main__":

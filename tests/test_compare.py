@@ -63,6 +63,7 @@ def few(compare):
     """The comparison of one or two methods of each sort; the others take too long for a test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compare, "METHODS", {name: compare.METHODS[name] for name in FEW})
+        patch.setattr(compare, "TRIALS", 3)
         yield compare
 
 
@@ -120,6 +121,22 @@ def test_what_was_measured_is_not_repeated_and_half_a_record_is_none(few, tasks,
     assert ran == [("word counts", 8, 1), ("word counts", 8, 2)]
 
 
+def test_a_rate_at_the_end_of_those_tried_is_followed_by_the_next(compare, tasks):
+    method = compare.METHODS["full"]
+
+    def after(*right):
+        rates = [1, 3, 9, 27, 81]
+        tried = [{"setting": rates[i], "right": r, "loss": 1.0} for i, r in enumerate(right)]
+        return compare.next_settings(method, tasks[0], tried)
+
+    assert after() == method.settings(tasks[0])
+    assert after(0.5, 0.6, 0.7) == [27] and after(0.5, 0.7, 0.6) == []
+    assert after(0.7, 0.6, 0.5) == [1 / 3]
+    assert after(0.1, 0.2, 0.3, 0.4) == [], "four trials at most, for everybody"
+    worded = [{"setting": "a", "right": 1.0, "loss": 0.0}]
+    assert compare.next_settings(compare.METHODS["four examples"], tasks[0], worded) == []
+
+
 def test_a_method_with_other_settings_is_measured_again(few, tasks, records, monkeypatch):
     compare, task = few, tasks[0]
     assert compare.missing(task, "LoRA", records) == []
@@ -130,10 +147,14 @@ def test_a_method_with_other_settings_is_measured_again(few, tasks, records, mon
     assert len(compare.missing(task, "LoRA", records)) == 3
 
 
-def test_a_comparison_that_was_stopped_writes_no_result(compare, tasks, tmp_path, monkeypatch):
-    monkeypatch.setattr(compare, "TASKS", tasks)
+def test_a_comparison_that_was_stopped_says_so_and_keeps_whole_methods(few, tasks, records,
+                                                                        tmp_path, monkeypatch):
+    compare = few
+    compare.record_of(tasks[0], "LoRA", 8, 1, records).unlink()
+    monkeypatch.setattr(compare, "TASKS", tasks[:1])
     monkeypatch.setattr(sys, "argv", ["compare", "--workers", "1", "--minutes", "0", "--records",
-                                      str(tmp_path), "--out", str(tmp_path / "out.json")])
-    with pytest.raises(SystemExit) as stopped:
+                                      str(records), "--out", str(tmp_path / "out.json")])
+    with pytest.raises(SystemExit, match="1 cells are left out"):
         compare.main()
-    assert stopped.value.code == 1 and not (tmp_path / "out.json").exists()
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert {cell["method"] for cell in found["cells"]} == {*FEW} - {"LoRA"}
