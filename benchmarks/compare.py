@@ -55,7 +55,7 @@ class Sentiment:
     metric = "accuracy"
     model_name: str = "minilm-l6"
     prompted_name: str = "smollm2-135m-instruct"
-    labels: tuple = (32, 256)
+    labels: tuple = (32, 96, 256)
     sample: int = 256  # rows of a training sample, of which a cell takes the first
     updates: int = 32
     batch: int = 12

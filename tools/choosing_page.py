@@ -1,4 +1,4 @@
-"""Writes docs/choosing.md and its figure from the stored comparison: `python tools/choosing_page.py`."""
+"""Writes docs/choosing.md and its figure: `python tools/choosing_page.py`, by `make compare`."""
 
 import hashlib
 import io

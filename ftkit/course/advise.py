@@ -65,7 +65,7 @@ class Method:
 @dataclass(frozen=True)
 class Advice:
     """What `advise` recommends: method, score (an Estimate of the share of right answers), sure
-    (the probability that nothing else is more than MARGIN better), and the reasons in words."""
+    (the probability that its strongest rival is at most MARGIN ahead), and the reasons in words."""
 
     method: str
     score: Estimate
@@ -143,17 +143,16 @@ def advise(task, n_examples, *, memory=None, n_tasks=1):
         near = [m for name, m in fits.items() if values[name] >= max(values.values()) - MARGIN]
         cost = (lambda m: m.seconds) if served == 1 else (
             lambda m: m.room(about["base_bytes"], served))
-        rivals = [m for m in fits.values() if near and m is not min(near, key=cost)]
-        return (min(near, key=cost) if near else None,
-                max(rivals, key=lambda m: values[m.name], default=None))
+        chosen = min(near, key=cost, default=None)
+        return chosen, [m for m in fits.values() if m is not chosen]
 
-    chosen, rival = pick()
+    chosen, rivals = pick()
     if chosen is None:
         least = min(max(m.memory, m.room(about["base_bytes"], n_tasks)) for m in methods.values()
                     if m.values.any() and m.labels[0] <= n_examples)
         raise SettingError(f"no method fits into memory={memory:g} with {n_tasks} tasks; the least "
                            f"that was measured is {least:.3g} bytes.")
-    sure, reasons = _sure(chosen, rival, n_examples)
+    sure, reasons = _sure(chosen, rivals, n_examples)
     most = max(m.labels[-1] for m in methods.values())
     if n_examples > most:
         reasons.append(f"extrapolated: {n_examples:,} labels are more than the {most:,} that were "
@@ -167,17 +166,20 @@ def advise(task, n_examples, *, memory=None, n_tasks=1):
     )
 
 
-def _sure(chosen, rival, n):
-    """(The probability that the rival is not more than MARGIN better, that in words)."""
-    if rival is None:
+def _sure(chosen, rivals, n):
+    """(The probability that no rival is more than MARGIN better, that in words)."""
+    if not rivals:
         return 1.0, ["nothing else fits"]
-    gap = chosen.score(n, rival)
-    deviation = max((gap.high - gap.low) / 2 / NormalDist().inv_cdf(0.975), 1e-9)
-    sure = NormalDist().cdf((gap.value + MARGIN) / deviation)
+    found = []
+    for rival in rivals:
+        gap = chosen.score(n, rival)
+        deviation = max((gap.high - gap.low) / 2 / NormalDist().inv_cdf(0.975), 1e-9)
+        found.append((NormalDist().cdf((gap.value + MARGIN) / deviation), gap, rival.name))
+    sure, gap, name = min(found, key=lambda one: one[0])  # of the most dangerous rival
     word = "sure" if sure >= 0.95 else "fairly sure" if sure >= 0.8 else "not sure"
     told = "is apart from" if gap.low > 0 or gap.high < 0 else "cannot be told from"
-    return sure, [f"{word} ({sure:.0%}) that nothing else is over {MARGIN:g} better; it {told} the "
-                  f"best other, {rival.name}: {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"]
+    return sure, [f"{word} ({sure:.0%}) that it is no more than {MARGIN:g} behind; it {told} "
+                  f"{name}: {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"]
 
 
 def _turns(pick, name, n_examples, n_tasks, methods, memory, most):
