@@ -33,10 +33,8 @@ def rows(found, task, methods):
         shown = max(cell.get("shown", 0) for cell in cells[name])
         trained = mean(cells[name], "share", None)
         title = f"{name} ({shown} shown)" if shown else name
-        scores = {f"right with {n} labels": str(method.score(n)) for n in labels}
-        if method.labels[-1] < labels[0] or shown:  # the same for all numbers of labels
-            scores = dict.fromkeys(scores, "") | {f"right with {labels[-1]} labels":
-                                                  str(method.score(method.labels[-1]))}
+        scores = {f"right with {n} labels": str(method.score(n)) if n >= method.labels[0] else "–"
+                  for n in labels}
         took = mean(cells[name], "answer_seconds") / answer
         made.append({"method": title, **scores,
                      "weights trained": f"{trained:.2%}" if trained else "–",

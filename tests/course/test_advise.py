@@ -96,3 +96,37 @@ def test_a_near_rival_makes_it_less_sure_than_a_far_one(stored):
 def test_what_cannot_be_is_refused_by_name(stored, call, said):
     with pytest.raises(ft.SettingError, match=said):
         ft.advise(**call)
+
+
+def test_the_lessons_rule_is_that_of_the_package():
+    from lessons import from_lesson
+
+    choose = from_lesson("19_", "choose")
+    _, tasks = module.comparison()
+    for task, methods in tasks.items():
+        for n in (0, 8, 40, 64, 200):
+            assert choose({k: m for k, m in methods.items() if m.values.any()}, n) == (
+                ft.advise(task, n).method)
+
+
+def test_the_stored_comparison_gave_every_method_the_same():
+    found, tasks = module.comparison()
+    assert set(tasks) == {"classification", "causal-lm"}
+    for task, about in found["tasks"].items():
+        cells = [cell for cell in found["cells"] if cell["task"] == task]
+        assert {c["updates"] for c in cells if "updates" in c} == {about["updates"]}
+        assert len({len(cell["hits"]) for cell in cells}) == 1
+        for name, method in tasks[task].items():
+            seeds = [cell["seed"] for cell in cells if cell["method"] == name]
+            assert sorted(seeds) == sorted([0] if method.labels == (0,) else
+                                           [*about["seeds"]] * len(method.labels)), name
+
+
+def test_the_page_is_current():
+    import choosing_page
+    from PIL import Image
+
+    page = choosing_page.PAGE.read_text(encoding="utf-8")
+    assert page == choosing_page.rewritten(page), "run `python tools/choosing_page.py`"
+    with Image.open(choosing_page.PICTURE) as image:
+        assert image.text["ftkit"] == choosing_page.fingerprint()
