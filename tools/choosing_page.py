@@ -9,6 +9,7 @@ import numpy as np
 
 from ftkit.assets import atomic
 from ftkit.course import advise
+from ftkit.errors import SettingError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, PICTURE = ROOT / "docs" / "choosing.md", ROOT / "docs" / "choosing.png"
@@ -68,13 +69,15 @@ def text(path=advise.STORED):
     lines = []
     for task in tasks:
         for n, memory, n_tasks in SITUATIONS:
-            said = advise.advise(task, n, memory=memory, n_tasks=n_tasks) if (
-                memory is None or task == "classification") else None
-            if said:
-                lines.append({"task": f"`{task}`", "labels": str(n),
-                              "memory": f"{memory / 1e6:.0f} MB" if memory else "any",
-                              "tasks": str(n_tasks), "advice": said.method,
-                              "expected": str(said.score), "sure": f"{said.sure:.0%}"})
+            line = {"task": f"`{task}`", "labels": str(n),
+                    "memory": f"{memory / 1e6:.0f} MB" if memory else "any", "tasks": str(n_tasks)}
+            try:
+                said = advise.advise(task, n, memory=memory, n_tasks=n_tasks)
+                line |= {"advice": said.method, "expected": str(said.score),
+                         "sure": "–" if said.sure is None else f"{said.sure:.0%}"}
+            except SettingError:  # too few labels, or too little memory, for all that was measured
+                line |= {"advice": "none", "expected": "–", "sure": "–"}
+            lines.append(line)
     return "\n".join([*parts, markdown(lines)])
 
 

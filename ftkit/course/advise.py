@@ -65,11 +65,11 @@ class Method:
 @dataclass(frozen=True)
 class Advice:
     """What `advise` recommends: method, score (an Estimate of the share of right answers), sure
-    (the probability that its strongest rival is at most MARGIN ahead), and the reasons in words."""
+    (the probability that its strongest rival is at most MARGIN ahead; None where there is none), and the reasons in words."""
 
     method: str
     score: Estimate
-    sure: float
+    sure: float | None
     reasons: tuple
     would_change: tuple
     source: str
@@ -123,7 +123,7 @@ def advise(task, n_examples, *, memory=None, n_tasks=1):
     or with several tasks the one that stores least. Between the numbers of labels that were
     measured it draws a line over their logarithm; beyond them it says so.
     Returns an Advice; print it. Raises SettingError for a task that was not compared, for numbers
-    that cannot be, and where no method fits.
+    that cannot be, and where no method fits or gets anything right.
     """
     found, tasks = comparison(STORED)
     if task not in tasks:
@@ -148,12 +148,19 @@ def advise(task, n_examples, *, memory=None, n_tasks=1):
 
     chosen, rivals = pick()
     if chosen is None:
-        least = min(max(m.memory, m.room(about["base_bytes"], n_tasks)) for m in methods.values()
-                    if m.values.any() and m.labels[0] <= n_examples)
+        able = [m for m in methods.values() if m.values.any()]
+        first = min(m.labels[0] for m in able)
+        if n_examples < first:
+            raise SettingError(f"n_examples is {n_examples}, and nothing that was measured gets "
+                               f"anything right below {first} labels.")
+        least = min(max(m.memory, m.room(about["base_bytes"], n_tasks)) for m in able
+                    if m.labels[0] <= n_examples)
         raise SettingError(f"no method fits into memory={memory:g} with {n_tasks} tasks; the least "
                            f"that was measured is {least:.3g} bytes.")
     sure, reasons = _sure(chosen, rivals, n_examples)
     most = max(m.labels[-1] for m in methods.values())
+    if later := [m for m in methods.values() if m.labels[0] > n_examples and m.values.any()]:
+        reasons.append(f"not measured with so few labels: {', '.join(m.name for m in later)}")
     if n_examples > most:
         reasons.append(f"extrapolated: {n_examples:,} labels are more than the {most:,} that were "
                        "measured, and the score is that of those; training gains most from more")
@@ -167,9 +174,9 @@ def advise(task, n_examples, *, memory=None, n_tasks=1):
 
 
 def _sure(chosen, rivals, n):
-    """(The probability that no rival is more than MARGIN better, that in words)."""
+    """(The probability that no rival is more than MARGIN better, that in words); None without one."""
     if not rivals:
-        return 1.0, ["nothing else fits"]
+        return None, ["nothing else that was measured fits"]
     found = []
     for rival in rivals:
         gap = chosen.score(n, rival)

@@ -80,7 +80,8 @@ def test_more_labels_than_were_measured_are_called_extrapolated(stored):
 
 def test_a_near_rival_makes_it_less_sure_than_a_far_one(stored):
     near, far = ft.advise("classification", 62), ft.advise("classification", 0)
-    assert far.sure == 1 and "nothing else fits" in repr(far)
+    assert far.sure is None and "nothing else that was measured fits" in repr(far)
+    assert "not measured with so few labels: full, LoRA" in repr(far)
     assert near.sure < 1 and ("full" in repr(near) or "LoRA" in repr(near))
 
 
@@ -98,13 +99,22 @@ def test_what_cannot_be_is_refused_by_name(stored, call, said):
         ft.advise(**call)
 
 
+def test_where_nothing_works_it_says_from_when_on(stored, monkeypatch):
+    content = json.loads(module.STORED.read_text())
+    content["cells"] = [cell for cell in content["cells"] if cell["method"] != "prompt"]
+    module.STORED.with_name("other.json").write_text(json.dumps(content))
+    monkeypatch.setattr(module, "STORED", module.STORED.with_name("other.json"))
+    with pytest.raises(ft.SettingError, match="n_examples is 5.*below 32 labels"):
+        ft.advise("classification", 5)
+
+
 def test_the_lessons_rule_is_that_of_the_package():
     from lessons import from_lesson
 
     choose = from_lesson("19_", "choose")
     _, tasks = module.comparison()
     for task, methods in tasks.items():
-        for n in (0, 8, 40, 64, 200):
+        for n in (8, 40, 64, 200):
             assert choose({k: m for k, m in methods.items() if m.values.any()}, n) == (
                 ft.advise(task, n).method)
 
