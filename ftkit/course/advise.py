@@ -65,7 +65,8 @@ class Method:
 @dataclass(frozen=True)
 class Advice:
     """What `advise` recommends: method, score (an Estimate of the share of right answers), sure
-    (the probability that its strongest rival is at most MARGIN ahead; None where there is none), and the reasons in words."""
+    (the probability that its strongest rival is at most MARGIN ahead; None without a rival), and
+    the reasons in words."""
 
     method: str
     score: Estimate
@@ -174,7 +175,7 @@ def advise(task, n_examples, *, memory=None, n_tasks=1):
 
 
 def _sure(chosen, rivals, n):
-    """(The probability that no rival is more than MARGIN better, that in words); None without one."""
+    """(The probability that no rival is more than MARGIN better, that in words)."""
     if not rivals:
         return None, ["nothing else that was measured fits"]
     found = []
