@@ -140,3 +140,27 @@ def test_the_page_is_current():
     assert page == choosing_page.rewritten(page), "run `python tools/choosing_page.py`"
     with Image.open(choosing_page.PICTURE) as image:
         assert image.text["ftkit"] == choosing_page.fingerprint()
+
+
+def test_the_lessons_checks_explain_wrong_answers():
+    from lessons import from_lesson
+
+    check = from_lesson("19_", "draws_the_line")
+
+    def line(n, few, right_few, many, right_many, *, scale=np.log, clip=True):
+        n = min(max(n, few), many) if clip else n
+        share = (scale(n) - scale(few)) / (scale(many) - scale(few))
+        return right_few + share * (right_many - right_few)
+
+    assert check(line) is True
+    assert "over its logarithm" in check(lambda *a: line(*a, scale=float))
+    assert "Beyond 512" in check(lambda *a: line(*a, clip=False))
+
+    encoder = module.comparison()[1]["classification"]
+    judge, choose = from_lesson("19_", "judge_margins", "choose", encoder=encoder)
+    margins = (0, 0.02, 0.05, 0.1, 0.2)
+    right = {margin: choose(encoder, 256, margin) for margin in margins}
+    assert judge(right) is True
+    assert "with 32 labels" in judge({m: choose(encoder, 32, m) for m in margins})
+    assert "margin of 0 another" in judge(right | {0: "word counts"})
+    assert "five margins" in judge({0: "full"})
