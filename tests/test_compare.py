@@ -135,7 +135,7 @@ def test_a_rate_at_the_end_of_those_tried_is_followed_by_the_next(compare, tasks
     assert after(0.7, 0.6, 0.5) == [1 / 3]
     assert after(0.1, 0.2, 0.3, 0.4) == [], "four trials at most, for everybody"
     worded = [{"setting": "a", "right": 1.0, "loss": 0.0}]
-    assert compare.next_settings(compare.METHODS["four examples"], tasks[0], worded) == []
+    assert compare.next_settings(compare.METHODS["largest prompt"], tasks[0], worded) == []
 
 
 def test_a_method_with_other_settings_is_measured_again(few, tasks, records, monkeypatch):
