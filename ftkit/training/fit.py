@@ -183,6 +183,7 @@ def fit(
         dtype=dtype,
         flags={name: passed.pop(name) for name in ("bf16", "fp16") if name in passed},
     )
+    stored = precision.own(structure.inner(tuned.net))
     plan = hardware.plan(
         hardware.this_machine(),
         hardware.shape_of(structure.inner(tuned.net)),
@@ -190,6 +191,7 @@ def fit(
         length=int(np.quantile(rows.lengths, 0.95)),
         batch_size=each,
         trainable=trainable["share"],
+        weights=stored if stored in hardware.BYTES else "float32",
     )
     rate = getattr(method, "learning_rate", 1e-4) if learning_rate is None else learning_rate
     split = 1 if "per_device_train_batch_size" in passed else plan.accumulation
