@@ -100,7 +100,7 @@ def test_qlora_side_by_side_trains_on_each_stored_format(tmp_path):
     """The cell that only a card runs whole: here with the formats that a processor has, too."""
     tiny.decoder().save(tmp_path / "base")
     rows = Dataset.from_dict({"prompt": ["Q: the film\nA:"] * 8, "response": [" film"] * 8})
-    lora, side_by_side = from_lesson(
+    _, side_by_side = from_lesson(
         "09", "lora", "side_by_side", decoder_name=tmp_path / "base", seed=0,
         decoder_rates={"LoRA, rank 8": 1e-2}, size=SimpleNamespace(epochs=2))
     table = list(side_by_side(("float32", "bf16"), rows, rows))
