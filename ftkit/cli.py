@@ -56,29 +56,16 @@ def _parser():
     command("doctor", _doctor, "say what works on this machine, why, and what to do")
     batch = command("batch", _batch, "run lessons, collect their claims, print one table")
     batch.add_argument("paths", nargs="+", metavar="PATH", help="a notebook or a folder of lessons")
-    batch.add_argument("--profile", help="smoke, cpu or gpu (default: what the notebook says)")
-    batch.add_argument("-p", nargs=2, action="append", default=[], dest="parameters",
-                       metavar=("NAME", "VALUE"), help="replace one parameter; can be repeated")
-    batch.add_argument("--out", default="artifacts", help="folder for the results (%(default)s)")
     batch.add_argument("--grid", action="append", default=[], metavar="NAME=V1,V2",
                        help="run with each of these values; can be repeated")
     batch.add_argument("--seeds", type=int, metavar="N", help="run with the seeds 0 to N-1")
     batch.add_argument("--workers", type=_workers, default=1, metavar="N",
                        help="runs at a time, or auto (%(default)s)")
-    batch.add_argument("--retries", type=int, default=0, metavar="N",
-                       help="further attempts after a killed process, not after an error")
     after = batch.add_mutually_exclusive_group()
     after.add_argument("--keep-going", dest="fail_fast", action="store_false", default=False,
                        help="run the rest after a failure (the default)")
     after.add_argument("--fail-fast", dest="fail_fast", action="store_true",
                        help="start nothing more after a failure")
-    batch.add_argument("--timeout", type=float, default=3600, help="seconds a lesson may take")
-    batch.add_argument("--cell-timeout", type=float, default=1800, help="seconds a cell may take")
-    batch.add_argument("--memory", type=_bytes, help="bytes a lesson may hold, such as 4G")
-    again = batch.add_mutually_exclusive_group()
-    again.add_argument("--resume", dest="resume", action="store_true", default=True,
-                       help="skip what succeeded with the same source and packages (the default)")
-    again.add_argument("--fresh", dest="resume", action="store_false", help="run everything")
     batch.add_argument("--commit-to", metavar="FOLDER",
                        help="put the outputs into the notebooks of this folder")
     batch.add_argument("--executor", choices=["local", "ray"], default="local",
@@ -86,6 +73,34 @@ def _parser():
     batch.add_argument("--address", help="of the Ray cluster (default: one is started here)")
     batch.add_argument("--cpus", type=float, default=1, help="a run needs, on the cluster")
     batch.add_argument("--gpus", type=float, default=0, help="a run needs, on the cluster")
+    launch = command("launch", _launch, "run a notebook's cells in several processes at a time, "
+                     "under torchrun: one training on several cards or machines")
+    launch.add_argument("paths", nargs=1, metavar="NOTEBOOK", help="as for one process")
+    launch.add_argument("--nproc", type=int, required=True, metavar="N",
+                        help="processes on each machine: as many as it has cards")
+    launch.add_argument("--nnodes", type=int, default=1, metavar="N",
+                        help="machines; the command is given on each (%(default)s)")
+    launch.add_argument("--node-rank", type=int, default=0, metavar="N",
+                        help="which of them this is; number 0 writes the results (%(default)s)")
+    launch.add_argument("--master", metavar="HOST:PORT", help="of machine 0, for the others")
+    launch.set_defaults(grid=[], seeds=None, workers=1, fail_fast=False, commit_to=None,
+                        executor="local", address=None, cpus=1, gpus=0)
+    for made in (batch, launch):
+        made.add_argument("--profile", help="smoke, cpu or gpu (default: what the notebook says)")
+        made.add_argument("-p", nargs=2, action="append", default=[], dest="parameters",
+                          metavar=("NAME", "VALUE"), help="replace one parameter; can be repeated")
+        made.add_argument("--out", default="artifacts", help="folder for the results (%(default)s)")
+        made.add_argument("--retries", type=int, default=0, metavar="N",
+                          help="further attempts after a killed process, not after an error")
+        made.add_argument("--timeout", type=float, default=3600, help="seconds a run may take")
+        made.add_argument("--cell-timeout", type=float, default=1800,
+                          help="seconds a cell may take")
+        made.add_argument("--memory", type=_bytes, help="bytes a run may hold here, such as 4G")
+        again = made.add_mutually_exclusive_group()
+        again.add_argument("--resume", dest="resume", action="store_true", default=True,
+                           help="skip what succeeded with the same source and packages (the "
+                           "default)")
+        again.add_argument("--fresh", dest="resume", action="store_false", help="run everything")
     runs = command("runs", _runs, "list recorded runs")
     runs.add_argument("folder", nargs="?", help="where the records are (default: the cache)")
     report = command("report", _report, "make the results table from the committed notebooks")
@@ -217,18 +232,30 @@ def _doctor(options):
     return doctor.main()
 
 
-def _batch(options):
+def _launch(options):
+    from ftkit.batch.launch import Launch, join
+
+    launch = Launch(options.nproc, options.nnodes, options.node_rank, options.master)
+    if launch.node_rank == 0:
+        return _batch(options, launch)
+    return join(options.paths, options.profile, _parameters(options), options.out, launch)
+
+
+def _parameters(options):
+    return {name: _value(text) for name, text in options.parameters}
+
+
+def _batch(options, launch=None):
     from ftkit.batch.run import exit_code
 
     try:
         results = ftkit.batch(
-            options.paths, profile=options.profile,
-            parameters={name: _value(text) for name, text in options.parameters},
+            options.paths, profile=options.profile, parameters=_parameters(options),
             grid=_grid(options.grid), seeds=options.seeds, out=options.out,
             workers=options.workers, retries=options.retries, fail_fast=options.fail_fast,
             timeout=options.timeout, cell_timeout=options.cell_timeout, memory=options.memory,
             resume=options.resume, commit_to=options.commit_to, executor=options.executor,
-            address=options.address, cpus=options.cpus, gpus=options.gpus)
+            address=options.address, cpus=options.cpus, gpus=options.gpus, launch=launch)
     except (SettingError, DataError):
         raise
     except Exception as error:  # of ftkit or of the machine, told apart from a lesson's

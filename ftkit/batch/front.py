@@ -13,7 +13,8 @@ from ftkit.display import Table, display
 
 def batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None, out="artifacts",
           workers=1, retries=0, fail_fast=False, timeout=3600, cell_timeout=1800, memory=None,
-          resume=True, commit_to=None, executor="local", address=None, cpus=1, gpus=0):
+          resume=True, commit_to=None, executor="local", address=None, cpus=1, gpus=0,
+          launch=None):
     """Run notebooks, each once or over a grid, and write one table of what they claimed.
 
     notebooks: paths of notebooks, or folders of lessons (NN_topic.ipynb). profile, parameters:
@@ -26,7 +27,8 @@ def batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None, ou
     run and all its processes may hold. resume: skip what succeeded with the same source, parameters
     and packages. commit_to: a folder whose notebooks of the same name get the outputs. executor:
     "local", or "ray": each run a task on the Ray cluster at address (None starts one on this
-    machine) that gets so many cpus and gpus (needs the package ray).
+    machine) that gets so many cpus and gpus (needs the package ray). launch: a
+    ftkit.batch.launch.Launch, for cells that several processes run together.
     Shows each run as it ends, in a terminal or a notebook how far the others are, and the table.
     Returns the content of results.json as a dict: `lessons` has a record for each run, `grid` the
     rows of the table, `all_held` whether all succeeded and all claims hold.
@@ -39,7 +41,7 @@ def batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None, ou
             paths, profile=profile, parameters=parameters, grid=grid, seeds=seeds, out=out,
             workers=workers, retries=retries, fail_fast=fail_fast, timeout=timeout,
             cell_timeout=cell_timeout, memory=memory, resume=resume, commit_to=commit_to,
-            executor=executor, address=address, cpus=cpus, gpus=gpus,
+            executor=executor, address=address, cpus=cpus, gpus=gpus, launch=launch,
             report=live.line if live else _line, live=live)
     finally:
         if live:

@@ -9,6 +9,7 @@ import platform
 import shutil
 import signal
 import time
+from collections import Counter
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -47,19 +48,12 @@ def find_notebooks(paths):
 def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None,
               out="artifacts", workers=1, retries=0, fail_fast=False, timeout=3600,
               cell_timeout=1800, memory=None, resume=True, commit_to=None, executor="local",
-              address=None, cpus=1, gpus=0, report=print, live=None):
+              address=None, cpus=1, gpus=0, launch=None, report=print, live=None):
     """Run notebooks and return one record for each run, in their order.
 
-    profile and parameters replace values of a notebook's `parameters` cell; grid and seeds run it
-    once for each of several (see `points`). workers: runs at a time, or "auto". retries: further
-    attempts where the process died or never answered, never after a cell's own error. fail_fast:
-    after a failure nothing more is started. timeout and cell_timeout: seconds. memory: bytes a
-    lesson and its processes may hold together (default: 90% of what this process may use). resume:
-    a run that succeeded with the same source, parameters and packages is not run again. commit_to:
-    a folder whose notebooks of the same name get the outputs. out may be any folder: nothing in it
-    is changed or removed that no batch has written. executor: "local", or "ray" for a Ray cluster
-    at address (None starts one here), where a run gets cpus and gpus. report is called with each
-    line of progress, live with the states of what runs.
+    The arguments are those of `ft.batch` (front.py); memory is by default 90% of what this process
+    may use. Nothing in the folder out is changed or removed that no batch has written. report is
+    called with each line of progress, live with the states of what runs.
     A record has name, lesson, point (its values of the grid), status ("ok" or what went wrong),
     message, attempts, seconds, peak_memory (bytes), claims, failure, output and log (relative to
     `out`). Failures do not raise; one run's does not stop another.
@@ -75,18 +69,17 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
             raise SettingError(f"{name}={value!r}: a number greater than 0 is expected.")
     if type(retries) is not int or retries < 0:
         raise SettingError(f"retries={retries!r}: a whole number from 0 on is expected.")
-    values = dict(parameters or {}, **({"profile": profile} if profile else {}))
-    out, environment = Path(out).resolve(), _environment()
-    lessons = [_Lesson(path, {**values, **point}, point, out, environment)
-               for path in find_notebooks(notebooks) for point in points(grid, seeds, values)]
-    names = [lesson.name for lesson in lessons]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    lessons = lessons_of(notebooks, profile, parameters, grid, seeds, out, launch)
+    out = Path(out).resolve()
+    names = Counter(lesson.name for lesson in lessons)
+    if twice := sorted(name for name, times in names.items() if times > 1):
         raise SettingError(f"two notebooks are named {twice[0]}.ipynb; give each its own --out.")
     if commit_to and any(lesson.injected for lesson in lessons):
         raise SettingError("outputs are committed from default parameters only; leave out -p, "
                            "--grid, --seeds and a --profile that is not the notebook's own.")
     _check_out(out, lessons)
-    limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory}
+    limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory,
+              "launch": launch}
     with _only_batch_in(out), _executor(
             executor, lessons, workers, limits, address, cpus, gpus) as (start, workers), (
             _stop_on_signal()):  # the last, as Ray has handlers of its own
@@ -100,6 +93,17 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
             except FtkitError as error:
                 record.update(status="not committed", message=str(error))
     return records
+
+
+def lessons_of(notebooks, profile, parameters, grid, seeds, out, launch):
+    """Return what is to be run, a `Lesson` each. Arguments and errors are those of `run_batch`."""
+    values = dict(parameters or {}, **({"profile": profile} if profile else {}))
+    # What was run by one process says nothing about several.
+    environment = f"{_environment()}{launch or ''}"
+    # Each is read once: the runs of a large grid share it.
+    books = {path: nb.read(path) for path in find_notebooks(notebooks)}
+    return [Lesson(path, book, {**values, **point}, point, Path(out).resolve(), environment)
+            for path, book in books.items() for point in points(grid, seeds, values)]
 
 
 @contextmanager
@@ -227,12 +231,11 @@ def _run_all(lessons, start, workers, retries, fail_fast, resume, report, live):
     return [records[lesson.name] for lesson in lessons]
 
 
-class _Lesson:
+class Lesson:
     """A notebook to run, the values it gets, and where its files are."""
 
-    def __init__(self, path, values, point, out, environment):
-        self.path, self.attempts = path, 0
-        self.notebook = nb.read(path)
+    def __init__(self, path, notebook, values, point, out, environment):
+        self.path, self.notebook, self.attempts = path, notebook, 0
         defaults = nb.parameters(self.notebook, path.name)
         for name, value in values.items():
             if name not in defaults:

@@ -8,9 +8,11 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from ftkit.batch import notebook as nb
+from ftkit.batch.launch import LOST
 from ftkit.batch.worker import set_subreaper
 from ftkit.errors import DataError, FtkitError
 from ftkit.models.hardware import usable_cores
@@ -55,10 +57,13 @@ class Running:
                "cwd": str(lesson.path.parent), "parameters": lesson.injected,
                "cell_timeout": limits["cell_timeout"],
                "start_timeout": START_TIMEOUT, "progress": str(self.work / "progress"),
-               "verdict": str(self.work / "verdict.json")}
+               "verdict": str(self.work / "verdict.json"),
+               "key": lesson.key, "launch": asdict(limits["launch"]) if limits["launch"] else None}
         try:
             (self.work / "job.json").write_text(json.dumps(job))
-            environment = _child_environment(self.work, lesson, workers)
+            processes = limits["launch"].nproc if limits["launch"] else 1
+            environment = child_environment(self.work, lesson, workers * processes)
+            _name_kernel(self.work, limits["launch"])
             with open(lesson.log, "w") as log:
                 self.started = time.monotonic()
                 self.process = subprocess.Popen(
@@ -252,6 +257,11 @@ class Running:
         if said["error"] == "CellTimeoutError":
             return "cell timeout", (f"{self.where()} ran longer than "
                                     f"{self.limits['cell_timeout']:g} s"), None
+        with suppress(OSError):
+            status, message = json.loads((self.work / LOST).read_text())
+            if failure and failure["error"] != "NotExecuted":  # the others feel that one is lost
+                message += f"; rank 0 in {_words(failure)}"
+            return status, message, failure
         if said["error"] == "DeadKernelError":
             return "dead kernel", (f"the Python process died in {self.where()}, often for lack of "
                                    f"memory (its peak here was {self.peak / 1e9:.2f} GB)"), None
@@ -261,8 +271,7 @@ class Running:
         if failure and failure["error"] == "ClaimNotHeld":
             return "claim not held", failure["message"], failure
         if failure and failure["error"] != "NotExecuted":
-            words = f"cell {failure['cell'] + 1}: {failure['error']}: {failure['message']}"
-            return "error", words, failure
+            return "error", _words(failure), failure
         if said["error"]:
             disk = said.get("errno") in nb.NO_SPACE
             return "disk" if disk else "error", f"{said['error']}: {said['message']}", failure
@@ -281,14 +290,24 @@ class Running:
         return "ok", "", None
 
 
-def _child_environment(work, lesson, workers):
-    """Return the environment of one lesson: its kernel, fair threads, no user settings."""
+def _words(failure):
+    return f"cell {failure['cell'] + 1}: {failure['error']}: {failure['message']}"
+
+
+def _name_kernel(work, launch):
+    """Tell Jupyter how the process is started that runs the cells."""
     kernel = work / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True)
+    start = ["-P", "-m", "ftkit.batch.launch", str(work / "job.json")] if launch else (
+        ["-m", "ipykernel_launcher"])
     (kernel / "kernel.json").write_text(json.dumps({
-        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "argv": [sys.executable, *start, "-f", "{connection_file}"],
         "display_name": "Python 3 (ipykernel)", "language": "python",
         "env": {"TMPDIR": tempfile.gettempdir()}}))
+
+
+def child_environment(work, lesson, workers):
+    """Return the environment of one lesson: fair threads, no user settings."""
     environment = dict(os.environ)
     environment.pop("MPLBACKEND", None)  # figures go into the notebook, whatever the caller uses
     threads = str(max(1, usable_cores() // workers))

@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+from torch import distributed
 
 from ftkit.assets import atomic, checksums
 from ftkit.errors import FetchError
@@ -27,7 +28,8 @@ def save_folder(folder, build):
     """Fill a folder with a model and return its path; a model that was there gives way in one step.
 
     build(empty_folder) writes the files and returns what the card says; the list of files is added.
-    Files of others (notes, a README.md that was edited, checkpoints) stay.
+    Files of others (notes, a README.md that was edited, checkpoints) stay. Of several processes
+    that train together the first alone writes.
     Raises FetchError where the folder holds something else, or cannot be written; what was there
     before then is as it was.
     """
@@ -39,6 +41,8 @@ def save_folder(folder, build):
             f"{folder} exists and is no saved ftkit model; nothing was written. Choose another "
             "folder."
         )
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_rank():
+        return folder
     try:
         with atomic.new_folder(place) as scratch:
             card = build(scratch)
