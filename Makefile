@@ -14,7 +14,7 @@ ARGS ?=
 WORKERS ?= $(if $(filter gpu,$(PROFILE)),1,2)
 PYTEST_WORKERS ?= 2
 # Which tests; those that are slow are left out of make test.
-MARKS ?= -m "not slow"
+MARKS ?= -m "not slow and not browser"
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=120 -n $(PYTEST_WORKERS) --dist loadfile
 SMOKE := build/smoke
 # Lessons that are tested with trainings in bf16, too: one of the upper blocks, one of a low-rank part.
@@ -40,18 +40,19 @@ COMPAT_TESTS ?= $(addprefix tests/,test_public.py test_compat.py data/test_load.
   methods/test_adapter.py methods/test_lora.py tasks/test_batching.py data/test_templates.py \
   speed/test_optimizations.py speed/test_attention.py batch/test_notebook.py batch/test_run.py)
 
-.PHONY: help setup data run course test test-all soak bench gpu bundle compat lab clean
+.PHONY: help setup data run course test test-all test-browser soak bench gpu bundle compat lab clean
 help:
 	@echo "make run    set-up, then lessons 1 to 5 on the cpu profile; results in $(OUT)/"
 	@echo "make course set-up, then every lesson, two at a time; results in $(OUT)/course/"
 	@echo "make test   set-up, then every test that is quick"
 	@echo "make test-all  the slow ones, too: faults that take long to cause, two nodes of a cluster"
+	@echo "make test-browser  lessons 1, 2 and 21 in Chromium before JupyterLab; pictures of each page"
 	@echo "make soak   60 short notebooks while their processes are killed at random, some minutes"
 	@echo "make bench  ftkit and its peers on the same work (WORK=NAME for one), about an hour"
 	@echo "make bundle everything for a machine without a network, in parts: docs/air-gapped.md"
 	@echo "make gpu    on a machine with a CUDA card: its tests, the benchmark, the lessons; MINUTES=8"
 	@echo "make compat the tests under the oldest versions allowed, and under the newest there are"
-	@echo "make lab    JupyterLab on notebooks/"
+	@echo "make lab    JupyterLab on copies of the lessons, in $(LAB)/"
 	@echo "make clean  remove what the above made (the cache of models and data stays)"
 
 setup: .venv/.ready
@@ -90,7 +91,7 @@ test: data
 # The proof on a cluster of two nodes needs Ray, which nothing else does.
 test-all: .venv/.ready
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ray]"
-	@$(MAKE) test MARKS='-m "slow or not slow"'
+	@$(MAKE) test MARKS='-m "not browser"'
 
 soak: .venv/.ready
 	@$(PY) tests/soak.py $(ARGS)
@@ -142,8 +143,18 @@ compat: data .venv-oldest/.ready
 	    -n $(PYTEST_WORKERS) --dist loadfile || failed="$$failed $$set"; done; \
 	  [ -z "$$failed" ] || { echo "compat: failed under:$$failed"; exit 1; }
 
-lab: .venv/.ready
-	@.venv/bin/jupyter lab notebooks
+# As a learner sees it; pictures of each page are left in artifacts/browser.
+test-browser: data
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+	  command -v google-chrome >/dev/null || { echo "test-browser: nothing was tested, for there is" \
+	  "no Chromium here. Debian: sudo apt-get install chromium; macOS: brew install chromium"; exit 1; }
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,browser]"
+	@$(PY) -m pytest tests/browser -m browser --durations=0
+
+# The lessons are opened as copies, so that git sees nothing of what a learner does.
+LAB ?= my-lessons
+lab: data
+	@.venv/bin/ftkit start $(LAB) --lab
 
 clean:
 	rm -rf .venv .venv-peers .venv-litgpt .venv-oldest .venv-newest $(OUT) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

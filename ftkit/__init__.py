@@ -144,6 +144,9 @@ _WHERE = {
     "training.records": [
         "runs",
     ],
+    "batch.index": [
+        "lessons",
+    ],
     "course.exercises": [
         "check",
         "cases",

@@ -48,6 +48,7 @@ def _parser():
 
     start = command("start", _start, "write the lessons into a folder of yours, to work in")
     start.add_argument("folder", metavar="FOLDER", help="a new folder, or one of an earlier start")
+    start.add_argument("--lab", action="store_true", help="and open them in JupyterLab")
     fetch = command("fetch", _fetch, "get models and data into the cache")
     fetch.add_argument("names", nargs="*", metavar="NAME", help="a model or a data set")
     fetch.add_argument("--all", action="store_true", help="everything in the catalog")
@@ -130,24 +131,31 @@ def _parser():
 def _start(options):
     from importlib.util import find_spec
 
+    from ftkit.batch import index, lab
     from ftkit.batch.start import start
 
     done = start(options.folder)
-    lessons = [name for name in (*done.written, *done.same, *done.kept)
+    page = index.write(done.folder)
+    lessons = [name for name in (*done.written, *done.same, *done.worked_in, *done.kept)
                if name.startswith("notebooks/") and "/solutions/" not in name]
     print(f"{len(lessons)} lessons with their solutions, and the data cards, are in "
-          f"{done.folder}: {len(done.written)} files were written, {len(done.same)} were there.")
+          f"{done.folder}: {len(done.written)} files were written, {len(done.same)} were there, "
+          f"you have worked in {len(done.worked_in)}.")
     if done.kept:
-        print(f"Changed since, and left as they are: {', '.join(done.kept)}. For a new copy, "
-              "rename the file and give the command again.")
-    lab = "jupyter lab notebooks" if find_spec("jupyterlab") else (
-        "pip install jupyterlab && jupyter lab notebooks")
+        print(f"Not from here, and left as they are: {', '.join(done.kept)}.")
+    if done.outdated:
+        print(f"Yours, and left as they are, though the course has a newer version: "
+              f"{', '.join(done.outdated)}. For the new one, rename yours and give the command "
+              "again.")
+    if options.lab:
+        lab.open_lab(done.folder, page)
+    opened = "" if find_spec("jupyterlab") else "pip install 'ftkit[lab]' && "
+    folder = shlex.quote(str(done.folder))
     print(f"""
 Next, type:
-  cd {shlex.quote(str(done.folder))}
   ftkit doctor         # what works on this machine, and what to do about the rest
   ftkit fetch --all    # models and data, once; after that no network is needed
-  {lab}    # and open 00_start_here.ipynb""")
+  {opened}ftkit start {folder} --lab    # the lessons in JupyterLab, with what is done by now""")
 
 
 def _fetch(options):

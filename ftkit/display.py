@@ -1,13 +1,29 @@
 """Tables and figures: titled, with units, readable in black and white, anywhere."""
 
 import html
+import os
+import sys
 
 MANY = 12  # points of a loss curve, from which on it is smoothed
 SIZE = (6, 3.5)  # inches, at 100 dots an inch
 MARKERS = "osD^vXP*"
 LINES = ("-", "--", "-.", ":")
 SHADES = ("0.15", "0.45", "0.65", "0.8")
+# What tells a notebook that somebody has open from one that papermill or nbval runs: Jupyter's
+# server, VS Code and Colab set these for the kernels that they start.
+FRONT_ENDS = ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++")
+
+
+def is_plain():
+    """Whether FTKIT_PLAIN asks for plain text."""
+    return os.environ.get("FTKIT_PLAIN", "0") != "0"
+
+
+def in_notebook():
+    """Whether what is shown goes to a notebook that somebody has open."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return hasattr(shell, "kernel") and not is_plain() and any(n in os.environ for n in FRONT_ENDS)
 
 
 def new_figure(size=SIZE):
@@ -81,6 +97,23 @@ def show_table(rows, caption=None):
     from ftkit.display import display
 
     display(Table(rows, caption))
+
+
+class Banner:
+    """A notice that stands out by its border and its first words, not by colour alone."""
+
+    def __init__(self, heading, text):
+        self.heading, self.text = heading, text
+
+    def __repr__(self):
+        return f"{self.heading} {self.text}"
+
+    def html(self):
+        """The notice as HTML."""
+        return (f"<div role='note' style='border-left:4px solid #d55e00;padding:4px 12px'>"
+                f"<strong>{html.escape(self.heading)}</strong> {html.escape(self.text)}</div>")
+
+    _repr_html_ = html
 
 
 def display(thing):

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+import ftkit as ft
 from ftkit import cli
-from ftkit.batch import start
+from ftkit.batch import index, lab, start
+from ftkit.batch import notebook as nb
 from ftkit.batch.start import NOTE
+from ftkit.errors import DataError
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = {f"notebooks/{path.relative_to(ROOT / 'notebooks').as_posix()}"
@@ -55,11 +58,11 @@ def test_the_wheel_alone_writes_the_lessons(stranger):
     assert done.returncode == 0, done.stderr
     folder = stranger.home / "my lessons"
     got = {path.relative_to(folder).as_posix() for path in folder.rglob("*.ipynb")}
-    assert got == NOTEBOOKS
-    for name in got:
-        assert (folder / name).read_bytes() == (ROOT / name).read_bytes()
+    assert got == NOTEBOOKS | {"notebooks/index.ipynb"}
+    for name in NOTEBOOKS:
+        assert (folder / name).read_bytes() == start.working_copy(ROOT / name)
     assert (folder / "data" / "capitals.md").is_file()
-    assert "cd 'my lessons'" in done.stdout and "ftkit fetch --all" in done.stdout
+    assert "ftkit start 'my lessons' --lab" in done.stdout and "ftkit fetch --all" in done.stdout
 
 
 def test_the_doctor_runs_without_a_checkout(stranger):
@@ -68,25 +71,108 @@ def test_the_doctor_runs_without_a_checkout(stranger):
     assert len(done.stdout.splitlines()) > 5
 
 
-def test_what_was_changed_is_kept_and_the_rest_is_brought_up_to_date(tmp_path, capsys):
-    folder = tmp_path / "lessons"
-    first = start.start(folder)
-    assert set(first.written) >= NOTEBOOKS and not first.kept
-    mine, old, gone = (folder / "notebooks" / f"{name}.ipynb"
-                       for name in ("01_supervised", "02_few_shot", "03_transfer"))
-    mine.write_text("my own work")
-    gone.unlink()
-    # As if an older version had written it.
-    old.write_text("as it was")
-    note = json.loads((folder / NOTE).read_text())
-    note["notebooks/02_few_shot.ipynb"] = start._digest(old)
-    (folder / NOTE).write_text(json.dumps(note))
+def edit(path, change):
+    """Let a function change the notebook in a file."""
+    notebook = json.loads(path.read_text())
+    change(notebook)
+    path.write_text(json.dumps(notebook))
+
+
+def run_first(notebook):
+    """As if the first code cell had been run."""
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    code[0] |= {"execution_count": 1, "outputs": []}
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch, write_notebook):
+    """A course of three small lessons whose sources a test may change, {name: path}."""
+    source = tmp_path / "source"
+    made = {f"notebooks/0{n}_{name}.ipynb": source / f"0{n}_{name}.ipynb"
+            for n, name in enumerate(("first", "second", "third"))}
+    for n, path in enumerate(made.values()):
+        heading = f"#md # {n} · Title\n\n| `cpu` | about {n} min on 2 cores | 2 GB | x |"
+        write_notebook(path, heading,
+                      ("profile = 'cpu'", ["parameters"]),
+                      "print(1)", "ft.check(None, 1, name='1')")
+        edit(path, lambda notebook: notebook["cells"][2].update(
+            execution_count=2, outputs=[{"output_type": "stream", "name": "stdout", "text": "1"}]))
+    monkeypatch.setattr(start, "lessons", lambda: dict(made))
+    return made
+
+
+def test_a_copy_says_that_its_outputs_are_not_the_learners(course, tmp_path):
+    start.start(tmp_path / "my")
+    for name, source in course.items():
+        copy, lesson = nb.read(tmp_path / "my" / name), nb.read(source)
+        assert nb.whole_hash(copy) == nb.whole_hash(lesson)
+        assert not any(cell.get("execution_count") for cell in copy["cells"])
+        (told,) = copy["cells"][1]["outputs"]
+        assert "not yours yet" in told["data"]["text/plain"]
+        assert copy["cells"][2]["outputs"] == lesson["cells"][2]["outputs"]
+
+
+def test_what_a_learner_did_is_kept_and_the_rest_is_brought_up_to_date(course, tmp_path, capsys):
+    folder, names = tmp_path / "my", list(course)
+    assert start.start(folder).written == names
+    ran, edited, opened = (folder / name for name in names)
+    edit(ran, run_first)
+    edit(edited, lambda notebook: notebook["cells"][2].update(source="print(2)"))
+    # JupyterLab writes a file that was only opened, too.
+    edit(opened, lambda notebook: notebook["metadata"].update(language_info={"name": "python"}))
+    before = [path.read_bytes() for path in (ran, edited)]
+    assert start.start(folder) == start.Started(folder, same=names[2:], worked_in=names[:2])
+    for source in course.values():
+        edit(source, lambda notebook: notebook["cells"][2].update(source="print(3)"))
     again = start.start(folder)
-    assert again.kept == ["notebooks/01_supervised.ipynb"]
-    assert again.written == ["notebooks/02_few_shot.ipynb", "notebooks/03_transfer.ipynb"]
-    assert mine.read_text() == "my own work"
+    assert (again.written, again.worked_in, again.outdated) == (names[2:], names[:2], names[:2])
+    assert [path.read_bytes() for path in (ran, edited)] == before
     assert cli.main(["start", str(folder)]) == 0
-    assert "left as they are: notebooks/01_supervised.ipynb" in capsys.readouterr().out
+    assert f"has a newer version: {names[0]}, {names[1]}" in capsys.readouterr().out
+    ran.rename(folder / "notebooks" / "mine.ipynb")
+    assert start.start(folder).written == names[:1]
+
+
+def test_the_index_shows_what_is_done(course, tmp_path):
+    folder, names = tmp_path / "my", list(course)
+    start.start(folder)
+    page = index.write(folder)
+    assert [row["time"] for row in ft.lessons(page.parent).rows] == [
+        "about 0 min", "about 1 min", "about 2 min"]
+    assert not any(map(index.done, ft.lessons(page.parent).rows))
+
+    def all_run(notebook):
+        for cell in notebook["cells"][1:]:
+            cell["execution_count"] = 1
+        notebook["cells"][3]["outputs"] = [{"output_type": "execute_result", "metadata": {},
+                                            "data": {"text/plain": "1: right."}}]
+
+    edit(folder / names[0], run_first)
+    edit(folder / names[1], all_run)
+    (folder / names[2]).write_text("no notebook")
+    assert list(map(index.done, ft.lessons(page.parent).rows)) == [
+        "1 of 3 cells run", "✓ all cells run, 1 of 1 exercises right",
+        "cannot be read as a notebook"]
+    index.write(folder)
+    (shown,) = nb.read(page)["cells"][1]["outputs"]
+    assert "[1 · Title](01_second.ipynb)" in shown["data"]["text/markdown"]
+    assert "1 of 1 exercises right" in shown["data"]["text/plain"]
+    edit(page, lambda notebook: notebook["cells"][0].update(source="my notes"))
+    index.write(folder)
+    assert nb.source(nb.read(page)["cells"][0]) == "my notes"
+    with pytest.raises(DataError, match="ftkit start"):
+        ft.lessons(tmp_path)
+
+
+def test_jupyterlab_listens_here_alone_and_has_the_tokens_it_makes(course, tmp_path):
+    pytest.importorskip("jupyterlab", reason="needs the extra lab")
+    start.start(tmp_path)
+    arguments, environment = lab.command(tmp_path, index.write(tmp_path))
+    assert "--ServerApp.ip=127.0.0.1" in arguments and not any("token" in a for a in arguments)
+    assert "--LabApp.default_url=/lab/tree/notebooks/index.ipynb" in arguments
+    kernel = Path(environment["JUPYTER_PATH"].split(os.pathsep)[0], "kernels", "python3")
+    assert json.loads((kernel / "kernel.json").read_text())["argv"][-1] == "ftkit.batch.lab"
+    assert Path(environment["PATH"].split(os.pathsep)[0]) == Path(sys.executable).parent
 
 
 @pytest.mark.parametrize("note", ["", "[1]", "{}"])

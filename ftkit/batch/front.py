@@ -8,7 +8,7 @@ from pathlib import Path
 from ftkit.batch import grid as grids
 from ftkit.batch.report import text_table, write_results
 from ftkit.batch.run import run_batch
-from ftkit.display import Table, display
+from ftkit.display import Table, display, in_notebook
 
 
 def batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None, out="artifacts",
@@ -84,9 +84,7 @@ def _live():
     """Return what shows the running lessons: in a terminal or a notebook; None elsewhere."""
     if sys.stderr.isatty():
         return _InTerminal()
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    plain = os.environ.get("FTKIT_PLAIN", "0") != "0"
-    return _InNotebook() if hasattr(shell, "kernel") and not plain else None
+    return _InNotebook() if in_notebook() else None
 
 
 class _InTerminal:

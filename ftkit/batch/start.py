@@ -1,6 +1,7 @@
 """`ftkit start FOLDER`: writes the lessons, their solutions and the data cards into a folder.
 
-They travel inside the wheel, so that nobody needs a checkout of the repository.
+They travel inside the wheel, so that nobody needs a checkout of the repository. A lesson's copy
+keeps the course's outputs, told apart from a learner's own by its cells without a number.
 """
 
 import hashlib
@@ -9,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ftkit.assets import atomic
-from ftkit.errors import FetchError
+from ftkit.batch import notebook as nb
+from ftkit.display import Banner
+from ftkit.errors import DataError, FetchError
 
 NOTE = ".ftkit-lessons.json"  # what was written, so that later changes are seen
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -19,13 +22,16 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 class Started:
     """What a start did. Each a list of paths, relative to the folder and sorted.
 
-    written: new, or of an older version and unchanged since. same: there already. kept: changed by
-    somebody, and left as they are.
+    written: new, or of an older version and untouched since. same: there already. worked_in: run or
+    changed by the learner, and left as they are. outdated: those of them that the course has a
+    newer version of. kept: what somebody else put there, left as it is, too.
     """
 
     folder: Path
     written: list[str] = field(default_factory=list)
     same: list[str] = field(default_factory=list)
+    worked_in: list[str] = field(default_factory=list)
+    outdated: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
 
 
@@ -50,7 +56,7 @@ def lessons() -> dict[str, Path]:
 def start(folder: str | Path) -> Started:
     """Write the lessons into a folder. Returns a Started.
 
-    A file that is there and was changed since it was written is left as it is; so is one that
+    A lesson that was run or changed since it was written is left as it is; so is a file that
     somebody else put there. Each file is written whole or not at all.
     Raises FetchError where the folder is a file or cannot be written.
     """
@@ -60,18 +66,24 @@ def start(folder: str | Path) -> Started:
     done, known = Started(folder), _known(folder)
     try:
         for name, source in lessons().items():
-            content, place = source.read_bytes(), folder / name
-            digest = hashlib.sha256(content).hexdigest()
-            there = _digest(place)
-            if there == digest:
+            content, place, before = working_copy(source), folder / name, known.get(name)
+            now = {"file": hashlib.sha256(content).hexdigest(), "cells": _cells(source)}
+            untouched = (before is not None and _cells(place) == before["cells"]
+                         and not _ran(place))
+            if _sha(place) == now["file"] or untouched and before == now:
                 done.same.append(name)
-            elif there is not None and there != known.get(name):
+            elif untouched or not (place.exists() or place.is_symlink()):
+                atomic.write(place, content)
+                done.written.append(name)
+            elif before is None:
                 done.kept.append(name)
                 continue
             else:
-                atomic.write(place, content)
-                done.written.append(name)
-            known[name] = digest
+                done.worked_in.append(name)
+                if before["cells"] != now["cells"]:
+                    done.outdated.append(name)
+                continue
+            known[name] = now
         atomic.write(folder / NOTE, json.dumps(known, indent=1, sort_keys=True))
     except OSError as error:
         raise FetchError(
@@ -81,17 +93,67 @@ def start(folder: str | Path) -> Started:
     return done
 
 
-def _digest(path: Path) -> str | None:
-    """The sha256 of a file; None where there is nothing. What is no file has been put there."""
-    if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    return "no file" if path.exists() or path.is_symlink() else None
+def outdated(folder: Path) -> set[str]:
+    """The files of a start that the course has another version of now; as `start` names them."""
+    known = _known(folder)
+    return {name for name, source in (lessons() if known else {}).items()
+            if name in known and known[name]["cells"] != _cells(source)}
 
 
-def _known(folder: Path) -> dict[str, str]:
-    """What an earlier start wrote, {path: sha256}; {} where that cannot be told."""
+def working_copy(source: Path) -> bytes:
+    """The content of a lesson's copy: its outputs stand, marked as those of another machine.
+
+    Its cells have no numbers until they are run, and the first one says what that means, in an
+    output that its own run replaces. Other files are copied as they are.
+    """
+    if source.suffix != ".ipynb":
+        return source.read_bytes()
+    notebook = nb.read(source)
+    shown = [cell for _, cell in nb.code_cells(notebook) if cell["outputs"]]
+    for _, cell in nb.code_cells(notebook):
+        cell["execution_count"] = None
+        for output in cell["outputs"]:
+            if "execution_count" in output:
+                output["execution_count"] = None
+    if shown:
+        profile = notebook["metadata"].get("ftkit", {}).get("profile")
+        nb.code_cells(notebook)[0][1]["outputs"].insert(0, _banner(profile))
+    return (json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _banner(profile):
+    chosen = f" with the profile {profile}" if profile else ""
+    said = Banner("The outputs below are not yours yet.", (
+        f"They come with the course, measured{chosen} on another machine. [ ] beside a cell "
+        "means that you have not run it; a number such as [3], that its output is yours. "
+        "Restarted, or back the next day? The kernel remembers nothing: choose Run, then Run "
+        "All Above Selected Cell, and go on."))
+    return {"output_type": "display_data", "metadata": {},
+            "data": {"text/html": said.html(), "text/plain": repr(said)}}
+
+
+def _sha(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _cells(path: Path) -> str | None:
+    """What a notebook says before it is run, or all that another file holds, as a hash."""
+    try:
+        return nb.whole_hash(nb.read(path)) if path.suffix == ".ipynb" else _sha(path)
+    except DataError:  # no notebook any more, or none yet
+        return None
+
+
+def _ran(path: Path) -> bool:
+    """Whether a cell of a notebook has been run since it was written."""
+    return path.suffix == ".ipynb" and path.is_file() and any(
+        cell.get("execution_count") for _, cell in nb.code_cells(nb.read(path)))
+
+
+def _known(folder: Path) -> dict[str, dict[str, str | None]]:
+    """What an earlier start wrote, {path: hashes}; {} where that cannot be told."""
     try:
         found = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return {name: both for name, both in found.items() if both.keys() == {"file", "cells"}}
+    except (OSError, ValueError, AttributeError):
         return {}
-    return found if isinstance(found, dict) else {}

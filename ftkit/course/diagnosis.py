@@ -1,6 +1,6 @@
 """Does a training over- or underfit? What its two loss curves say, drawn, and to look around in."""
 
-from ftkit.display import LINES, MARKERS, SHADES, finished
+from ftkit.display import LINES, MARKERS, SHADES, finished, in_notebook
 from ftkit.errors import SettingError
 
 RISEN, LEARNED = 1.1, 0.7
@@ -27,8 +27,6 @@ def diagnose(runs):
     elsewhere the matplotlib Figure with a panel for each run. Raises SettingError for a run that
     has no validation curve.
     """
-    from ftkit.training.callbacks import is_interactive
-
     runs = runs if isinstance(runs, dict) else {"this run": runs}
     for name, run in runs.items():
         if "eval_loss" not in run.history:
@@ -36,7 +34,7 @@ def diagnose(runs):
                 f"run {name!r} has no validation curve, which a diagnosis needs; train it with a "
                 'split "validation".'
             )
-    if is_interactive():
+    if in_notebook():
         try:
             import ipywidgets
         except ImportError:

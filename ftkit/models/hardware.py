@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
-from ftkit import compat
+from ftkit import compat, display
 from ftkit.errors import SettingError
 from ftkit.models.specs import SPECS
 
@@ -99,7 +99,7 @@ def profile(name, **sizes):
     """Choose the sizes for one of the profiles smoke, cpu and gpu, and remember which it is.
 
     Returns a namespace of the chosen profile's values. Claims look at the remembered profile:
-    on "smoke" they are recorded and not judged.
+    on "smoke" they are recorded and not judged, and a notice says that no number means anything.
     Raises SettingError when `name` is not a profile, or the lesson has no sizes for it.
     """
     if name not in PROFILES:
@@ -110,6 +110,10 @@ def profile(name, **sizes):
             f"add {name}=dict(...) to its ft.profile call."
         )
     _current["profile"] = name
+    if name == "smoke":
+        display.display(display.Banner("Profile smoke:", (
+            "every cell runs, on a few examples. The numbers, figures and verdicts below mean "
+            'nothing; profile = "cpu" in the first cell gives real ones.')))
     return SimpleNamespace(**sizes.get(name, {}))
 
 

@@ -1,9 +1,7 @@
-"""What happens while fit trains: early stopping, a line for each evaluation, a bar."""
+"""What happens while fit trains: early stopping, and which epoch begins."""
 
 import json
 import math
-import os
-import sys
 from pathlib import Path
 
 import torch
@@ -85,42 +83,3 @@ class Epochs(transformers.TrainerCallback):
                 part.set_epoch(epoch)
             inner = [getattr(part, name, None) for name in ("batch_sampler", "sampler")]
             part = next((one for one in inner if one is not None), None)
-
-
-class Progress(transformers.TrainerCallback):
-    """A bar over the updates, for somebody who watches; headless runs have none."""
-
-    def on_train_begin(self, args, state, control, **_):
-        from tqdm.auto import tqdm
-
-        self.bar = tqdm(total=state.max_steps, unit="update", leave=False)
-
-    def on_step_end(self, args, state, control, **_):
-        self.bar.update()
-
-    def on_train_end(self, args, state, control, **_):
-        self.bar.close()
-
-
-def is_interactive():
-    """Whether a person sees the output as it comes: a terminal, or a notebook not run in batch."""
-    if os.environ.get("FTKIT_PLAIN"):
-        return False
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
-
-
-class LogPrinter(transformers.TrainerCallback):
-    """One line for each evaluation, the same in a terminal, a notebook and a batch."""
-
-    loss = None
-
-    def on_log(self, args, state, control, logs=None, **_):
-        self.loss = (logs or {}).get("loss", self.loss)
-
-    def on_evaluate(self, args, state, control, metrics=None, **_):
-        if state.is_world_process_zero and "eval_loss" in (metrics or {}):
-            train = f"{self.loss:.3f}" if self.loss is not None else "-"
-            print(
-                f"epoch {state.epoch:4.1f}   training loss {train}   "
-                f"validation loss {metrics['eval_loss']:.3f}"
-            )

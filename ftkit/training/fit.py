@@ -22,8 +22,8 @@ from ftkit.models.model import UNSAVED, Model, trainable_summary
 from ftkit.models.weights import check_trained
 from ftkit.speed import apply, optimizations
 from ftkit.tasks.batching import Collator, encode
-from ftkit.training import checkpoints, checks, records, tracking
-from ftkit.training.callbacks import Epochs, KeepBest, LogPrinter, Progress, is_interactive
+from ftkit.training import checkpoints, checks, progress, records, tracking
+from ftkit.training.callbacks import Epochs, KeepBest
 from ftkit.training.measure import measured
 from ftkit.training.trainer import KitTrainer
 
@@ -163,6 +163,7 @@ def fit(
     checks.check_losses(model, method, smoothing, own_loss)
     processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun and accelerate say so
     quiet = quiet or os.environ.get("RANK", "0") != "0"  # one process speaks for all
+    said = progress.shown(quiet)
     train, validation = _splits(data, patience)
     transformers.set_seed(seed)
     tuned = model.copy()
@@ -227,25 +228,25 @@ def fit(
     # Rounded down: the first step of a warm-up has rate 0, and a short run would waste it.
     settings.setdefault("warmup_steps", int(warmup * in_all) if warmup < 1 else warmup)
     settings.setdefault("logging_steps", max(1, in_all // POINTS))
-    if not quiet:
-        print(
-            f"{trainable['trained']:,} of {trainable['total']:,} parameters are trained "
-            f"({trainable['share']:.2%}); {len(rows):,} examples, {in_all:,} updates"
-        )
-        print("; ".join(plan.why[: 1 if "eager_attention" in disable else 2]))
-        if split > 1 or plan.checkpointing:  # batches in parts, and why
-            print("; ".join(plan.why[3:]))
-        print(*filter(None, cut), sep="\n", end="\n" if any(cut) else "")
+    said.tell(
+        f"{trainable['trained']:,} of {trainable['total']:,} parameters are trained "
+        f"({trainable['share']:.2%}); {len(rows):,} examples, {in_all:,} updates"
+    )
+    said.details("; ".join(plan.why[: 1 if "eager_attention" in disable else 2]))
+    if split > 1 or plan.checkpointing:  # batches in parts, and why
+        said.details("; ".join(plan.why[3:]))
+    said.tell(*cut)
+    said.tokens = int(rows.lengths.sum())
     keep = KeepBest(patience) if patience else None
     stopped, restore = None, precision.as_it_was(tuned.net)
     try:
         decay = getattr(method, "layerwise_lr_decay", 1.0)
         own = {"method": method, "layerwise_lr_decay": decay, "smoothing": smoothing,
                "group_by_length": "group_by_length" not in disable}
-        trainer = _trainer(tuned, settings, rows, held, extra | own, keep, quiet)
+        trainer = _trainer(tuned, settings, rows, held, extra | own, keep, said)
         last = checkpoints.last_whole(checkpoint_dir, processes) if resume else None
-        if resume and not quiet:
-            print(f"goes on from {last.name}" if last else "no whole checkpoint: begins anew")
+        if resume:
+            said.tell(f"goes on from {last.name}" if last else "no whole checkpoint: begins anew")
         with (
             measured() as used,
             apply.applied(
@@ -258,16 +259,17 @@ def fit(
                 whole_logits="compute_metrics" in extra or smoothing or own_loss is not None,
                 compile_blocks=compile_blocks,
                 own_size="per_device_train_batch_size" in passed,
-            ) as said,
+            ) as choices,
         ):
             for size in ("per_device_train_batch_size", "gradient_accumulation_steps"):
                 settings[size] = getattr(trainer.args, size)  # may have been split to fit
-            if not quiet:
-                print(*filter(None, said), sep="\n", end="\n" if any(said) else "")
+            said.details(*choices)
             trainer.look = used.look
             stopped = trainer.train_or_resume(last)
-        if not quiet and trainer.notes:
-            print(*trainer.notes, sep="\n")
+        said.details(*trainer.notes)
+    except BaseException as error:
+        said.failed(error)
+        raise
     finally:
         restore()
         if scratch:
@@ -276,8 +278,8 @@ def fit(
         keep.restore(tuned.net)
     if stopped:
         settings["interrupted"] = stopped
-        best = f"best weights so far, of epoch {keep.epoch:g}" if keep and keep.weights else ""
-        print(f"interrupted {stopped}: the Run holds the {best or 'weights so far'}.")
+    words, expected = progress.ending(trainer.state, keep, stopped, used.seconds)
+    said.end(words, important=bool(stopped) or not (expected or quiet))
     tuned.net.zero_grad(set_to_none=True)
     tuned.net.eval()
     if not hasattr(tuned.net, "peft_config") and not hasattr(tuned.net, "adapter_registry"):
@@ -322,7 +324,7 @@ def _sort_arguments(arguments):
     )
 
 
-def _trainer(model, settings, rows, held, extra, keep, quiet):
+def _trainer(model, settings, rows, held, extra, keep, said):
     if "compute_metrics" in extra:
         settings["prediction_loss_only"] = False
     arguments = transformers.TrainingArguments(**settings)
@@ -333,8 +335,7 @@ def _trainer(model, settings, rows, held, extra, keep, quiet):
         *(extra.pop("callbacks", None) or []),
         Epochs(),
         *([keep] if keep else []),
-        *([] if quiet else [LogPrinter()]),
-        *([Progress()] if is_interactive() and arguments.process_index == 0 else []),
+        said,
     ]
     trainer = KitTrainer(
         model=model.net,

@@ -251,7 +251,8 @@ def test_values_that_json_has_not_are_recorded(tmp_path, write_notebook):
 
 def test_in_a_notebook_an_output_shows_how_far_the_runs_are(tmp_path, write_notebook):
     inner = write_notebook(tmp_path / "inner.ipynb", PARAMETERS, "import time\ntime.sleep(1)")
-    outer = write_notebook(tmp_path / "outer.ipynb", "%env FTKIT_PLAIN=0", f"""
+    watched = "%env FTKIT_PLAIN=0\n%env JPY_SESSION_NAME=outer.ipynb"
+    outer = write_notebook(tmp_path / "outer.ipynb", watched, f"""
 import ftkit as ft
 results = ft.batch({str(inner)!r}, seeds=1, out={str(tmp_path / "in")!r})
 print(ft.batch, results["all_held"])""")

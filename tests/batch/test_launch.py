@@ -147,12 +147,12 @@ def test_a_launch_that_is_stopped_leaves_no_process(tmp_path, write_notebook, nu
         env=os.environ | {"TMPDIR": str(temporary)}, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    wait_for(lambda: (tmp_path / "at 0").exists() and (tmp_path / "at 1").exists())
+    wait_for(lambda: (tmp_path / "at 0").exists() and (tmp_path / "at 1").exists(), 240)
     assert len(processes_of(out)) >= 4  # the worker, torchrun and two ranks
     launch.send_signal(number)
-    said = launch.communicate(timeout=60)[1]
+    said = launch.communicate(timeout=120)[1]
     assert launch.returncode == code and (number == signal.SIGKILL or "stopped" in said)
-    wait_for(lambda: not processes_of(out), 20)
+    wait_for(lambda: not processes_of(out))
     if number == signal.SIGINT:
         nothing_is_left(out, temporary)
 
@@ -193,7 +193,7 @@ def test_two_machines_run_the_cells_together_and_a_notebook_that_differs_is_name
     script = "import os, time\nopen('at ' + rank, 'w').close()\ntime.sleep(600)"
     write_notebook(path, ("seed = 0", ["parameters"]), RANK + script)
     started = [start(number, "8") for number in (0, 1)]
-    wait_for(lambda: (tmp_path / "at 0").exists() and (tmp_path / "at 1").exists())
+    wait_for(lambda: (tmp_path / "at 0").exists() and (tmp_path / "at 1").exists(), 240)
     started[1].terminate()
     said = [process.communicate(timeout=200)[0] for process in started]
     assert [process.returncode for process in started] == [3, 143], said

@@ -7,7 +7,7 @@ import tiny
 from lessons import from_lesson
 
 import ftkit as ft
-from ftkit.training import callbacks
+from ftkit.course import diagnosis
 
 NONE = np.nan
 
@@ -38,7 +38,7 @@ def run():
 
 
 def test_headless_there_is_a_panel_for_each_run(run, monkeypatch):
-    monkeypatch.setattr(callbacks, "is_interactive", lambda: False)
+    monkeypatch.setattr(diagnosis, "in_notebook", lambda: False)
     figure = ft.diagnose({"one": run, "two": run})
     titles = [axes.get_title() for axes in figure.axes]
     assert [title.partition(":")[0] for title in titles] == ["one", "two"]
@@ -47,7 +47,7 @@ def test_headless_there_is_a_panel_for_each_run(run, monkeypatch):
 
 def test_who_watches_chooses_run_and_epoch(run, monkeypatch):
     ipywidgets = pytest.importorskip("ipywidgets")
-    monkeypatch.setattr(callbacks, "is_interactive", lambda: True)
+    monkeypatch.setattr(diagnosis, "in_notebook", lambda: True)
     shown = []
     monkeypatch.setattr(ipywidgets.widgets.interaction, "display", shown.append)
     widget = ft.diagnose({"one": run, "two": run})

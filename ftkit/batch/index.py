@@ -1,0 +1,134 @@
+"""The index page of the lessons: what there is, how long it takes, and what is done."""
+
+import json
+import re
+from pathlib import Path
+
+from ftkit.assets import atomic
+from ftkit.batch import notebook as nb
+from ftkit.batch import start
+from ftkit.display import Table
+from ftkit.errors import DataError
+
+NAME = "index.ipynb"
+PARTS = {0: "Begin here", 1: "From a task to a tuned model", 7: "Choose which weights learn",
+         11: "More than one task", 13: "Learn from a larger model, or from rewards",
+         15: "Do it well", 18: "From an experiment to a model in use",
+         20: "Fast, and without silent failures"}
+HEAD = """# Fine-tuning, lesson by lesson
+
+These lessons are your copies: change what you like, nothing of yours is overwritten. Open one with
+a click. Shift and Enter run a cell; the menu Run has *Run All Cells*. Closing a lesson's tab shuts
+its kernel down and gives its memory back; what is on the page stays, if you have saved it.
+
+Run the next cell to see what is done by now, as far as it is saved."""
+CODE = "import ftkit as ft\n\nft.lessons()"
+
+
+class LessonMap:
+    """The lessons of a folder, as a page in a notebook and as a table elsewhere.
+
+    rows: a dict for each with number, file, title, time (of profile cpu), refers_to (earlier
+    lessons), cells, run (of the cells), exercises, right (of the exercises), failed, newer.
+    """
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __repr__(self):
+        return repr(Table({"lesson": f"{row['number']} · {row['title']}", "time": row["time"],
+                           "done": done(row)} for row in self.rows))
+
+    def _repr_markdown_(self):
+        lines = []
+        for row in self.rows:
+            if row["number"] in PARTS:
+                lines += [f"\n### {PARTS[row['number']]}\n",
+                          "| lesson | time | refers\u00a0to | done |", "|:---|:---|:---|:---|"]
+            link = f"[{row['number']} · {row['title']}]({row['file']})"
+            earlier = ", ".join(map(str, row["refers_to"])) or "–"
+            time = row["time"].replace(" ", "\u00a0")  # in one line
+            lines.append(f"| {link} | {time} | {earlier} | {done(row)} |")
+        return "\n".join(lines)
+
+
+def lessons(folder: str | Path = ".") -> LessonMap:
+    """List the lessons of a folder, with how long each takes and what is done in it.
+
+    folder: of the notebooks, by default that of the notebook that asks. A cell with a number
+    counts as run; what was not saved is not seen. Returns a LessonMap.
+    Raises DataError where there is no lesson.
+    """
+    folder = Path(folder)
+    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not paths:
+        raise DataError(f"{folder.resolve()} has no lessons; `ftkit start FOLDER` writes them.")
+    newer = start.outdated(folder.parent if folder != Path(".") else Path(".."))
+    return LessonMap([_row(path, f"notebooks/{path.name}" in newer) for path in paths])
+
+
+def _row(path, newer):
+    try:
+        notebook = nb.read(path)
+    except DataError:  # the others are shown all the same
+        notebook = {"cells": []}
+    text = "\n".join(nb.source(c) for c in notebook["cells"] if c["cell_type"] == "markdown")
+    number = int(path.name[:2])
+    named = re.findall(r"\]\((\d\d)_\w+\.ipynb", text) + re.findall(r"\b[Ll]esson (\d+)\b", text)
+    title = re.search(r"^# (?:\d+ · )?(.+)$", text, re.MULTILINE)
+    time = re.search(r"^\| `cpu` \| ([^|]+?)(?: on 2 cores)? \|", text, re.MULTILINE)
+    code = [cell for _, cell in nb.code_cells(notebook)]
+    ran = [cell for cell in code if cell.get("execution_count")]
+    return {
+        "number": number, "file": path.name, "title": title[1] if title else path.stem,
+        "time": time[1] if time else "", "newer": newer,
+        "refers_to": sorted({int(n) for n in named if int(n) < number}),
+        "cells": len(code), "run": len(ran),
+        "failed": any(o["output_type"] == "error" for cell in ran for o in cell["outputs"]),
+        "exercises": sum("ft.check(" in nb.source(cell) for cell in code),
+        "right": sum("ft.check(" in nb.source(cell) and _right(cell) for cell in ran),
+    }
+
+
+def _right(cell):
+    shown = ["".join(o.get("data", {}).get("text/plain", "")) for o in cell["outputs"]]
+    return any(re.fullmatch(r"(.*: )?right\.", text.strip()) for text in shown)
+
+
+def done(row: dict) -> str:
+    """What is done in a lesson, in a few words; "" for one that was not begun."""
+    words = [] if row["cells"] else ["cannot be read as a notebook"]
+    if row["run"]:
+        words.append("✓ all cells run" if row["run"] == row["cells"] and not row["failed"]
+                     else f"{row['run']} of {row['cells']} cells run")
+    if row["failed"]:
+        words.append("a cell failed")
+    if row["right"]:
+        words.append(f"{row['right']} of {row['exercises']} exercises right")
+    if row["newer"]:
+        words.append("a newer version is there: rename yours and start again")
+    return ", ".join(words)
+
+
+def write(folder: str | Path) -> Path:
+    """Write the index page beside the lessons that `start` put into a folder. Returns its path.
+
+    A page whose cells somebody changed is left as it is; they are run to bring it up to date.
+    """
+    place = Path(folder) / "notebooks" / NAME
+    shown = lessons(place.parent)
+    page = {
+        "cells": [
+            {"cell_type": "markdown", "id": "head", "metadata": {}, "source": HEAD},
+            {"cell_type": "code", "id": "lessons", "metadata": {}, "source": CODE,
+             "execution_count": None, "outputs": [
+                 {"output_type": "execute_result", "execution_count": None, "metadata": {},
+                  "data": {"text/markdown": shown._repr_markdown_(), "text/plain": repr(shown)}}]},
+        ],
+        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)",
+                                    "language": "python"}},
+        "nbformat": 4, "nbformat_minor": 5,
+    }
+    if not place.exists() or nb.whole_hash(nb.read(place)) == nb.whole_hash(page):
+        atomic.write(place, json.dumps(page, indent=1, ensure_ascii=False) + "\n")
+    return place
