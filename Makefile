@@ -40,7 +40,8 @@ COMPAT_TESTS ?= $(addprefix tests/,test_public.py test_compat.py data/test_load.
   methods/test_adapter.py methods/test_lora.py tasks/test_batching.py data/test_templates.py \
   speed/test_optimizations.py speed/test_attention.py batch/test_notebook.py batch/test_run.py)
 
-.PHONY: help setup data run course test test-all test-browser soak bench gpu bundle compat lab clean
+.PHONY: help setup data run course test test-all test-browser soak bench compare gpu bundle compat \
+  lab clean
 help:
 	@echo "make run    set-up, then lessons 1 to 5 on the cpu profile; results in $(OUT)/"
 	@echo "make course set-up, then every lesson, two at a time; results in $(OUT)/course/"
@@ -49,6 +50,7 @@ help:
 	@echo "make test-browser  lessons 1, 2 and 21 in Chromium before JupyterLab; pictures of each page"
 	@echo "make soak   60 short notebooks while their processes are killed at random, some minutes"
 	@echo "make bench  ftkit and its peers on the same work (WORK=NAME for one), about an hour"
+	@echo "make compare  every method on two tasks, docs/choosing.md; started again, it goes on"
 	@echo "make bundle everything for a machine without a network, in parts: docs/air-gapped.md"
 	@echo "make gpu    on a machine with a CUDA card: its tests, the benchmark, the lessons; MINUTES=8"
 	@echo "make compat the tests under the oldest versions allowed, and under the newest there are"
@@ -108,6 +110,11 @@ CONSTRAIN_peers := -c constraints.txt
 
 bench: data .venv-peers/.ready .venv-litgpt/.ready
 	@$(PY) benchmarks $(WORK) $(ARGS)
+
+# Two processes of one thread each. Cells that were measured are kept in build/compare.
+compare: data
+	@$(PY) benchmarks/compare.py --workers 2 $(ARGS)
+	@$(PY) tools/choosing_page.py
 
 quoted = $(foreach word,$(1),'$(word)')
 bundle: .venv/.ready

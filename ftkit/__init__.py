@@ -161,6 +161,10 @@ _WHERE = {
     "course.sanity": [
         "sanity_checks",
     ],
+    "course.advise": [
+        "advise",
+        "Advice",
+    ],
     "course.model_card": [
         "model_card",
     ],

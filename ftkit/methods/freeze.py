@@ -30,7 +30,7 @@ class Freeze:
     layerwise_lr_decay: float = 1.0
 
     lesson = "07_freezing"
-    when = "few labels, a small machine, many runs over one backbone"
+    when = "a small machine, many runs over one backbone; which depth is for validation to say"
     example = {"unfreeze_last": 1}  # settings in the table of methods
 
     def apply(self, model):

@@ -5,6 +5,7 @@ import torch
 from ftkit.errors import SettingError
 from ftkit.models import structure
 from ftkit.models.adapters import UNSAVED
+from ftkit.models.pooling import with_pooling
 from ftkit.models.structure import blocks as blocks_of
 
 DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")  # as the families call it
@@ -59,7 +60,7 @@ def _need_the_same(net, config, wanted):
     """Raise SettingError unless the configuration describes this very network."""
     net = structure.inner(net)
     with torch.device("meta"):
-        other = type(net)(config)
+        other = with_pooling(type(net)(config))
     shapes = [{n: t.shape for n, t in each.state_dict().items()} for each in (net, other)]
     if shapes[0] != shapes[1]:
         odd = sorted(shapes[0].items() ^ shapes[1].items())[0][0]

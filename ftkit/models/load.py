@@ -13,6 +13,7 @@ from ftkit.errors import DataError, FetchError, SettingError
 from ftkit.models import adapters, capabilities, onnx
 from ftkit.models.hardware import this_machine
 from ftkit.models.model import Model, quiet, quiet_peft
+from ftkit.models.pooling import set_pooling, with_pooling
 from ftkit.models.precision import FORMATS, choose_dtype
 from ftkit.models.saving import read_card
 from ftkit.models.specs import SPECS, TASKS
@@ -20,7 +21,8 @@ from ftkit.models.weights import check_loaded, head_apart
 
 
 def load_model(
-    source, task=None, *, labels=None, pretrained=True, dtype="float32", seed=0, revision=None
+    source, task=None, *, labels=None, pretrained=True, dtype="float32", seed=0, revision=None,
+    pooling=None,
 ):
     """Load a base model with the head that a task needs.
 
@@ -31,7 +33,9 @@ def load_model(
     labels: class names for classification and tagging. pretrained=False keeps the architecture and
     draws new weights from `seed`, which also fixes the weights of a new head.
     dtype: "float32", "bf16", "fp16", or "nf4" for 4-bit weights under LoRA (QLoRA; needs CUDA and
-    the package bitsandbytes). revision: a commit of a hub model, for hub ids only.
+    the package bitsandbytes). revision: a commit of a hub model, for hub ids only. pooling: "mean"
+    for a text's head that reads the mean over its tokens, as sentence encoders were trained; by
+    default what was saved, else what the architecture reads (other programs than the kit do so).
     Returns a Model in evaluation mode on this machine's device.
     Raises SettingError for an unknown task or a stored head of another size than the labels ask
     for, DataError when labels or weights are missing, FetchError when the source is neither known
@@ -40,7 +44,7 @@ def load_model(
     if str(source).startswith(mlflow_store.PREFIX):
         folder, version = mlflow_store.version_folder(str(source))
         model = load_model(folder, task, labels=labels, pretrained=pretrained, dtype=dtype,
-                           seed=seed, revision=revision)
+                           seed=seed, revision=revision, pooling=pooling)
         model.settings["version"] = version
         if model.net.config.name_or_path == str(folder):
             # An adapter that is trained on it finds its base by this, wherever the store lies.
@@ -59,6 +63,7 @@ def load_model(
     if (folder / "adapter_config.json").exists():
         return _load_adapter(folder, task, labels, card, dtype, seed)
     config = _config(folder, task, labels)
+    set_pooling(config, pooling, SPECS[task])
     if SPECS[task].next_token and config.is_encoder_decoder:
         raise _no_decoder(config)
     net = _network(folder, config, task, pretrained, dtype, seed, card.get("task"))
@@ -223,7 +228,8 @@ def _network(folder, config, task, pretrained, dtype, seed, saved_for=None):
         options = _four_bits() if dtype == "nf4" else {"dtype": FORMATS[dtype]}
         try:
             if not pretrained:
-                return head_apart(kind.from_config(config, trust_remote_code=False, **options))
+                net = kind.from_config(config, trust_remote_code=False, **options)
+                return with_pooling(head_apart(net))
             _check_safe(folder)
             net, found = kind.from_pretrained(
                 folder,
@@ -249,6 +255,7 @@ def _network(folder, config, task, pretrained, dtype, seed, saved_for=None):
             raise SettingError(
                 f"a {config.model_type} model cannot do task {task!r}; choose another of either."
             ) from error
+    net = with_pooling(net)
     check_loaded(net, found, task, folder, whole=saved_for == task)
     return net
 
@@ -285,7 +292,8 @@ def _load_adapter(folder, task, labels, card, dtype, seed):
 
     base_name = peft.PeftConfig.from_pretrained(folder).base_model_name_or_path
     seed = seed if card.get("seed") is None else card["seed"]
-    base = load_model(base_name, task, labels=labels, dtype=dtype, seed=seed)
+    base = load_model(base_name, task, labels=labels, dtype=dtype, seed=seed,
+                      pooling=card.get("pooling"))
     with quiet_peft():
         net = peft.PeftModel.from_pretrained(base.net, folder)
     name = card.get("name", base.name)
@@ -295,7 +303,8 @@ def _load_adapter(folder, task, labels, card, dtype, seed):
 def _load_bottlenecks(folder, card, dtype):
     task, labels, seed = card["task"], card["labels"], card["seed"] or 0
     try:
-        base = load_model(card["base"], task, labels=labels, dtype=dtype, seed=seed)
+        base = load_model(card["base"], task, labels=labels, dtype=dtype, seed=seed,
+                          pooling=card.get("pooling"))
     except FetchError as error:
         raise FetchError(
             f"the adapter in {folder} stands on {card['base']!r}, which could not be loaded: "

@@ -13,6 +13,7 @@ import transformers
 from ftkit.errors import SettingError
 from ftkit.models import adapters
 from ftkit.models.hardware import weights_in
+from ftkit.models.pooling import pooling_of
 from ftkit.models.saving import save_folder
 from ftkit.models.specs import SPECS
 
@@ -105,6 +106,7 @@ class Model:
                     self.net.save_pretrained(target, **options)
                 self.tokenizer.save_pretrained(target)
             card["seed"] = self.settings.get("seed")  # of what the base's archive does not have
+            card["pooling"] = pooling_of(self.net)
             return card
 
         return save_folder(folder, build)

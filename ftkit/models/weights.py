@@ -20,7 +20,8 @@ def check_loaded(net, found, task, folder, *, whole=False):
     Raises DataError that names weights which are missing and would be random numbers; warns of
     weights of the body that the network has no place for.
     """
-    missing = sorted(found["missing_keys"])
+    # Without those of a pooler that mean pooling has taken out.
+    missing = sorted(set(found["missing_keys"]) & net.state_dict().keys())
     if not whole:
         new = _new(net, task, set(missing))
         missing = [name for name in missing if name not in new]

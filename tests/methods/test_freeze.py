@@ -4,14 +4,24 @@ import datasets
 import pytest
 import tiny
 import torch
+import transformers
 from lessons import from_lesson
 
 import ftkit as ft
+from ftkit.models import pooling
+
+
+def read_by_mean():
+    """A tiny encoder as the lesson loads its own, with pooling="mean"."""
+    model = tiny.encoder()
+    pooling.set_pooling(model.net.config, "mean", model.spec)
+    pooling.with_pooling(model.net)
+    return model
 
 
 @pytest.mark.parametrize("top", [0, 1, 3])
 def test_the_lessons_own_code_trains_the_same_weights(top):
-    mine, kit = tiny.encoder(), tiny.encoder()
+    mine, kit = read_by_mean(), read_by_mean()
     from_lesson("07", "freeze_below")(mine.net, top)
     ft.Freeze(unfreeze_last=top).apply(kit)
     by_hand, by_kit = ({n for n, p in m.net.named_parameters() if p.requires_grad}
@@ -58,3 +68,19 @@ def test_a_frozen_encoder_decoder_learns_with_its_top_block():
     after = run.model.net.state_dict()
     moved = {n for n, p in base.net.state_dict().items() if not torch.equal(p, after[n])}
     assert moved and all(n.startswith("decoder.") for n in moved)
+
+
+@pytest.mark.usefixtures("float32")
+def test_gradual_unfreezing_of_the_lesson_trains_one_block_more_in_each_epoch():
+    seen = []
+
+    class Look(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            layers = model.bert.encoder.layer
+            seen.append((sum(layer.output.dense.weight.requires_grad for layer in layers),
+                         model.bert.embeddings.word_embeddings.weight.requires_grad))
+
+    callback = from_lesson("07", "GradualUnfreezing")()
+    ft.fit(read_by_mean(), tiny.reviews(4), method=ft.Full(), epochs=5, batch_size=4, quiet=True,
+           callbacks=[callback, Look()])
+    assert seen == [(0, False), (1, False), (2, False), (3, False), (3, True)]
