@@ -12,13 +12,15 @@ from pathlib import Path
 from ftkit.errors import SettingError
 
 # By JupyterLab's own plugins and settings: no news and no question whether they are wanted, data
-# cards shown as pages, and memory given back when a lesson is closed.
+# cards shown as pages, memory given back when a lesson is closed, and widgets saved with what they
+# show, so that the next day there is no error in their place.
 SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {
         "fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/docmanager-extension:plugin": {
         "defaultViewers": {"markdown": "Markdown Preview"}},
     "@jupyterlab/notebook-extension:tracker": {"kernelShutdown": True},
+    "@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True},
 }
 
 

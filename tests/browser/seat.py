@@ -17,7 +17,8 @@ from ftkit.batch.start import start
 ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "artifacts" / "browser"
 # What JupyterLab itself says on a good day, and no learner sees.
-NOISE = ("Failed to load resource", "WebSocket connection", "ResizeObserver")
+NOISE = ("Failed to load resource", "WebSocket connection", "ResizeObserver",
+         "Could not restore the debugger state: Canceled")  # of a kernel that has just ended
 
 
 def chromium():

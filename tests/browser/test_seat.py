@@ -8,6 +8,7 @@ import seat
 from ftkit.batch import notebook as nb
 
 pytestmark = pytest.mark.browser
+VIEW, STATE = nb.WIDGETS
 LESSONS = {"01": 240, "02": 180, "21": 180}  # seconds that Run All may take on profile smoke
 PROBE = [
     f"import sys, time\nsys.path.insert(0, {str(seat.ROOT / 'tests')!r})\n"
@@ -61,8 +62,9 @@ def test_a_lesson_runs_from_top_to_bottom_and_its_exercises_are_answered(lesson,
     learner.save()
     saved = nb.read(path)
     assert nb.failure(saved) is None
-    assert not [kind for _, cell in nb.code_cells(saved) for output in cell["outputs"]
-                for kind in output.get("data", {}) if kind in nb.WIDGETS]
+    kept = saved["metadata"].get("widgets", {}).get(STATE, {}).get("state", {})
+    assert {output["data"][VIEW]["model_id"] for _, cell in nb.code_cells(saved)
+            for output in cell["outputs"] if VIEW in output.get("data", {})} <= set(kept)
     text = "\n".join(shown(cell) for _, cell in nb.code_cells(saved))
     assert "Profile smoke:" in text and "not yours yet" not in text
     cells = learner.cells()
@@ -87,6 +89,7 @@ def test_a_training_is_watched_stopped_saved_and_found_again(learner, probe):
     learner.choose("Run", "Run All Cells")
     learner.until("validation loss", 120)
     learner.until("tokens/s")
+    learner.page.locator("img[alt^='Curve of the training']").first.wait_for()
     learner.shot("training")
     learner.page.locator("[data-command='notebook:interrupt-kernel'], "
                          "jp-button[title*='Interrupt']").first.click()
