@@ -21,7 +21,8 @@ def faults(path: Path) -> list[str]:
 
     Looked for are widget state, timings and progress bars, paths of a machine in cells or outputs,
     cells that were not run or failed, and figures without a text alternative. Whether the
-    outputs are of the code beside them is for tests/test_notebooks.py: a change may be committed before its run.
+    outputs are of the code beside them is for tests/test_notebooks.py: a change may be committed
+    before its run.
     """
     try:
         notebook = nb.read(path)
