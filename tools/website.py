@@ -146,7 +146,8 @@ class Pages:
             return _fenced(f":alt: {json.dumps(words, ensure_ascii=False)}",
                            f"{{image}} {picture.name}")
         if "text/html" in shown:
-            return _fenced(f'<div class="output">{shown["text/html"]}</div>', "{raw} html")
+            apart = re.sub("(</t[dh]>)", r"\1 ", shown["text/html"])  # as words, for the search
+            return _fenced(f'<div class="output">{apart}</div>', "{raw} html")
         if "text/markdown" in shown:
             return self._linked(shown["text/markdown"], path)
         text = nb.plain(shown["text/plain"]).rstrip()
