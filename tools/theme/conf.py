@@ -16,6 +16,7 @@ html_static_path = ["_theme"]
 html_favicon = "_theme/icon.svg"
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
+html_show_copyright = False
 html_copy_source = False
 html_math_renderer = "mathml"  # by the browser itself, since MathJax would come from the web
 
