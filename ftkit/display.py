@@ -133,7 +133,9 @@ def _cells(cells, column, row):
 def _course(line, column, row):
     """A line's first, last, lowest and highest value; each point where places have names."""
     points = [*zip(line.get_xdata(orig=False), line.get_ydata(orig=False), strict=True)]
-    if any(str.isalpha(letter) for _, y in points for letter in row(y)):
+    if len(points) == 1:
+        return f"{points[0][1]:.3g} at {column(points[0][0])}"
+    if any(row(y) != f"{y:.4g}" for _, y in points):
         return ", ".join(f"{row(y)} {x:.3g}" for x, y in points)
     if len({y for _, y in points}) == 1:
         return f"level at {points[0][1]:.3g}"

@@ -37,6 +37,15 @@ def test_a_curve_is_told_by_its_ends_and_extremes():
     assert "flat: level at 0.3" in told and "guess: level at 0.1" in told
 
 
+def test_a_single_point_and_small_numbers_are_told_as_numbers():
+    axes = plt.subplots()[1]
+    axes.plot([18], [1.97], label="from random words")
+    axes.plot([1, 2, 3], [1e-5, 3e-5, 2e-5], label="rate")
+    told = display.in_words(axes.figure)
+    assert "from random words: 1.97 at 18." in told
+    assert "rate: from 1e-05 at 1, to 2e-05 at 3, highest 3e-05 at 2." in told
+
+
 def test_cells_points_panels_and_drawings_are_told():
     figure, (left, middle, right) = plt.subplots(1, 3)
     figure.suptitle("Three parts")
