@@ -107,9 +107,9 @@ def entries() -> list[DataEntry]:
 
 
 def archives() -> dict[str, Archive]:
-    """Return every pinned archive by its name, those of models and those of data sets."""
-    entries()  # a recipe pins its own
-    return ARCHIVES
+    """Return the pinned archives of models and data sets by their names."""
+    used = [*catalog.models(), *entries()]  # a recipe pins its own
+    return {name: ARCHIVES[name] for entry in used for name in entry.archives}
 
 
 @cache
