@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ftkit.assets import catalog, fetch
-from ftkit.assets.catalog import ARCHIVES, Archive
+from ftkit.assets.catalog import ARCHIVES, Archive, ModelEntry
 from ftkit.data.splits import FRACTIONS, stable_hash
 from ftkit.errors import DataError, FetchError, SettingError
 
@@ -108,7 +108,7 @@ def entries() -> list[DataEntry]:
 
 def archives() -> dict[str, Archive]:
     """Return the pinned archives of models and data sets by their names."""
-    used = [*catalog.models(), *entries()]  # a recipe pins its own
+    used: list[ModelEntry | DataEntry] = [*catalog.models(), *entries()]  # a recipe pins its own
     return {name: ARCHIVES[name] for entry in used for name in entry.archives}
 
 

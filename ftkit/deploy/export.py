@@ -77,7 +77,7 @@ def export(
             ) from error
         compared = parity(model, again, texts)
         if format == "onnx":
-            compared.findings.extend(export_onnx.padded(model, again, texts, compared.tolerance))
+            export_onnx.padded(model, again, texts, compared)
         if not compared.same:
             raise FetchError(
                 f"{model.name}, read back as {format}, is not the same model: "

@@ -53,7 +53,7 @@ def write(model: Model, target: Path) -> None:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise SettingError(
             f"llama.cpp's converter does not take {model.name} ({type(model.net).__name__}): "
-            f"{said} Export it as safetensors, or choose a model of a kind and with a tokenizer "
+            f"{said}. Export it as safetensors, or choose a model of a kind and with a tokenizer "
             "that llama.cpp knows."
         )
 

@@ -8,9 +8,11 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
+from ftkit.deploy.parity import Parity
 from ftkit.errors import SettingError
 from ftkit.models.model import Model
 from ftkit.models.precision import own
@@ -47,7 +49,8 @@ def write(model: Model, target: Path) -> None:
         node.metadata_props.clear()  # where each came from: paths of this machine
     program.save(str(target / FILE))
     net.config.save_pretrained(target)
-    model.tokenizer.save_pretrained(target)
+    tokenizer: Any = model.tokenizer
+    tokenizer.save_pretrained(target)
 
 
 def read(model: Model, target: Path) -> tuple[torch.nn.Module, object]:
@@ -87,18 +90,22 @@ class Graph(torch.nn.Module):
 
 
 @torch.inference_mode()
-def padded(model: Model, again: Model, texts: list[str], tolerance: float) -> list[str]:
-    """What differs, in words, in a batch of pairs of unequal length, which parity does not see."""
+def padded(model: Model, again: Model, texts: list[str], found: Parity) -> None:
+    """Add to a Parity what it does not see: one batch of pairs of texts of unequal length."""
     batch = _texts(model, texts, texts[::-1])
     wanted = {one.name for one in again.net.session.get_inputs()}
     batch = {name: values for name, values in batch.items() if name in wanted}
     real = batch["attention_mask"].bool()
-    found = []
+    both = []
     for one in (model, again):
         logits = one.net(**{k: v.to(one.device) for k, v in batch.items()}).logits.float().cpu()
-        found.append(logits[real] if logits.dim() == 3 else logits)
-    gap = float((found[0] - found[1]).abs().max())
-    return [] if gap <= tolerance else [f"the logits of a padded batch differ by {gap:.2g}"]
+        both.append(logits[real] if logits.dim() == 3 else logits)
+    gap = float((both[0] - both[1]).abs().max())
+    said = "yes" if gap <= found.tolerance else "NO"
+    found.rows.append({"aspect": "a padded batch", "a": "", "b": "", "same": said,
+                       "found": f"largest difference of the logits {gap:.2g}"})
+    if said == "NO":
+        found.findings.append(f"the logits of a padded batch differ by {gap:.2g}")
 
 
 def _texts(model, texts, pairs=None):

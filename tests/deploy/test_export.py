@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -143,6 +144,8 @@ def test_other_programs_read_the_folders_without_the_kit_and_without_the_hub(tmp
     for logits in both:
         assert torch.allclose(torch.tensor(logits), own, atol=1e-4)
     assert not kit and head["license"] == "mit" and all(head.values())
+    sections = re.split(r"^## .*$", (whole / "README.md").read_text(), flags=re.MULTILINE)
+    assert len(sections) > 4 and all(map(str.strip, sections))
     assert not (adapter / "README.md").exists(), "peft's form with empty fields"
     assert str(tmp_path) not in (whole / "config.json").read_text()
     assert ft.parity(tuned, ft.load_model(whole), texts).same, "the kit reads it, too"
@@ -199,6 +202,14 @@ def test_a_head_that_an_adapter_lacks_is_found(tmp_path, monkeypatch):
 
     spoils(monkeypatch, "adapter", unasked)
     refused(tuned, tmp_path / "out", "the logits differ", "adapter")
+
+
+@pytest.mark.parametrize("method", [ft.PromptTuning(tokens=3), ft.PrefixTuning(tokens=3)])
+def test_a_learned_prompt_is_an_adapter_too(tmp_path, method):
+    chat_model().save(tmp_path / "base")
+    found = ft.export(method.apply(ft.load_model(tmp_path / "base")), tmp_path / "out",
+                      format="adapter")
+    assert found.same and (tmp_path / "out" / "adapter_model.safetensors").is_file()
 
 
 def test_a_head_that_reads_the_mean_would_be_found_in_transformers(tmp_path, monkeypatch):
@@ -271,7 +282,8 @@ def test_a_graph_holds_the_mean_and_no_path_of_this_machine(tmp_path):
     assert os.path.dirname(ft.__file__).encode() not in written
     again = Model(export_onnx.Graph(tmp_path / "out"), model.tokenizer, model.task, "again")
     for texts in (["the"], ["the film was good"] * 7, ["a", "the cat and the dog " * 5]):
-        assert export_onnx.padded(model, again, texts, 1e-5) == []
+        export_onnx.padded(model, again, texts, found)
+    assert found.same and [row["aspect"] for row in found.rows].count("a padded batch") == 4
 
 
 @pytest.mark.parametrize("said, pools", [
@@ -300,6 +312,19 @@ def test_a_tagger_with_lora_becomes_a_graph(tmp_path):
     tuned = with_lora(one_layer(tiny.encoder("tagging", ["O", "B-film", "I-film"])))
     assert ft.export(tuned, tmp_path / "out", format="onnx").same
     assert json.loads((tmp_path / "out" / "config.json").read_text())["id2label"]["1"] == "B-film"
+
+
+@pytest.mark.slow
+def test_a_bottleneck_adapter_and_a_decoder_with_a_head_become_graphs(tmp_path):
+    needs("onnx")
+    adapted = ft.Adapter(bottleneck_size=4).apply(one_layer(tiny.encoder()))
+    with torch.no_grad():
+        for name, weight in adapted.net.named_parameters():
+            if ".bottleneck." in name:
+                weight.normal_(std=0.5)
+    assert ft.export(adapted, tmp_path / "bottleneck", format="onnx").same
+    assert ft.export(tiny.family("llama", "classification"), tmp_path / "decoder",
+                     format="onnx").same
 
 
 @pytest.fixture(scope="module")
