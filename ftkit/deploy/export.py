@@ -51,8 +51,8 @@ def export(
     model = run_or_model if isinstance(run_or_model, Model) else run_or_model.model
     if format not in _FORMATS:
         raise SettingError(f"format={format!r} does not exist; choose {', '.join(_FORMATS)}.")
-    if isinstance(prompts, str):
-        raise SettingError(f"prompts is one string, {prompts!r:.40}; give a list of them.")
+    if isinstance(prompts, str) or not all(isinstance(one, str) for one in prompts):
+        raise SettingError(f"prompts={prompts!r:.60} is no list of texts; give strings in a list.")
     write, read, packages = _FORMATS[format]
     if missing := [name for name in packages if find_spec(name) is None]:
         raise SettingError(

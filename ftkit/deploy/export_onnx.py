@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ftkit.deploy.parity import Parity
+from ftkit.deploy.parity import Parity, encoded
 from ftkit.errors import SettingError
 from ftkit.models.model import Model
 from ftkit.models.precision import own
@@ -39,7 +39,7 @@ def write(model: Model, target: Path) -> None:
     net = model.copy().net.cpu().eval()
     net.config.use_cache = False  # else a decoder's keys and values would be outputs, too
     takes = inspect.signature(net.forward).parameters
-    given = {name: values for name, values in _texts(model, ["one", "two and three"]).items()
+    given = {name: values for name, values in _tokens(model, ["one", "two and three"]).items()
              if name in takes}
     sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     with _quiet():
@@ -91,26 +91,29 @@ class Graph(torch.nn.Module):
 
 @torch.inference_mode()
 def padded(model: Model, again: Model, texts: list[str], found: Parity) -> None:
-    """Add to a Parity what it does not see: one batch of pairs of texts of unequal length."""
-    batch = _texts(model, texts, texts[::-1])
-    wanted = {one.name for one in again.net.session.get_inputs()}
-    batch = {name: values for name, values in batch.items() if name in wanted}
-    real = batch["attention_mask"].bool()
-    both = []
-    for one in (model, again):
-        logits = one.net(**{k: v.to(one.device) for k, v in batch.items()}).logits.float().cpu()
-        both.append(logits[real] if logits.dim() == 3 else logits)
-    gap = float((both[0] - both[1]).abs().max())
+    """Add to a Parity what it does not see: batches with padding, and pairs of texts."""
+    wanted, gaps = {one.name for one in again.net.session.get_inputs()}, []
+    longest = max(len(encoded(model, text)) for text in texts)  # so long the model can read
+    for pairs in (None, texts[::-1]):
+        batch = _tokens(model, texts, pairs, max_length=longest)
+        batch = {name: values for name, values in batch.items() if name in wanted}
+        real, both = batch["attention_mask"].bool(), []
+        for one in (model, again):
+            output = one.net(**{k: v.to(one.device) for k, v in batch.items()})
+            logits = output.logits.float().cpu()
+            both.append(logits[real] if logits.dim() == 3 else logits)
+        gaps.append((both[0] - both[1]).abs().max())
+    gap = float(torch.stack(gaps).max())  # NaN where one of them is
     said = "yes" if gap <= found.tolerance else "NO"
-    found.rows.append({"aspect": "a padded batch", "a": "", "b": "", "same": said,
+    found.rows.append({"aspect": "padded batches", "a": "", "b": "", "same": said,
                        "found": f"largest difference of the logits {gap:.2g}"})
     if said == "NO":
-        found.findings.append(f"the logits of a padded batch differ by {gap:.2g}")
+        found.findings.append(f"the logits of padded batches differ by {gap:.2g}")
 
 
-def _texts(model, texts, pairs=None):
-    found = model.tokenizer(texts, pairs, padding=True, truncation=True, return_tensors="pt")
-    return dict(found)
+def _tokens(model, texts, pairs=None, **limit):
+    return dict(model.tokenizer(texts, pairs, padding=True, truncation=bool(limit),
+                                return_tensors="pt", **limit))
 
 
 @contextmanager

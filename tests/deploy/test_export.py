@@ -210,6 +210,8 @@ def test_a_learned_prompt_is_an_adapter_too(tmp_path, method):
     found = ft.export(method.apply(ft.load_model(tmp_path / "base")), tmp_path / "out",
                       format="adapter")
     assert found.same and (tmp_path / "out" / "adapter_model.safetensors").is_file()
+    tuned = ft.load_model(tmp_path / "out")
+    assert ft.export(tuned, tmp_path / "again", format="adapter").same, "the kit reads it, too"
 
 
 def test_a_head_that_reads_the_mean_would_be_found_in_transformers(tmp_path, monkeypatch):
@@ -264,8 +266,9 @@ def test_what_a_format_has_no_place_for_is_refused(tmp_path, format, said, make)
 
 
 def test_a_missing_package_and_a_lone_prompt_are_said(tmp_path, monkeypatch):
-    with pytest.raises(ft.SettingError, match="one string, 'hello'; give a list"):
-        ft.export(chat_model(), tmp_path / "out", prompts="hello")
+    for wrong in ("hello", [["hello"]]):
+        with pytest.raises(ft.SettingError, match=r"hello.* is no list of texts"):
+            ft.export(chat_model(), tmp_path / "out", prompts=wrong)
     found = importlib.util.find_spec
     monkeypatch.setattr(export, "find_spec", lambda n: None if n == "onnxruntime" else found(n))
     with pytest.raises(ft.SettingError, match=r"\(onnxruntime\).*pip install 'ftkit\[export\]'"):
@@ -283,11 +286,11 @@ def test_a_graph_holds_the_mean_and_no_path_of_this_machine(tmp_path):
     again = Model(export_onnx.Graph(tmp_path / "out"), model.tokenizer, model.task, "again")
     for texts in (["the"], ["the film was good"] * 7, ["a", "the cat and the dog " * 5]):
         export_onnx.padded(model, again, texts, found)
-    assert found.same and [row["aspect"] for row in found.rows].count("a padded batch") == 4
+    assert found.same and [row["aspect"] for row in found.rows].count("padded batches") == 4
 
 
 @pytest.mark.parametrize("said, pools", [
-    ("a padded batch differ", lambda hidden: hidden.mean(1, keepdim=True)),  # over padding, too
+    ("padded batches differ", lambda hidden: hidden.mean(1, keepdim=True)),  # over padding, too
     pytest.param("the logits differ", lambda hidden: hidden, marks=pytest.mark.slow),  # the first
 ])
 def test_a_graph_with_another_pooling_is_found(tmp_path, monkeypatch, said, pools):
