@@ -136,6 +136,7 @@ _WHERE = {
         "general_suite",
         "SuitePart",
     ],
+    "deploy.export": ["export"],
     "deploy.gate": ["ship"],
     "deploy.serve": ["serve"],
     "deploy.feedback": ["Feedback"],
