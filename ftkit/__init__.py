@@ -2,6 +2,8 @@
 
 from importlib import import_module
 
+from ftkit.display import describe_figures
+
 __version__ = "0.1.0"
 
 # Public names and where each lives. They load on first use, so that `import ftkit` stays quick.
@@ -200,3 +202,6 @@ def __getattr__(name):
 
 def __dir__():
     return sorted(__all__)
+
+
+describe_figures()
