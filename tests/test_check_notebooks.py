@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[0-9][0-9]_*.ipynb"))
 
 # Lessons with figures of a run before figures were told in words. None may join them.
-WITHOUT_WORDS = {ROOT / "notebooks" / "09_lora.ipynb"}
+WITHOUT_WORDS = set()
 
 
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if ".ipynb_checkpoints" not in p.parts],
