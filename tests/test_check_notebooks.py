@@ -13,18 +13,11 @@ from ftkit.batch import notebook as nb
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[0-9][0-9]_*.ipynb"))
 
-# Lessons with figures of a run before figures were told in words. None may join them.
-WITHOUT_WORDS = {ROOT / "notebooks" / "09_lora.ipynb"}
-
 
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if ".ipynb_checkpoints" not in p.parts],
                          ids=lambda path: str(path.relative_to(ROOT / "notebooks")))
 def test_committed_notebooks_are_clean(path):
-    faults = check_notebooks.faults(path)
-    if path in WITHOUT_WORDS:
-        assert check_notebooks.unworded(nb.read(path)), "its figures have words: take it off"
-        faults = [fault for fault in faults if "no text alternative" not in fault]
-    assert faults == []
+    assert check_notebooks.faults(path) == []
 
 
 def stream(text):
