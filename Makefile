@@ -71,7 +71,7 @@ setup: .venv/.ready
 	@$(PY) -m pip install --quiet --disable-pip-version-check "pip>=23.1"
 	@echo "set-up: packages pinned in constraints.txt (some minutes the first time)"
 	@index="$(TORCH_INDEX)"; $(PY) -m pip install --disable-pip-version-check \
-	  $${index:+--extra-index-url "$$index"} -c constraints.txt -e ".[test,lab,track,serve,export]"
+	  $${index:+--extra-index-url "$$index"} -c constraints.txt -e ".[test,lab,track,serve,export,site]"
 	@touch $@
 
 # Prints one line and downloads nothing when the cache has everything.
