@@ -1,4 +1,4 @@
-"""Without these, lesson 8 could mix up whose bottleneck a row goes through, or accept a wrong one."""
+"""Without these, lesson 8 could send a row through the wrong bottleneck, or accept one."""
 
 import ast
 
@@ -96,7 +96,7 @@ def test_only_one_half_may_be_silenced_and_all_of_it(base):
                         part={"law": rows}, cut={})
     assert ft.check(right, check)
     for wrong, said in [
-        (dict(zip(right, reversed(right.values()))), "is not zero"),
+        (dict(zip(right, reversed(right.values()), strict=True)), "is not zero"),
         (right | {"lower silenced": silenced(tuned, lower, "weight")}, "is not zero"),
         (right | {"lower silenced": silenced(tuned, range(depth))}, "has changed"),
         (right | {"upper silenced": tuned}, "is not zero"),
