@@ -41,13 +41,13 @@ COMPAT_TESTS ?= $(addprefix tests/,test_public.py test_compat.py data/test_load.
   speed/test_optimizations.py speed/test_attention.py batch/test_notebook.py batch/test_run.py)
 
 .PHONY: help setup data run course test test-all test-browser soak bench compare gpu bundle compat \
-  lab clean
+  lab site clean
 help:
 	@echo "make run    set-up, then lessons 1 to 5 on the cpu profile; results in $(OUT)/"
 	@echo "make course set-up, then every lesson, two at a time; results in $(OUT)/course/"
 	@echo "make test   set-up, then every test that is quick"
 	@echo "make test-all  the slow ones, too: faults that take long to cause, two nodes of a cluster"
-	@echo "make test-browser  lessons 1, 2 and 21 in Chromium before JupyterLab; pictures of each page"
+	@echo "make test-browser  three lessons in JupyterLab, and the site, by Chromium; pictures of each"
 	@echo "make soak   60 short notebooks while their processes are killed at random, some minutes"
 	@echo "make bench  ftkit and its peers on the same work (WORK=NAME for one), about an hour"
 	@echo "make compare  every method on two tasks, docs/choosing.md; started again, it goes on"
@@ -55,6 +55,7 @@ help:
 	@echo "make gpu    on a machine with a CUDA card: its tests, the benchmark, the lessons; MINUTES=8"
 	@echo "make compat the tests under the oldest versions allowed, and under the newest there are"
 	@echo "make lab    JupyterLab on copies of the lessons, in $(LAB)/"
+	@echo "make site   the lessons as they were run, and all documents, as pages to search: build/site"
 	@echo "make clean  remove what the above made (the cache of models and data stays)"
 
 setup: .venv/.ready
@@ -70,7 +71,7 @@ setup: .venv/.ready
 	@$(PY) -m pip install --quiet --disable-pip-version-check "pip>=23.1"
 	@echo "set-up: packages pinned in constraints.txt (some minutes the first time)"
 	@index="$(TORCH_INDEX)"; $(PY) -m pip install --disable-pip-version-check \
-	  $${index:+--extra-index-url "$$index"} -c constraints.txt -e ".[test,lab,track,serve]"
+	  $${index:+--extra-index-url "$$index"} -c constraints.txt -e ".[test,lab,track,serve,export]"
 	@touch $@
 
 # Prints one line and downloads nothing when the cache has everything.
@@ -155,13 +156,18 @@ test-browser: data
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
 	  command -v google-chrome >/dev/null || { echo "test-browser: nothing was tested, for there is" \
 	  "no Chromium here. Debian: sudo apt-get install chromium; macOS: brew install chromium"; exit 1; }
-	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,browser]"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,browser,site]"
 	@$(PY) -m pytest tests/browser -m browser --durations=0
 
 # The lessons are opened as copies, so that git sees nothing of what a learner does.
 LAB ?= my-lessons
 lab: data
 	@.venv/bin/ftkit start $(LAB) --lab
+
+# Nothing is run or fetched for the pages; only the tool that makes them is installed.
+site: .venv/.ready
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[site]"
+	@$(PY) tools/website.py
 
 clean:
 	rm -rf .venv .venv-peers .venv-litgpt .venv-oldest .venv-newest $(OUT) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

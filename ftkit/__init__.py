@@ -2,6 +2,8 @@
 
 from importlib import import_module
 
+from ftkit.display import describe_figures
+
 __version__ = "0.1.0"
 
 # Public names and where each lives. They load on first use, so that `import ftkit` stays quick.
@@ -134,6 +136,7 @@ _WHERE = {
         "general_suite",
         "SuitePart",
     ],
+    "deploy.export": ["export"],
     "deploy.gate": ["ship"],
     "deploy.serve": ["serve"],
     "deploy.feedback": ["Feedback"],
@@ -200,3 +203,6 @@ def __getattr__(name):
 
 def __dir__():
     return sorted(__all__)
+
+
+describe_figures()

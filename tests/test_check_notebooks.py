@@ -52,12 +52,14 @@ def outputs(*made):
 
 WIDGET = {"output_type": "display_data", "metadata": {},
           "data": {nb.WIDGETS[0]: {"model_id": "1"}, "text/plain": ["Box()"]}}
+FIGURE = {"output_type": "display_data", "metadata": {}, "data": {"image/png": "iVBORw0KGgo="}}
 ERROR = {"output_type": "error", "ename": "ValueError", "evalue": "no", "traceback": []}
 PLANTED = {
     "widget state": (lambda n: n["metadata"].update(widgets={"state": {}}), "state of widgets"),
     "a widget": (outputs(WIDGET), "state of widgets"),
     "timings": (lambda n: n["metadata"].update(papermill={"duration": 1}), "timings"),
     "a bar": (outputs(stream("10%\r100%\n")), "progress bar"),
+    "a figure": (outputs(FIGURE), "no text alternative"),
     "an error": (outputs(ERROR), "ValueError"),
     "not run": (lambda n: n["cells"][1].update(outputs=[], execution_count=None), "never executed"),
     "a path in prose": (lambda n: n["cells"][0].update(source=["/home/ann/x"]), "cell 1 itself"),
@@ -87,6 +89,10 @@ def test_a_path_of_a_machine_is_named(planted, path):
                                   "~/runs", "1/2", "/temperature"])
 def test_what_is_no_path_of_a_machine_may_stay(planted, text):
     assert planted(outputs(stream(f"{text}\n"))) == []
+
+
+def test_a_figure_with_words_may_stay(planted):
+    assert planted(outputs(FIGURE | {"metadata": {"image/png": {"alt": "Loss by epoch."}}})) == []
 
 
 def test_solutions_may_be_without_outputs_and_not_with_half_of_them(planted):

@@ -25,7 +25,7 @@ ROOMS = {
     "methods": "one file a method: what becomes trainable, or what the loss adds",
     "training": "`fit`, and what happens while it runs: checkpoints, callbacks, records",
     "evaluation": "metrics with intervals, paired comparisons, scoring, generation",
-    "deploy": "from a run to a model in use: parity, registry, ship gate, serving, feedback",
+    "deploy": "from a run to a model in use: parity, export, registry, gate, serving, feedback",
     "course": "what only a lesson needs: claims, exercises, plots, the model card",
     "batch": "notebooks run in parallel, resumable, each believed only when whole",
     "pytest_plugin": "pytest's option `--claims`: stored notebooks run again and are compared",

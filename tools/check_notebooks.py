@@ -20,8 +20,9 @@ def faults(path: Path) -> list[str]:
     """What is wrong with a notebook file, a sentence each; [] when it can be committed.
 
     Looked for are widget state, timings and progress bars, paths of a machine in cells or outputs,
-    and cells that were not run or failed. Whether the outputs are of the code beside them is for
-    tests/test_notebooks.py: a change may be committed before its run.
+    cells that were not run or failed, and figures without a text alternative. Whether the
+    outputs are of the code beside them is for tests/test_notebooks.py: a change may be committed
+    before its run.
     """
     try:
         notebook = nb.read(path)
@@ -39,12 +40,22 @@ def faults(path: Path) -> list[str]:
         found.append(f"an output of cell {position + 1} names a path of a machine: …{text}…")
     for position, text in nb.machine_paths(_sources(notebook), FOLDERS):
         found.append(f"cell {position + 1} itself names a path of a machine: …{text}…")
+    found += [f"a figure of cell {position + 1} has no text alternative; run with ftkit imported, "
+              "it gets one" for position, _ in unworded(notebook)]
     # Solutions may be without outputs, but not with half of them.
     bare = path.parent.name == "solutions" and _never_ran(notebook)
     if (failed := nb.failure(notebook)) and not bare:
         found.append(f"cell {failed['cell'] + 1} has no outputs of a good run: "
                      f"{failed['error']}: {failed['message']}")
     return found
+
+
+def unworded(notebook: dict) -> list[tuple[int, dict]]:
+    """The position of the cell and the output, for each picture without a text alternative."""
+    return [(position, output) for position, cell in nb.code_cells(notebook)
+            for output in cell["outputs"]
+            for kind in output.get("data", {}) if kind.startswith("image/")
+            and not output["metadata"].get(kind, {}).get("alt", "").strip()]
 
 
 def _sources(notebook):

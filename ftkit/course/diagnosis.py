@@ -1,6 +1,6 @@
 """Does a training over- or underfit? What its two loss curves say, drawn, and to look around in."""
 
-from ftkit.display import LINES, MARKERS, SHADES, finished, in_notebook
+from ftkit.display import COLORS, LINES, MARKERS, finished, in_notebook
 from ftkit.errors import SettingError
 
 RISEN, LEARNED = 1.1, 0.7
@@ -54,7 +54,7 @@ def _panels(histories):
     for one, (name, history) in zip(axes[0], histories.items(), strict=True):
         for i, (column, label) in enumerate((("loss", "training"), ("eval_loss", "validation"))):
             rows = history.dropna(subset=[column])
-            one.plot(rows["epoch"], rows[column], label=label, color=SHADES[i], marker=MARKERS[i],
+            one.plot(rows["epoch"], rows[column], label=label, color=COLORS[i], marker=MARKERS[i],
                      linestyle=LINES[i], markersize=4)
         one.spines[["top", "right"]].set_visible(False)
         one.set(title=f"{name}: {verdict(history)}", xlabel="epochs")

@@ -5,10 +5,10 @@ import html
 import numpy as np
 
 from ftkit.display import (
+    COLORS,
     HATCHES,
     LINES,
     MARKERS,
-    SHADES,
     SIZE,
     finished,
     label_bar,
@@ -77,7 +77,7 @@ def plot_curve(curves, title, xlabel, ylabel, *, logx=False, baseline=None):
             label=name,
             marker=MARKERS[i % len(MARKERS)],
             linestyle=LINES[i % len(LINES)],
-            color=SHADES[i % len(SHADES)],
+            color=COLORS[i % len(COLORS)],
             capsize=3,
         )
     if baseline:
@@ -129,7 +129,7 @@ def plot_calibration(evaluations, title="Is the model as sure as it should be?",
             label=name,
             marker=MARKERS[i],
             linestyle=LINES[i],
-            color=SHADES[i],
+            color=COLORS[i],
         )
     axes.plot([0, 1], [0, 1], color="0.1", linewidth=1, linestyle=":", label="as sure as right")
     axes.set(

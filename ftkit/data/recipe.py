@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ftkit.assets import catalog, fetch
-from ftkit.assets.catalog import ARCHIVES, Archive
+from ftkit.assets.catalog import ARCHIVES, Archive, ModelEntry
 from ftkit.data.splits import FRACTIONS, stable_hash
 from ftkit.errors import DataError, FetchError, SettingError
 
@@ -107,9 +107,9 @@ def entries() -> list[DataEntry]:
 
 
 def archives() -> dict[str, Archive]:
-    """Return every pinned archive by its name, those of models and those of data sets."""
-    entries()  # a recipe pins its own
-    return ARCHIVES
+    """Return the pinned archives of models and data sets by their names."""
+    used: list[ModelEntry | DataEntry] = [*catalog.models(), *entries()]  # a recipe pins its own
+    return {name: ARCHIVES[name] for entry in used for name in entry.archives}
 
 
 @cache

@@ -77,8 +77,8 @@ def parity(
     of the latter two only the answers can be compared. prompts: strings, or conversations (lists of
     {"role", "content"}); a string is one turn of the user where a decoder has a chat template.
     Each layer is compared by itself, so that one fault shows once: the tokenizer on the plain
-    texts, the template as text, the logits of both on the tokens of `a`, and greedy answers of
-    `max_new_tokens` tokens from end to end.
+    texts, the names of the labels, the template as text, the logits of both on the tokens of `a`,
+    and greedy answers of `max_new_tokens` tokens from end to end.
     tolerance: how far logits may differ; by default 1e-3, or four steps of the coarser format at
     the largest logit. Answers that part where the two tokens lie within that are rounding, too.
     Returns a Parity, which shows itself as a table.
@@ -108,6 +108,11 @@ def _of_models(a, b, prompts, limit, tolerance):
     rows, findings = [], []
     _row(rows, "precision", precision(a), precision(b), None, "")
     _tokens(a, b, prompts, rows, findings)
+    if a.spec.labelled:
+        shown = [", ".join(map(str, model.labels or [])) for model in (a, b)]
+        _row(rows, "labels", *shown, a.labels == b.labels, "")
+        if a.labels != b.labels:
+            findings.append(f"the labels differ ({shown[0]}; {shown[1]})")
     if a.spec.next_token:
         _templates(a, b, rows, findings)
         _ends(a, b, rows, findings)

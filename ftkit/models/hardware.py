@@ -19,6 +19,8 @@ USABLE = 0.85  # share of the memory that a plan may fill; the rest is for the f
 # measured with SmolLM2 on two cores (67 s, and from nothing to 5%); on an H100 with 30 and 28
 # blocks of 0.1 and 0.6 billion parameters (17 and 12 s, and 47 and 58%).
 COMPILING = {"cpu": (67, 0.03), "cuda": (20, 0.45)}
+# Bytes a weight takes as it is stored; one of 4 or 8 bits has its share of the blocks' scales.
+BYTES = {"float32": 4, "bf16": 2, "fp16": 2, "int8": 1.05, "nf4": 0.55}
 _current = {"profile": None}
 
 
@@ -257,20 +259,20 @@ def estimate_memory(
     trainable=1.0,
     attention="sdpa",
     checkpointing=False,
-    quantization=None,
+    weights="float32",
     labelled=1.0,
 ):
     """Bytes that a training step needs at its peak: weights, gradients, AdamW, activations, logits.
 
-    trainable: the share of the parameters that is trained. labelled: the share of the positions
-    that the head scores (causal models score labelled positions only).
+    trainable: the share of the parameters that is trained; these are kept in float32. weights: how
+    the others are stored, one of BYTES. dtype: what is computed in. labelled: the share of the
+    positions that the head scores (causal models score labelled positions only).
     A count of the tensors that autograd keeps for each block, checked in the tests against the
     measured peak on a CPU; an estimate, so a plan fills 85% of the memory and no more.
     """
-    size = 4 if dtype == "float32" else 2
+    size = BYTES[dtype]
     trained = shape.parameters * trainable
-    stored = {"nf4": 0.55, "int8": 1.05}.get(quantization, 4)
-    fixed = shape.parameters * stored + trained * (4 + 8)
+    fixed = (shape.parameters - trained) * BYTES[weights] + trained * (4 + 4 + 8)
     tokens = batch_size * length
     inner = 4 if shape.gated else 2
     block = tokens * (9 * shape.hidden + inner * shape.intermediate) * size
@@ -287,23 +289,29 @@ def estimate_memory(
 
 
 def choose_quantization(machine, shape):
-    """Whether frozen weights must be held in 4 bits (QLoRA): a Choice of "nf4" or None."""
+    """Whether a LoRA needs its frozen weights in 4 bits (QLoRA): a Choice of "nf4" or None.
+
+    By the estimate for half a per cent of trained weights and one text of 512 tokens.
+    """
     if machine.device != "cuda":
         return Choice(None, "weights as they are: 4-bit training needs CUDA")
-    needed = shape.parameters * 2 * 1.3
-    if needed <= machine.memory * USABLE:
-        return Choice(None, "weights as they are: they fit")
-    return Choice(
-        "nf4",
-        f"4-bit weights: 16-bit ones need {needed / GIB:.1f} GiB of {machine.memory / GIB:.0f} GiB",
+    needed = estimate_memory(
+        shape, batch_size=1, length=512, dtype="bf16", trainable=0.005, weights="bf16"
     )
+    told = f"LoRA on 16-bit weights needs {needed / GIB:.1f} GiB of {machine.memory / GIB:.0f} GiB"
+    if needed <= machine.memory * USABLE:
+        return Choice(None, f"weights as they are: {told}")
+    return Choice("nf4", f"4-bit weights: {told}")
 
 
-def plan(machine, shape, *, dtype, length, batch_size=16, trainable=1.0, labelled=1.0):
+def plan(
+    machine, shape, *, dtype, length, batch_size=16, trainable=1.0, weights="float32", labelled=1.0
+):
     """Decide attention, checkpointing, quantization and the batch that fits, with reasons.
 
     The batch is split (and gradients accumulated in its place) until the estimate fits;
-    activation checkpointing is tried before a batch goes below 4. dtype: a Choice.
+    activation checkpointing is tried before a batch goes below 4. dtype: a Choice. weights: how
+    the frozen ones are stored, one of BYTES.
     Returns a Plan. Raises SettingError when not even one example fits.
     """
     attention = choose_attention(machine, length)
@@ -319,7 +327,7 @@ def plan(machine, shape, *, dtype, length, batch_size=16, trainable=1.0, labelle
             trainable=trainable,
             attention=attention.value,
             checkpointing=checkpointing,
-            quantization=quantization.value,
+            weights=weights,
             labelled=labelled,
         )
 

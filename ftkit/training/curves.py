@@ -1,6 +1,6 @@
 """The curve of a training: loss on training and validation data over the updates."""
 
-from ftkit.display import LINES, MANY, MARKERS, SHADES, finished, new_figure
+from ftkit.display import COLORS, LINES, MANY, MARKERS, finished, new_figure
 
 
 def plot_history(run):
@@ -19,7 +19,7 @@ def plot_history(run):
                 rows["epoch"],
                 values,
                 label=name,
-                color=SHADES[i],
+                color=COLORS[i],
                 marker=MARKERS[i],
                 linestyle=LINES[i],
                 markersize=4 + 2 * i,

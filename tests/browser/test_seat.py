@@ -106,6 +106,25 @@ def test_a_training_is_watched_stopped_saved_and_found_again(learner, probe):
     assert picture.evaluate("image => image.naturalWidth") > 0
 
 
+def test_a_figure_is_told_to_who_cannot_see_it(learner, probe):
+    """Also one that a lesson draws itself, and on the next day, when no kernel runs."""
+    learner.open(f"notebooks/{probe.name}")
+    learner.run(0)
+    learner.run(2, "from matplotlib import pyplot as plt\nplt.plot([1, 2], [3, 4])\n"
+                   "plt.title('Drawn here')\nplt.show()")
+    learner.run(3, "ft.plot_bars({'base': 0.5, 'tuned': 0.75}, 'By the kit', 'accuracy')")
+    learner.save()
+    learner.shut_down()
+    learner.open(f"notebooks/{probe.name}")
+    for words in ("Drawn here. from 3 at 1, to 4 at 2.",
+                  "By the kit. vertical axis: accuracy. base 0.5, tuned 0.75."):
+        picture = learner.page.locator(f"img[alt='{words}']").first
+        picture.scroll_into_view_if_needed()
+        assert picture.evaluate("image => image.naturalWidth") > 300
+    silent = ".jp-OutputArea img:not([alt])"
+    assert learner.page.locator(silent).count() == 0
+
+
 def test_after_a_restart_the_error_says_how_to_go_on(learner, probe):
     learner.open(f"notebooks/{probe.name}")
     learner.run(0)

@@ -137,13 +137,13 @@ def test_the_lessons_layer_is_pefts():
     torch.testing.assert_close(ours.merged().weight, theirs.base_layer.weight)
 
 
-def test_the_lessons_dora_is_pefts():
-    dora_weight = from_lesson("09", "dora_weight")
+def test_dora_learns_the_length_of_each_row_apart_from_its_direction():
     model = stirred(ft.LoRA(rank=3, alpha=6, dora=True).apply(tiny.encoder()))
     theirs = next(m for m in model.net.modules() if hasattr(m, "lora_A"))
     parts = (theirs.lora_A, theirs.lora_B, theirs.lora_magnitude_vector)
     A, B, m = (part["default"].weight.detach() for part in parts)
-    weight = dora_weight(theirs.base_layer.weight.detach(), A, B, 2.0, m)
+    V = theirs.base_layer.weight.detach() + 2.0 * B @ A  # alpha / rank
+    weight = m[:, None] * V / V.norm(dim=1, keepdim=True)  # equation 5 of the paper
     x = torch.randn(5, theirs.in_features)
     torch.testing.assert_close(
         torch.nn.functional.linear(x, weight, theirs.base_layer.bias), theirs(x), rtol=1e-4,

@@ -106,7 +106,29 @@ def test_estimate_grows_with_each_of_its_causes():
         assert hw.estimate_memory(SMALL, **{**base, **change}) > least
     assert hw.estimate_memory(SMALL, **base, trainable=0.1) < least
     assert hw.estimate_memory(SMALL, **base, checkpointing=True) < least
-    assert hw.estimate_memory(SMALL, **base, quantization="nf4") < least
+    stored = [hw.estimate_memory(SMALL, **base, trainable=0.01, weights=weights)
+              for weights in ("float32", "bf16", "int8", "nf4")]
+    assert stored == sorted(stored, reverse=True) and len(set(stored)) == 4
+    assert hw.estimate_memory(SMALL, **base, weights="nf4") == least, "all are trained, in float32"
+
+
+def test_a_frozen_base_takes_the_bytes_that_it_is_stored_in():
+    """Learners buy cards by this number: 7 billion weights of 16 bits are 13 GiB and not 26."""
+    sizes = dict(batch_size=1, length=512, dtype="bf16", trainable=0.0)
+    activations = hw.estimate_memory(LARGE, **sizes, weights="float32") - 4 * LARGE.parameters
+    half = hw.estimate_memory(LARGE, **sizes, weights="bf16")
+    assert half == 2 * LARGE.parameters + activations
+    for gib, advice in ((16, "nf4"), (24, None)):
+        card = hw.Machine("cuda", "card", gib * GIB, capability=(8, 0))
+        assert hw.choose_quantization(card, LARGE).value == advice
+    assert half < 24 * GIB * hw.USABLE
+
+
+def test_a_plan_counts_the_weights_as_they_are_stored():
+    sizes = dict(dtype=BF16, length=512, batch_size=1, trainable=0.005)
+    with pytest.raises(SettingError, match="needs about"):
+        hw.plan(T4, LARGE, **sizes, weights="bf16")
+    assert hw.plan(T4, LARGE, **sizes, weights="nf4").estimate < 16 * GIB * hw.USABLE
 
 
 def test_estimate_is_near_the_measured_peak_on_this_cpu():
