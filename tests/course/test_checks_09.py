@@ -64,8 +64,8 @@ def after_the_fact():
     before, after = (dict(m.net.named_parameters()) for m in (start, run.model))
     differences = {n: (after[n] - w).detach() for n, w in before.items()
                    if "attention" in n and w.dim() == 2}
-    space = dict(torch=torch, runs={"full fine-tuning": run}, before=before, differences=differences,
-                 judged=lambda model: ft.evaluate(model, TEXTS))
+    space = dict(torch=torch, runs={"full fine-tuning": run}, before=before,
+                 differences=differences, judged=lambda model: ft.evaluate(model, TEXTS))
     cut = run.model.copy()
     for name, weight in cut.net.named_parameters():
         if name in differences:
