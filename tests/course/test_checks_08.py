@@ -67,7 +67,8 @@ def test_a_bottleneck_adds_to_what_was_there():
         (lambda x, down, up: up @ np.maximum(down @ x, 0), "it should be"),  # no residual
         (lambda x, down, up: x + np.maximum(up @ down @ x, 0), "it should be"),  # ReLU too late
         (lambda x, down, up: x + up @ down @ x, "it should be"),  # linear
-        (lambda x, down, up: x + down @ up @ x, "raised"),
+        (lambda x, down, up: x + down @ up @ x, "it should be"),
+            (lambda x: x, "raised"),
         ("x + up", "function was expected"),
     ]:
         assert said in repr(run_exercise("answer_2 = None", answer))
