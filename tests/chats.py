@@ -29,6 +29,11 @@ MARKED = (
 )
 # earlier turns are counted from the end, so that each turn rewrites all before it
 UNSTABLE = "{{ messages | length }}" + CHATML
+# of words and signs that the tokenizer of tiny.decoder knows
+SIMPLE = (
+    "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant: {% endif %}"
+)
 MARKS = ["<|im_start|>", "<|im_end|>", "<|head|>", "<|eot|>"]
 TURNS = [
     {"role": "system", "content": "so good"}, {"role": "user", "content": "the film"},
@@ -47,3 +52,10 @@ def words(template=None, bos=False):
             single="<s> $A", special_tokens=[("<s>", made.bos_token_id)]
         )
     return made
+
+
+def chat_model():
+    """A tiny decoder with the template SIMPLE."""
+    model = tiny.decoder()
+    model.tokenizer.chat_template = SIMPLE
+    return model

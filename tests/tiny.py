@@ -5,6 +5,7 @@ import transformers
 from datasets import Dataset, DatasetDict
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from ftkit.methods.lora import LoRA
 from ftkit.models.model import Model
 
 WORDS = (
@@ -202,3 +203,13 @@ def family(kind, task, labels=("bad", "good"), seed=0):
     net = getattr(transformers, f"AutoModel{'For' * bool(head)}{head}").from_config(config)
     named = list(labels) if task in ("classification", "tagging") else None
     return Model(net.eval(), words, task, f"tiny-{kind}", named)
+
+
+def with_lora(model):
+    """A copy of the model with LoRA weights that matter: B is not zero."""
+    tuned = LoRA(rank=4).apply(model.copy())
+    torch.manual_seed(3)
+    for name, weight in tuned.net.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    return tuned

@@ -84,7 +84,7 @@ def converter() -> Path:
         with fetch.open_archive(ARCHIVE) as opened:
             for name in opened.namelist():
                 part = name.removeprefix(_ROOT)
-                if part != name and part.startswith(_PARTS):
+                if part != name and part.startswith(_PARTS) and ".." not in Path(part).parts:
                     (folder / part).parent.mkdir(parents=True, exist_ok=True)
                     (folder / part).write_bytes(opened.read(name))
 

@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 import transformers
+from chats import SIMPLE, chat_model
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
@@ -21,11 +22,6 @@ from ftkit.assets import catalog
 from ftkit.deploy import export, export_gguf, export_onnx
 from ftkit.models import load
 from ftkit.models.model import Model
-
-CHATML = (
-    "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}<s>assistant: {% endif %}"
-)
 
 FORMATS = dict(export._FORMATS)
 
@@ -36,25 +32,10 @@ def needs(format):
         pytest.importorskip(name, reason="needs the extra: pip install 'ftkit[export]'")
 
 
-def chat_model():
-    model = tiny.decoder()
-    model.tokenizer.chat_template = CHATML
-    return model
-
-
 def lora(base, folder):
     """A model with LoRA weights that matter, on a base that lies in a folder."""
     base.save(folder)
-    return with_lora(ft.load_model(folder, seed=5))
-
-
-def with_lora(model):
-    tuned = ft.LoRA(rank=4).apply(model.copy())
-    torch.manual_seed(3)
-    for name, weight in tuned.net.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.2)
-    return tuned
+    return tiny.with_lora(ft.load_model(folder, seed=5))
 
 
 def one_layer(model):
@@ -152,7 +133,7 @@ def test_other_programs_read_the_folders_without_the_kit_and_without_the_hub(tmp
 
 
 def test_a_merge_with_a_wrong_scale_is_found(tmp_path, monkeypatch):
-    tuned = with_lora(chat_model())
+    tuned = tiny.with_lora(chat_model())
 
     def twice(model):
         wrong = model.copy()
@@ -167,7 +148,7 @@ def test_a_merge_with_a_wrong_scale_is_found(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("said, spoil", [
     ("the chat templates differ",
-     lambda target: (target / "chat_template.jinja").write_text(CHATML.replace(": ", " - "))),
+     lambda target: (target / "chat_template.jinja").write_text(SIMPLE.replace(": ", " - "))),
     ("answers end with other tokens", edited("generation_config.json", eos_token_id=4)),
     ("answers end with other tokens", edited("tokenizer_config.json", eos_token="<mask>")),
 ])
@@ -186,7 +167,7 @@ def test_a_head_that_an_adapter_lacks_is_found(tmp_path, monkeypatch):
     """Drawn from the same seed as in training it would look right here, and on no other machine."""
     tiny.encoder("encoder").save(tmp_path / "base")
     base = ft.load_model(tmp_path / "base", "classification", labels=["bad", "good"], seed=5)
-    tuned = with_lora(base)
+    tuned = tiny.with_lora(base)
     assert ft.export(tuned, tmp_path / "right", format="adapter").same
 
     def headless(target):
@@ -245,7 +226,7 @@ def test_sixteen_bits_stay_sixteen_bits(tmp_path):
 @pytest.mark.parametrize("format, said, make", [
     ("torch", "choose safetensors, adapter, onnx, gguf", chat_model),
     ("adapter", "carries no adapter of peft", chat_model),
-    ("adapter", "no folder or name", lambda: with_lora(chat_model())),
+    ("adapter", "no folder or name", lambda: tiny.with_lora(chat_model())),
     ("safetensors", "cannot be merged into the weights",
      lambda: ft.PromptTuning(tokens=2).apply(chat_model())),
     ("safetensors", "bottleneck adapter",
@@ -312,7 +293,7 @@ def test_a_graph_with_another_pooling_is_found(tmp_path, monkeypatch, said, pool
 
 def test_a_tagger_with_lora_becomes_a_graph(tmp_path):
     needs("onnx")
-    tuned = with_lora(one_layer(tiny.encoder("tagging", ["O", "B-film", "I-film"])))
+    tuned = tiny.with_lora(one_layer(tiny.encoder("tagging", ["O", "B-film", "I-film"])))
     assert ft.export(tuned, tmp_path / "out", format="onnx").same
     assert json.loads((tmp_path / "out" / "config.json").read_text())["id2label"]["1"] == "B-film"
 

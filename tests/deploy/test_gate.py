@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from chats import SIMPLE
 from datasets import Dataset
 
 import ftkit as ft
@@ -12,10 +13,6 @@ from ftkit.deploy import suite
 
 ROWS = Dataset.from_dict({"text": [f"the film was {word}" for word in tiny.WORDS] * 4})
 GENERAL = Dataset.from_dict({"text": [f"a {word} and a cat" for word in tiny.WORDS] * 4})
-CHATML = (
-    "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}<s>assistant: {% endif %}"
-)
 
 
 def part(bound=0.05, rows=GENERAL, name="general text"):
@@ -144,7 +141,7 @@ def catalog_sets(monkeypatch):
 
 def test_the_general_suite_measures_four_things(catalog_sets, base):
     model = base.copy()
-    model.tokenizer.chat_template = CHATML
+    model.tokenizer.chat_template = SIMPLE
     try:
         parts = ft.general_suite(12, bounds={"general text": 0.5})
         assert not any(one.applies(model) for one in parts)

@@ -5,22 +5,13 @@ import copy
 import pytest
 import tiny
 import torch
+from chats import SIMPLE, chat_model
 from tokenizers import normalizers
 
 import ftkit as ft
 from ftkit.models.model import Model
 
-CHATML = (
-    "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}<s>assistant: {% endif %}"
-)
 PROMPTS = ["the film was good", "a cat and a dog", "not so very dull"]
-
-
-def chat_model(seed=0):
-    model = tiny.decoder()
-    model.tokenizer.chat_template = CHATML
-    return model
 
 
 def with_tokenizer(model, change):
@@ -28,16 +19,6 @@ def with_tokenizer(model, change):
     tokenizer = copy.deepcopy(model.tokenizer)
     change(tokenizer)
     return Model(model.net, tokenizer, model.task, model.name)
-
-
-def lora(model, scale=1.0):
-    """A model with LoRA weights that matter."""
-    tuned = ft.LoRA(rank=4).apply(model.copy())
-    torch.manual_seed(3)
-    for name, weight in tuned.net.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.2)
-    return tuned
 
 
 def aspects(found):
@@ -55,7 +36,7 @@ def test_a_model_is_the_same_as_its_copy():
 
 
 def test_a_right_merge_has_parity_and_one_with_a_wrong_scale_has_not():
-    tuned = lora(chat_model())
+    tuned = tiny.with_lora(chat_model())
     right = ft.merge(tuned)
     assert ft.parity(tuned, right, PROMPTS).same
     wrong = tuned.copy()
@@ -71,7 +52,7 @@ def test_a_right_merge_has_parity_and_one_with_a_wrong_scale_has_not():
 def test_a_changed_template_is_found_and_nothing_else_is_blamed():
     model = chat_model()
     other = with_tokenizer(model, lambda t: setattr(
-        t, "chat_template", CHATML.replace("': '", "'. '")
+        t, "chat_template", SIMPLE.replace("': '", "'. '")
         .replace("{{ m['role'] }}: ", "{{ m['role'] }}, ")))
     found = ft.parity(model, other, PROMPTS, tolerance=1e-3)
     assert aspects(found)[0] == "chat template" and found.logits == 0
@@ -81,7 +62,7 @@ def test_a_changed_template_is_found_and_nothing_else_is_blamed():
 def test_a_template_that_differs_only_after_an_answer_is_found():
     model = chat_model()
     line = "</s>{{ '\\n' if m['role'] == 'assistant' }}{% endfor"
-    changed = CHATML.replace("</s>{% endfor", line)
+    changed = SIMPLE.replace("</s>{% endfor", line)
     other = with_tokenizer(model, lambda t: setattr(t, "chat_template", changed))
     assert aspects(ft.parity(model, other, PROMPTS)) == ["chat template"]
 
