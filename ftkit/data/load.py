@@ -40,12 +40,13 @@ class Data(DatasetDict):
 
     name; task ("classification", "choice", …); card, the path of its description, "" where there
     is none; rows_read, how many rows the source had before any were removed; tags, the tags of
-    tagged text; notes, what was read otherwise than it is written, a sentence each.
+    tagged text; notes, what was read otherwise than it is written, a sentence each; origin, the
+    arguments with which load_data gives it again, {} where it came from memory.
     """
 
     def __init__(
         self, splits, *, name: str, task: str, card: str = "", rows_read: int = 0, tags=None,
-        notes=(),
+        notes=(), origin=None,
     ):
         super().__init__(splits)
         self.name = name
@@ -54,6 +55,7 @@ class Data(DatasetDict):
         self.rows_read = rows_read
         self.tags = tags
         self.notes = list(notes)
+        self.origin = dict(origin or {})
 
     @property
     def labels(self) -> list[str] | None:
@@ -122,15 +124,19 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
             f"{name!r} is not a data set of the catalog, a file or a hub id. "
             f"{catalog.nearest(name, recipe.names())}"
         )
-    return _drawn(data, sizes, seed, first)
+    asked = {f"n_{split}": size for split, size in sizes.items()}
+    origin = {"source": name, **asked, "seed": seed, **options}
+    return _drawn(data, sizes, seed, first, origin)
 
 
-def _drawn(data: Data, sizes: dict, seed: int, first: dict[str, int]) -> Data:
+def _drawn(
+    data: Data, sizes: dict, seed: int, first: dict[str, int], origin: dict | None = None
+) -> Data:
     """Return the data with so many rows of each split."""
     drawn = {split: _draw(data, split, sizes[split], seed, first.get(split, 0)) for split in SPLITS}
     return Data(
         drawn, name=data.name, task=data.task, card=data.card, rows_read=data.rows_read,
-        tags=data.tags, notes=data.notes,
+        tags=data.tags, notes=data.notes, origin=origin,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ftkit.assets import catalog, mlflow_store
 from ftkit.assets.versions import versions as library_versions
+from ftkit.data.fingerprint import row_hashes
 from ftkit.display import Table
 from ftkit.errors import FetchError, SettingError
 from ftkit.models.model import Model
@@ -186,13 +187,6 @@ def _code():
     except (OSError, subprocess.SubprocessError):  # no git, or no repository
         return said
     return f"{said}, commit {commit.stdout.strip()[:12]}{' (changed)' * bool(changed.stdout)}"
-
-
-def row_hashes(data: Any) -> dict[str, list[str]]:
-    """A hash of each row, 16 hex digits, by split; a data set without splits is one, "train"."""
-    splits = data if isinstance(data, Mapping) else {"train": data}
-    return {name: [hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode())
-                   .hexdigest()[:16] for row in split] for name, split in splits.items()}
 
 
 def _whole(rows):

@@ -193,6 +193,11 @@ def fit(
         trainable=trainable["share"],
     )
     rate = getattr(method, "learning_rate", 1e-4) if learning_rate is None else learning_rate
+    told = records.told(
+        method, trainer_arguments, epochs=epochs, learning_rate=rate, batch_size=batch_size,
+        seed=seed, max_length=max_length, patience=patience, schedule=schedule, warmup=warmup,
+        loss_on=loss_on, dtype=chosen.value, disable=sorted(disable), compile_blocks=compile_blocks,
+    )
     split = 1 if "per_device_train_batch_size" in passed else plan.accumulation
     accumulate = passed.pop("gradient_accumulation_steps", 1) * split
     checks.check_saving(checkpoint_dir, resume, passed)
@@ -282,7 +287,12 @@ def fit(
     tuned.net.eval()
     if not hasattr(tuned.net, "peft_config") and not hasattr(tuned.net, "adapter_registry"):
         tuned.net.name_or_path = UNSAVED  # an adapter on top of it could not find it again
-    run = _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep, data)
+    run = _finish(tuned, trainer, used, trainable, method, settings, plan, keep)
+    if trainer.is_world_process_zero():
+        run.folder = records.write(
+            run, name=name, data=data, energy=used.energy, base=model, told=told,
+            splits={"train": train, "validation": validation},
+        )
     if track and trainer.is_world_process_zero():
         tracking.send(run)
     return run
@@ -348,7 +358,7 @@ def _trainer(model, settings, rows, held, extra, keep, said):
     return trainer
 
 
-def _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep, data):
+def _finish(tuned, trainer, used, trainable, method, settings, plan, keep):
     import pandas as pd
 
     logs = trainer.state.log_history
@@ -363,8 +373,8 @@ def _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep,
         )
     if keep:
         metrics["best_epoch"] = keep.epoch
-    kept = {k: v for k, v in settings.items() if k != "output_dir"}
-    run = Run(
+    kept = {k: v for k, v in settings.items() if k != "output_dir" and not records.is_secret(k)}
+    return Run(
         tuned,
         history,
         used.seconds,
@@ -375,6 +385,3 @@ def _finish(tuned, trainer, used, trainable, method, settings, name, plan, keep,
         plan=plan,
         added_memory=used.added_memory,
     )
-    if trainer.is_world_process_zero():
-        run.folder = records.write(run, name=name, data=data, energy=used.energy)
-    return run

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from ftkit.assets import atomic, fetch
 from ftkit.assets.versions import versions
-from ftkit.models import hardware
+from ftkit.data.fingerprint import row_hashes, split_hash
+from ftkit.errors import DataError
+from ftkit.methods.plain import as_plain, is_plain
+from ftkit.models import hardware, precision
+from ftkit.models.pooling import pooling_of
+
+FILE, HISTORY = "run.json", "history.jsonl"
+# What a training is made again from; a record of an earlier version of the kit lacks it.
+NEEDED = ("fit", "base", "splits", "weights")
 
 
 def runs_home():
@@ -16,11 +24,65 @@ def runs_home():
     return Path(os.environ.get("FTKIT_RUNS") or fetch.cache_home() / "runs")
 
 
-def write(run, *, name=None, data=None, energy=None):
+def told(method, arguments, **settings):
+    """What fit was told, as JSON: the settings, "method" as a dict of as_plain, "arguments".
+
+    arguments: those for TrainingArguments and Trainer; what JSON cannot hold, such as a function,
+    stands by name in "left_out". Tokens of a hub are in neither.
+    """
+    plain = {k: v for k, v in arguments.items() if is_plain(v) and not is_secret(k)}
+    left = sorted(k for k in arguments if k not in plain and not is_secret(k))
+    # A number of NumPy's would be written as a text.
+    numbers = {k: v.item() if hasattr(v, "item") else v for k, v in settings.items()}
+    return {**numbers, "method": as_plain(method), "arguments": plain, "left_out": left}
+
+
+def is_secret(name):
+    """Whether a setting is a key to something, such as hub_token, and does not go into a record."""
+    return name.endswith(("token", "password", "secret", "api_key"))
+
+
+def of_model(model):
+    """What a base model is loaded again by, and the hash of its weights."""
+    return {
+        "name": model.name,
+        "task": model.task,
+        "labels": model.labels,
+        "dtype": precision.own(model.net),
+        "seed": model.settings.get("seed"),
+        "pooling": pooling_of(model.net),
+        "hash": model.hash(),
+    }
+
+
+def of_splits(splits):
+    """{split: {"rows": how many, "hash": of all}} of what a training reads; without empty ones."""
+    hashes = row_hashes({name: split for name, split in splits.items() if split is not None})
+    return {name: {"rows": len(rows), "hash": split_hash(rows)} for name, rows in hashes.items()}
+
+
+def read(folder):
+    """The record of a run and its history: a dict, and a list of dicts of what was logged.
+
+    Raises DataError where the folder holds none.
+    """
+    try:
+        record = json.loads((Path(folder) / FILE).read_text())
+        lines = (Path(folder) / HISTORY).read_text().splitlines()
+        return dict(record), [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{folder} holds no record of a run ({error}); give a Run of ft.fit or its folder, "
+            f"with {FILE} and {HISTORY}. `ftkit runs` lists them."
+        ) from None
+
+
+def write(run, *, name=None, data=None, energy=None, base=None, told=None, splits=None):
     """Write run.json and history.jsonl of a finished training. Returns their folder.
 
-    energy: joules, or None where it could not be read. Where the folder cannot be written, the
-    run itself is not lost: a warning names the folder, and None is returned.
+    energy: joules, or None where it could not be read. base: the Model that was given to fit.
+    told: what fit was told, of `told`. splits: the data it read, by name. Where the folder cannot
+    be written, the run itself is not lost: a warning names the folder, and None is returned.
     """
     import torch
 
@@ -34,6 +96,11 @@ def write(run, *, name=None, data=None, energy=None):
         "task": run.model.task,
         "data": getattr(data, "name", None),
         "data_hash": getattr(data, "hash", None),
+        "origin": origin if is_plain(origin := getattr(data, "origin", None)) else None,
+        "splits": of_splits(splits or {}),
+        "base": base and of_model(base),
+        "weights": run.model.hash(),
+        "fit": told,
         "settings": run.settings,
         "dtype": getattr(run.plan, "dtype", None),
         "metrics": run.metrics,
@@ -48,14 +115,15 @@ def write(run, *, name=None, data=None, energy=None):
             "cores": machine.cores,
             "memory": machine.memory,
             "threads": torch.get_num_threads(),
+            "processes": int(os.environ.get("WORLD_SIZE", 1)),
         },
         "versions": versions(),
     }
     folder = runs_home() / f"{stamp}-{uuid.uuid4().hex[:8]}"
     try:
         with atomic.new_folder(folder) as scratch:
-            run.history.to_json(scratch / "history.jsonl", orient="records", lines=True)
-            (scratch / "run.json").write_text(json.dumps(record, indent=1, default=str))
+            run.history.to_json(scratch / HISTORY, orient="records", lines=True)
+            (scratch / FILE).write_text(json.dumps(record, indent=1, default=str))
     except OSError as error:
         import warnings
 
@@ -75,6 +143,6 @@ def runs(folder=None):
     """
     import pandas as pd
 
-    found = sorted(Path(folder or runs_home()).glob("[!.]*/run.json"))
+    found = sorted(Path(folder or runs_home()).glob(f"[!.]*/{FILE}"))
     rows = [json.loads(path.read_text()) | {"folder": str(path.parent)} for path in found]
     return pd.json_normalize(rows)

@@ -7,7 +7,7 @@ from lessons import from_lesson
 from test_checks_04_05 import checked
 
 import ftkit as ft
-from ftkit.deploy.registry import row_hashes
+from ftkit.data.fingerprint import row_hashes
 
 HOUSE = ft.load_data("customer-service")
 
