@@ -188,6 +188,7 @@ _WHERE = {
     "batch.front": [
         "batch",
     ],
+    "reproduce.difference": ["explain_difference"],
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = [*_MODULE_OF, "__version__"]

@@ -28,6 +28,7 @@ ROOMS = {
     "deploy": "from a run to a model in use: parity, export, registry, gate, serving, feedback",
     "course": "what only a lesson needs: claims, exercises, plots, the model card",
     "batch": "notebooks run in parallel, resumable, each believed only when whole",
+    "reproduce": "why two runs differ, and one file by which a run is done again",
     "pytest_plugin": "pytest's option `--claims`: stored notebooks run again and are compared",
     "doctor": "what works on this machine, why, and what to do about the rest",
     "cli": "the command `ftkit`, a thin door to the above",

@@ -1,0 +1,397 @@
+"""Why two runs differ: what their records say, and how far each difference moves the loss."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import transformers
+
+from ftkit.data.fingerprint import row_hashes
+from ftkit.display import Table
+from ftkit.errors import Diverged, FtkitError, SettingError
+from ftkit.models.hardware import this_machine
+from ftkit.models.model import Model
+from ftkit.reproduce import rerun
+from ftkit.reproduce.rerun import Recorded
+
+LEAST = 4  # updates: after a warm-up's first one of rate 0, the third shows what the rate is
+ROUNDING = 1e-6  # share of a loss by which a logged one and its mean over updates may differ
+SHOWN = 5  # rows named
+TRAIN, VALIDATION, BASE = "rows of train", "rows of validation", "base model"
+# What no rerun on this machine can change, and why.
+FIXED = {
+    "device": "this machine computes on {device}",
+    "machine": "this is another machine, or the same one",
+    "processes": "one process runs here; ftkit launch starts several",
+    "package": "another version needs an environment of its own",
+    "task": "the task decides what is trained and measured",
+    VALIDATION: "it acts at evaluations, and these updates come before them",
+    "patience": "it acts at evaluations, and these updates come before them",
+}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What differs between two runs, and how far each difference moves the training loss.
+
+    rows: one for each recorded difference, a dict of strings; what moves the loss most comes first.
+    moved: {difference: by how much it alone moves A's loss, a mean over `updates` of absolute
+    differences} of what was tried. main: what moved it most, None where nothing did. causes: those
+    that together take A's losses to B's. gap: between both as run again here; floor: between A and
+    A, run twice. left: of the gap, once the causes are applied. comes_out: {"A" and "B": whether the
+    losses that it logged in these updates came out again, None where there are none}. not_tried:
+    {difference: why}. notes: all of this in sentences, and what the records lack.
+    """
+
+    rows: list[dict[str, str]]
+    moved: dict[str, float]
+    main: str | None
+    causes: list[str]
+    gap: float | None
+    floor: float | None
+    left: float | None
+    updates: int
+    comes_out: dict[str, bool | None]
+    not_tried: dict[str, str]
+    notes: list[str]
+
+    @property
+    def explained(self) -> bool:
+        """Whether the causes leave no more of a gap than A has to itself, and nothing is open:
+        either all was tried, or B's recorded loss came out without the rest."""
+        if self.left is None or self.floor is None or self.comes_out.get("B") is False:
+            return False
+        return self.left <= self.floor and (not self.not_tried or bool(self.comes_out.get("B")))
+
+    def table(self) -> Table:
+        """All differences as a table, with what follows from them as its caption."""
+        return Table(self.rows, " ".join(self.notes))
+
+    def __repr__(self) -> str:
+        return repr(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+def explain_difference(
+    run_a: Any,
+    run_b: Any,
+    *,
+    model: Model | Sequence[Model] | None = None,
+    data: Any = None,
+    updates: int | None = None,
+) -> Explanation:
+    """Say why two runs differ: list every recorded difference, and measure what each one does.
+
+    run_a, run_b: Runs of ft.fit, or the folders of their records (`ftkit runs`). model: the base
+    that both were trained from, or a pair; by default it is loaded by its recorded name. data: the
+    splits that both were given, or a pair (a tuple); by default they are loaded as they were.
+    updates: how many are run again; by default up to the first logged loss, and at least 4.
+    A's first updates are run twice, which shows whether A repeats itself: that is the floor. Then
+    they are run with one of B's settings at a time (data, base, precision, threads, seed, batch,
+    rate, a field of the method, ...), and with several together until B's losses come out. What
+    this machine cannot change, such as a package, is listed with the reason. A difference that acts
+    later, such as another number of epochs under a constant rate, moves nothing in these updates.
+    No record of a rerun is kept, and neither run is changed.
+    Returns an Explanation, which shows itself as a table. Raises SettingError for what is no run,
+    or updates below 1; DataError where a folder holds no record.
+    """
+    if updates is not None and (type(updates) is not int or updates < 1):
+        raise SettingError(f"updates={updates!r}: a whole number from 1 on is expected.")
+    a, b = rerun.recorded(run_a), rerun.recorded(run_b)
+    old = [f"the record of {name} lacks {', '.join(one.missing)}, as an earlier version of the kit "
+           "wrote it" for name, one in (("A", a), ("B", b)) if one.missing]
+    one, two = _facts(a, b, old=bool(old))
+    differ = [name for name in {**one, **two} if one.get(name) != two.get(name)]
+    rows = {name: {"difference": name, "A": _shown(one.get(name)), "B": _shown(two.get(name)),
+                   "moved the loss by": "", "gap left": "", "note": ""} for name in differ}
+    notes = _recorded_gap(a, b)
+    if old:
+        notes += [f"{'; '.join(old)}: nothing was run again, and what is not recorded is not known."]
+        return Explanation(list(rows.values()), {}, None, [], None, None, None, 0, {}, {}, notes)
+    firsts = [logged[0][0] for side in (a, b) if (logged := side.logged())]
+    again = _Again(a, b, model, data, updates or max(LEAST, *firsts, 0))
+    return again.explain(one, two, rows, notes)
+
+
+def _facts(a: Recorded, b: Recorded, old: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All that two records say a training depends on, by name, alike for both."""
+    both = [_of_old(side.record) if old else _of_record(side.record) for side in (a, b)]
+    if old:
+        return both[0], both[1]
+    if both[0]["method"] == both[1]["method"]:  # the class: its fields are compared one by one
+        for facts, side in zip(both, (a, b), strict=True):
+            fields = side.record["fit"]["method"]["fields"]
+            facts.update({f"method: {name}": value for name, value in fields.items()})
+    else:
+        for facts, side in zip(both, (a, b), strict=True):
+            facts["method"] = side.record["fit"]["method"]
+    # How a batch was split follows from its size and the memory; alone it is worth a line.
+    if both[0]["batch_size"] == both[1]["batch_size"]:
+        for facts, side in zip(both, (a, b), strict=True):
+            facts["examples of a pass"] = side.record["settings"]["per_device_train_batch_size"]
+    if both[0].get("examples of a pass") == both[1].get("examples of a pass"):
+        for facts in both:
+            facts.pop("examples of a pass", None)
+    return both[0], both[1]
+
+
+def _of_record(record):
+    told = record["fit"]
+    found = {
+        TRAIN: record["splits"]["train"]["hash"],
+        VALIDATION: record["splits"].get("validation", {}).get("hash"),
+        BASE: record["base"]["hash"],
+        "task": record["base"]["task"],
+        "pooling": record["base"]["pooling"],
+        "method": told["method"]["class"],
+    }
+    found |= {name: value for name, value in told.items()
+              if name not in ("method", "arguments", "left_out", "dtype")}
+    found |= {"precision": told["dtype"], **told["arguments"]}
+    found |= {f"{name}= given": "not recorded" for name in told["left_out"]}
+    return found | _of_machine(record)
+
+
+def _of_old(record):
+    """Of a record that does not say what fit was told: what it resolved, as far as it is there."""
+    found = {"data": record.get("data_hash"), BASE: record.get("model"), "task": record.get("task")}
+    found |= {name: value for name, value in (record.get("settings") or {}).items()
+              if name not in ("use_cpu", "bf16", "fp16")}
+    return found | {"precision": record.get("dtype")} | _of_machine(record)
+
+
+def _of_machine(record):
+    machine = record.get("hardware") or {}
+    found = {"device": machine.get("device"), "machine": machine.get("name"),
+             "threads": machine.get("threads"), "processes": machine.get("processes", 1)}
+    return found | {f"package {name}": version
+                    for name, version in (record.get("versions") or {}).items()}
+
+
+def _shown(value):
+    if isinstance(value, dict) and "class" in value:
+        fields = ", ".join(f"{k}={_shown(v)}" for k, v in value["fields"].items())
+        return f"{value['class']}({fields})"
+    text = "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if len(text) == 64 and set(text) <= set("0123456789abcdef"):
+        return text[:12]
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _recorded_gap(a, b):
+    """Sentences on how far the recorded losses lie apart."""
+    said, both = [], [dict(side.logged()) for side in (a, b)]
+    if shared := sorted(both[0].keys() & both[1].keys()):
+        one, two = (logged[shared[-1]] for logged in both)
+        said.append(f"Recorded training loss at update {shared[-1]}: A {one:.6g}, B {two:.6g}.")
+    ends = [(side.record.get("metrics") or {}).get("eval_loss") for side in (a, b)]
+    if None not in ends:
+        said.append(f"Recorded validation loss: A {ends[0]:.6g}, B {ends[1]:.6g}.")
+    return said
+
+
+class _Stop(transformers.TrainerCallback):
+    """Ends a training after some updates; its schedule is that of the whole."""
+
+    def __init__(self, updates):
+        self.updates = updates
+
+    def on_step_end(self, args, state, control, **_):
+        control.should_training_stop = state.global_step >= self.updates
+
+
+class _Again:
+    """Runs the first updates of A again, with some facts taken from B."""
+
+    def __init__(self, a, b, model, data, updates):
+        self.a, self.b, self.updates = a, b, updates
+        self.models, self.data, self.reasons, self.comes_out = {}, {}, {}, {}
+        models = list(model) if isinstance(model, Sequence) else [model, model]
+        rows = list(data) if isinstance(data, tuple) else [data, data]
+        for name, given in (("model", models), ("data", rows)):
+            if len(given) != 2:
+                raise SettingError(f"{name} has {len(given)} parts; give one for both, or a pair.")
+        for side, own, split in zip((a, b), models, rows, strict=True):
+            self._at_hand(self.models, side.record["base"]["hash"], rerun.base_model,
+                          side.record, own)
+            self._at_hand(self.data, side.record["splits"]["train"]["hash"], rerun.rows_of,
+                          side.record, split)
+
+    def _at_hand(self, kept, key, get, record, given):
+        if key in kept:
+            return
+        try:
+            kept[key] = get(record, given)
+        except (FtkitError, OSError) as error:
+            self.reasons[key] = rerun.refused(error)
+
+    def explain(self, one, two, rows, notes):
+        """The Explanation of two dicts of facts. rows: of the table, by difference."""
+        not_tried = {name: why for name in rows if (why := self._cannot(name, two))}
+        try:
+            first, second = self.losses(one), self.losses(one)
+        except FtkitError as error:
+            notes.append(f"A cannot be run again here: {rerun.refused(error)}.")
+            return self._done(rows, notes, {}, [], None, None, None,
+                              {name: "A cannot be run again here" for name in rows})
+        floor = _distance(first, second)
+        notes.append("A repeats itself exactly." if floor == 0 else
+                     f"A does not repeat itself: two runs lie {floor:.3g} apart, which is the floor.")
+        notes += self._comes_out("A", self.a, first)
+        alone = {}
+        for name in rows:
+            if name not in not_tried:
+                try:
+                    alone[name] = self.losses(_with(one, two, [name]))
+                except FtkitError as error:
+                    not_tried[name] = rerun.refused(error)
+        moved = {name: _distance(first, found) for name, found in alone.items()}
+        order = sorted(moved, key=lambda name: -moved[name])
+        target = first if not order else alone[order[0]] if len(order) == 1 else self.losses(
+            _with(one, two, order))
+        gap, left, causes = _distance(first, target), {}, []
+        for count, name in enumerate(order, 1):
+            if count == 1 or count == len(order):
+                found = alone[name] if count == 1 else target
+            else:
+                found = self.losses(_with(one, two, order[:count]))
+            left[name] = _distance(found, target)
+            causes.append(name)
+            if left[name] <= floor:
+                break
+        rest = left[causes[-1]] if causes else gap
+        causes = [name for name in causes if moved[name] > floor]
+        notes += self._comes_out("B", self.b, target)
+        notes.insert(0, self._verdict(gap, rest, floor, causes, moved, not_tried))
+        for name, row in rows.items():
+            row["moved the loss by"] = f"{moved[name]:.3g}" if name in moved else ""
+            row["gap left"] = f"{left[name]:.3g}" if name in left else ""
+            row["note"] = f"not tried here, because {not_tried[name]}" if name in not_tried else ""
+            if name == TRAIN and not row["note"]:
+                row["note"] = self._which_rows()
+        sorted_rows = {name: rows[name] for name in [*order, *not_tried]}
+        return self._done(sorted_rows, notes, moved, causes, gap, floor, rest, not_tried)
+
+    def _done(self, rows, notes, moved, causes, gap, floor, left, not_tried):
+        for name, why in not_tried.items():
+            rows[name]["note"] = f"not tried here, because {why}"
+        return Explanation(list(rows.values()), moved, causes[0] if causes else None, causes, gap,
+                           floor, left, self.updates, self.comes_out, not_tried, notes)
+
+    def _cannot(self, name, two):
+        """Why a fact of B cannot be tried, or ""."""
+        kind = name.partition(" ")[0] if name.startswith("package ") else name
+        if kind in FIXED:
+            return FIXED[kind].format(device=this_machine().device)
+        if name.endswith("= given"):
+            return "a record cannot hold what was given"
+        if name == "pooling" or name == "threads" and this_machine().device != "cpu":
+            return "it belongs to the base model" if name == "pooling" else "they are of a processor"
+        return self.reasons.get(two.get(name), "") if name in (TRAIN, BASE) else ""
+
+    def losses(self, facts):
+        """The losses of the first updates of a training with these facts, a list."""
+        for key, what in ((facts[BASE], "base model"), (facts[TRAIN], "rows")):
+            if key in self.reasons and key not in {**self.models, **self.data}:
+                raise SettingError(f"the {what} of A: {self.reasons[key]}.")
+        model, rows = self.models[facts[BASE]], self.data[facts[TRAIN]]["train"]
+        given = rerun.arguments(self._told(facts), model)
+        given |= {"patience": None, "logging_steps": 1, "logging_strategy": "steps",
+                  "eval_strategy": "no", "callbacks": [_Stop(self.updates)]}
+        with rerun.apart(facts["threads"]):
+            try:
+                found = rerun.train(model, rows, given).history["loss"]
+            except Diverged as error:
+                return [row["loss"] for row in error.history if "loss" in row] or [math.inf]
+        return [float(loss) for loss in found]
+
+    def _told(self, facts):
+        """The part "fit" of a record, from facts."""
+        source = self.a.record["fit"]
+        told = {name: facts[name] for name in source
+                if name not in ("method", "arguments", "left_out", "dtype")}
+        names = {*source["arguments"], *self.b.record["fit"]["arguments"]}
+        passed = {name: facts[name] for name in names if name in facts}
+        if size := facts.get("examples of a pass"):
+            passed["per_device_train_batch_size"] = size
+            passed["gradient_accumulation_steps"] = max(1, facts["batch_size"] // size)
+        method = facts["method"]
+        if not isinstance(method, dict):
+            fields = {name.removeprefix("method: "): value for name, value in facts.items()
+                      if name.startswith("method: ")}
+            method = {"class": method, "fields": fields,
+                      "left_out": source["method"]["left_out"]}
+        left = [name.removesuffix("= given") for name in facts if name.endswith("= given")]
+        return told | {"method": method, "arguments": passed, "dtype": facts["precision"],
+                       "left_out": left}
+
+    def _comes_out(self, name, side, losses):
+        """Notes whether the logged losses of a record come out again; a sentence in a list."""
+        before, worst, count = 0, (0.0, 0.0, 0.0), 0
+        for step, logged in side.logged():
+            if before < step <= len(losses):  # logged is a mean since the last time
+                again = sum(losses[before:step]) / (step - before)
+                worst = max(worst, (abs(again - logged), logged, again))
+                count += 1
+            before = step
+        if not count:
+            self.comes_out[name] = None
+            return [f"The record of {name} logs no loss in these {len(losses)} updates."]
+        apart, logged, again = worst
+        self.comes_out[name] = apart <= ROUNDING * max(1.0, abs(logged))
+        if self.comes_out[name]:
+            return [f"The losses that {name} logged in them come out again."]
+        return [f"The losses that {name} logged do NOT come out here: {logged:.6g} then, "
+                f"{again:.6g} now; what moved them is not recorded, or cannot be changed here."]
+
+    def _verdict(self, gap, left, floor, causes, moved, not_tried):
+        where = f"in the first {self.updates} updates"
+        if not moved:
+            return (f"What differs was not tried here ({len(not_tried)} listed)." if not_tried else
+                    "No recorded difference.")
+        if gap <= floor and not causes:
+            return f"What differs moves nothing {where}."
+        if not causes:
+            return f"A gap of {gap:.3g} {where} has no cause among what could be tried."
+        also = f", with {', '.join(causes[1:])}" if causes[1:] else ""
+        rest = "explains all of it" if left <= floor else f"leaves {left:.3g}"
+        return (f"Main cause: {causes[0]}. The losses lie {gap:.3g} apart {where}, and {causes[0]}"
+                f"{also} {rest}.")
+
+    def _which_rows(self):
+        """Which rows of the training data are in one run alone, in words."""
+        one, two = (row_hashes(self.data[side.record["splits"]["train"]["hash"]]["train"])["train"]
+                    for side in (self.a, self.b))
+        said = []
+        for name, own, other in (("A", one, two), ("B", two, one)):
+            moved = [i for i, row in enumerate(own) if other[i:i + 1] != [row]]
+            spare = Counter(other[i] for i, row in enumerate(other) if own[i:i + 1] != [row])
+            places = []
+            for place in moved:
+                spare[own[place]] -= 1
+                if spare[own[place]] < 0:
+                    places.append(str(place))
+            if places:
+                more = ", …" if len(places) > SHOWN else ""
+                said.append(f"{len(places)} in {name} alone "
+                            f"(row {', '.join(places[:SHOWN])}{more})")
+        return "; ".join(said) or "the same rows in another order"
+
+
+def _with(one: Mapping[str, Any], two: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The facts of A with some of B's; what B does not have is taken out."""
+    found = {name: value for name, value in one.items() if name not in names or name in two}
+    return found | {name: two[name] for name in names if name in two}
+
+
+def _distance(one: Sequence[float], two: Sequence[float]) -> float:
+    """The mean absolute difference of losses over the updates that both have."""
+    gaps = [abs(x - y) for x, y in zip(one, two, strict=False)]
+    found = sum(gaps) / len(gaps)
+    return found if math.isfinite(found) else math.inf

@@ -1,0 +1,166 @@
+"""A training made again from its record: the same base, rows and settings, or a word why not."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from ftkit.data.fingerprint import row_hashes, split_hash
+from ftkit.data.load import load_data
+from ftkit.errors import DataError, FtkitError, SettingError
+from ftkit.methods.plain import from_plain
+from ftkit.models.load import load_model
+from ftkit.models.model import Model
+from ftkit.models.precision import own
+from ftkit.training import records
+from ftkit.training.fit import fit
+
+# Of what may be passed on to the Trainer, all that a record may set: a record can come from
+# somebody else, and other arguments name files to be read, or places to send something to.
+PASSED = frozenset(
+    "adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm max_steps warmup_steps "
+    "lr_scheduler_kwargs label_smoothing_factor neftune_noise_alpha optim data_seed bf16 fp16 "
+    "gradient_accumulation_steps per_device_train_batch_size per_device_eval_batch_size "
+    "dataloader_drop_last train_sampling_strategy eval_strategy eval_steps eval_delay "
+    "logging_steps logging_strategy full_determinism activation_checkpointing "
+    "gradient_checkpointing".split())
+# What changes no weight.
+OF_NO_EFFECT = ("save_", "report_to", "run_name", "log_level", "disable_tqdm", "compute_metrics",
+                "logging_first_step", "dataloader_num_workers", "dataloader_pin_memory")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run as its folder tells of it. history: what was logged, a dict for each time."""
+
+    record: dict[str, Any]
+    history: list[dict[str, Any]]
+    folder: Path
+
+    @property
+    def missing(self) -> list[str]:
+        """What a training is made again from and this record lacks, as one of an older kit."""
+        return [part for part in records.NEEDED if not self.record.get(part)]
+
+    def logged(self) -> list[tuple[int, float]]:
+        """(update, training loss) as they were logged; each is a mean since the one before."""
+        return [(int(row["step"]), float(row["loss"])) for row in self.history
+                if row.get("loss") is not None]
+
+
+def recorded(run: Any) -> Recorded:
+    """The record of a Run, or in a folder. Raises SettingError or DataError where there is none."""
+    folder = getattr(run, "folder", run)
+    if folder is None:
+        raise SettingError(
+            "the run has no record: its folder could not be written when it ended. Set FTKIT_RUNS "
+            "to a folder that can be, and train again."
+        )
+    if not isinstance(folder, str | Path):
+        raise SettingError(f"{run!r:.60} is neither a Run of ft.fit nor the folder of its record.")
+    return Recorded(*records.read(folder), Path(folder))
+
+
+def arguments(told: Mapping[str, Any], base: Model) -> dict[str, Any]:
+    """What ft.fit is given to train as it was told then; without model and data.
+
+    told: the part "fit" of a record. base: what is trained; where its weights have 16 bits, the
+    numbers to compute in follow from them.
+    Raises SettingError where something was given that no record holds, or none may set.
+    """
+    left = [name for name in told["left_out"] if not name.startswith(OF_NO_EFFECT)]
+    wanted = {k: v for k, v in told["arguments"].items() if not k.startswith(OF_NO_EFFECT)}
+    if outside := left or sorted(set(wanted) - PASSED):
+        raise SettingError(
+            f"fit was given {outside[0]}=, which is not taken from a record; train it by your own "
+            "code."
+        )
+    names = ("epochs", "learning_rate", "batch_size", "seed", "max_length", "patience", "schedule",
+             "warmup", "loss_on", "compile_blocks")
+    found = {name: told[name] for name in names}
+    return found | wanted | {
+        "method": from_plain(told["method"]), "disable": told["disable"],
+        "dtype": None if own(base.net) in ("bf16", "fp16") else told["dtype"],
+    }
+
+
+def base_model(record: Mapping[str, Any], given: Any = None) -> Model:
+    """The base of a run, with the weights that were recorded.
+
+    given: a Model, or what ft.load_model takes; by default the name that was recorded.
+    Raises DataError where its weights are others, and whatever ft.load_model does.
+    """
+    base = record["base"]
+    if not isinstance(given, Model):
+        given = load_model(given or base["name"], base["task"], labels=base["labels"],
+                           dtype=base["dtype"], seed=base["seed"] or 0, pooling=base["pooling"])
+    if (found := given.hash()) != base["hash"]:
+        raise DataError(
+            f"the weights of {given.name} have the hash {found[:12]}, and the run began from "
+            f"{base['hash'][:12]}; give the Model that fit was given, or the folder it is in."
+        )
+    return given
+
+
+def rows_of(record: Mapping[str, Any], given: Any = None) -> dict[str, Any]:
+    """What a run was trained on: {"train": rows, "validation": rows}, as they were recorded.
+
+    given: splits, or a single Dataset for "train"; by default what the record says of how
+    ft.load_data gave them. Raises DataError where they are others, or not at hand.
+    """
+    if given is None:
+        origin = record.get("origin")
+        if not origin:
+            raise DataError(
+                f"the rows of {record.get('data') or 'this run'} came from memory, and are not in "
+                "the record; give them as data=."
+            )
+        given = load_data(**origin)
+    splits = given if isinstance(given, Mapping) else {"train": given}
+    for name, recorded_split in record["splits"].items():
+        if name not in splits:
+            raise DataError(f"the data has no split {name!r}, and the run had one; give all splits.")
+        found = split_hash(row_hashes(splits[name])["train"])
+        if found != recorded_split["hash"]:
+            raise DataError(
+                f"the split {name!r} has {len(splits[name]):,} rows with the hash {found[:12]}, and "
+                f"the run had {recorded_split['rows']:,} with {recorded_split['hash'][:12]}; give "
+                "the rows that fit was given, in their order."
+            )
+    return {name: splits[name] for name in record["splits"]}
+
+
+@contextmanager
+def apart(threads: int | None = None) -> Iterator[Path]:
+    """While open, trainings leave no record among others and follow what they are told alone.
+
+    threads: of the processor. Yields a folder for what is written meanwhile; it goes at the end.
+    """
+    before = torch.get_num_threads()
+    with tempfile.TemporaryDirectory(prefix="ftkit-") as folder, patch.dict(
+            os.environ, FTKIT_RUNS=folder):
+        for name in ("FTKIT_DTYPE", "FTKIT_DISABLE", "FTKIT_TRACK"):
+            os.environ.pop(name, None)
+        try:
+            torch.set_num_threads(threads or before)
+            yield Path(folder)
+        finally:
+            torch.set_num_threads(before)
+
+
+def refused(error: FtkitError) -> str:
+    """The first sentence of an error, for a cell of a table."""
+    return str(error).split(". ")[0].rstrip(".")
+
+
+def train(model: Model, data: Any, given: Mapping[str, Any]) -> Any:
+    """Train as a record says, silently. Returns the Run. Raises what ft.fit raises."""
+    return fit(model, data, quiet=True, track=False, **given)
