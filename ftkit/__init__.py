@@ -189,6 +189,8 @@ _WHERE = {
         "batch",
     ],
     "reproduce.difference": ["explain_difference"],
+    "reproduce.capsule": ["capsule"],
+    "reproduce.replay": ["replay"],
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = [*_MODULE_OF, "__version__"]

@@ -16,8 +16,8 @@ from ftkit.errors import DataError, FtkitError, SettingError
 def main(arguments=None):
     """Run one command and return its exit code.
 
-    0 done, 1 it found a failure, 2 a bad request, 3 (of `batch`) a run had no chance: its process
-    was killed or could not start, or the disk is full.
+    0 done, 1 it found a failure, 2 a bad request, 3 (of `batch` and `replay`) a run had no chance:
+    its process was killed or could not start, or the disk is full.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -125,6 +125,21 @@ def _parser():
                       help="of each part of the general suite (%(default)s)")
     ship.add_argument("--promote", metavar="ALIAS",
                       help="point this alias to the candidate if it may ship")
+    capsule = command("capsule", _capsule, "pack a recorded run into one file that can be replayed")
+    capsule.add_argument("folder", metavar="RUN_FOLDER", help="of its record (see `ftkit runs`)")
+    capsule.add_argument("--out", required=True, metavar="FILE", help="the file to write")
+    capsule.add_argument("--model", metavar="FOLDER", help="its saved model (RUN_FOLDER/model)")
+    capsule.add_argument("--notebook", metavar="FILE", help="as it was executed, with its claims")
+    capsule.add_argument("--with-data", action="store_true", help="pack the rows, too")
+    replay = command("replay", _replay, "do a run again from its capsule, offline, and compare: "
+                     "exit code 0 where all came out again, 1 where not, 3 where it had no chance")
+    replay.add_argument("file", metavar="FILE", help="a capsule")
+    replay.add_argument("--notebook", choices=["run", "skip"], help="whether its code is run")
+    for made in (capsule, replay):
+        made.add_argument("--data", metavar="NAME", help="a data set or file: its rows, where they "
+                          "are not found as they were then")
+    replay.add_argument("--base", metavar="MODEL", help="its base, where it has another name here")
+    replay.add_argument("--tolerance", type=float, default=1e-3, help="of losses (%(default)s)")
     return parser
 
 
@@ -256,21 +271,25 @@ def _parameters(options):
 def _batch(options, launch=None):
     from ftkit.batch.run import exit_code
 
+    return _judged(lambda: exit_code(ftkit.batch(
+        options.paths, profile=options.profile, parameters=_parameters(options),
+        grid=_grid(options.grid), seeds=options.seeds, out=options.out,
+        workers=options.workers, retries=options.retries, fail_fast=options.fail_fast,
+        timeout=options.timeout, cell_timeout=options.cell_timeout, memory=options.memory,
+        resume=options.resume, commit_to=options.commit_to, executor=options.executor,
+        address=options.address, cpus=options.cpus, gpus=options.gpus, launch=launch)["lessons"]))
+
+
+def _judged(run):
+    """The exit code that run() returns; 3 for an error of ftkit or of the machine."""
     try:
-        results = ftkit.batch(
-            options.paths, profile=options.profile, parameters=_parameters(options),
-            grid=_grid(options.grid), seeds=options.seeds, out=options.out,
-            workers=options.workers, retries=options.retries, fail_fast=options.fail_fast,
-            timeout=options.timeout, cell_timeout=options.cell_timeout, memory=options.memory,
-            resume=options.resume, commit_to=options.commit_to, executor=options.executor,
-            address=options.address, cpus=options.cpus, gpus=options.gpus, launch=launch)
+        return run()
     except (SettingError, DataError):
         raise
-    except Exception as error:  # of ftkit or of the machine, told apart from a lesson's
+    except Exception as error:  # told apart from a lesson's
         known = isinstance(error, FtkitError)
         print(f"ftkit: {error}" if known else traceback.format_exc(), file=sys.stderr)
         return 3
-    return exit_code(results["lessons"])
 
 
 def _grid(texts):
@@ -327,19 +346,9 @@ def _runs(options):
 
 def _report(options):
     from ftkit.batch import report
-    from ftkit.batch.notebook import write_file
 
-    folder = Path(options.notebooks)
-    if options.figure:
-        report.figure(report.committed(folder), Path(options.figure))
-    document = Path(options.write) if options.write else None
-    base = document.parent if document else Path()
-    link = Path(os.path.relpath(folder, base)).as_posix() + "/"
-    if document:
-        text = report.with_tables(document.read_text(encoding="utf-8"), folder, link)
-        write_file(text, document)
-    else:
-        print(report.committed_table(folder, link))
+    if shown := report.publish(options.notebooks, options.write, options.figure):
+        print(shown)
 
 
 def _serve(options):
@@ -368,6 +377,22 @@ def _ship(options):
         now = ftkit.promote(options.candidate, options.promote)
         print(f"{now.name}@{options.promote} is version {now.number} now")
     return 0 if verdict.ship else 1
+
+
+def _capsule(options):
+    print(ftkit.capsule(options.folder, options.out, model=options.model, data=options.data,
+                        notebook=options.notebook, with_data=options.with_data))
+
+
+def _replay(options):
+    def run():
+        found = ftkit.replay(
+            options.file, base=options.base, data=options.data, tolerance=options.tolerance,
+            notebook=options.notebook and options.notebook == "run")
+        print(found)
+        return found.exit_code
+
+    return _judged(run)
 
 
 if __name__ == "__main__":

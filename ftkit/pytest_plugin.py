@@ -49,6 +49,7 @@ class _Claims(pytest.Item):
         self.stored, self.parameters = stored, parameters
 
     def runtest(self):
+        from ftkit.batch.report import differences
         from ftkit.batch.run import run_batch
 
         if not self.stored:
@@ -67,40 +68,3 @@ class _Claims(pytest.Item):
 
     def reportinfo(self):
         return self.path, None, f"{self.path.name}: claims"
-
-
-def differences(stored, rerun):
-    """Return a line for each stored claim that the claims of a rerun do not bear out.
-
-    An interval without width, as of a plain number, says nothing about what another run may give:
-    there only whether the claim holds is compared.
-    """
-    from ftkit.batch.report import estimate
-
-    lines, found = [], {claim["claim"]: claim for claim in rerun}
-    for claim in stored:
-        name, again = claim["claim"], found.pop(claim["claim"], None)
-        if again is None:
-            lines.append(f"{name!r} is stored, and the rerun does not show it")
-            continue
-        parts = [part for part in ("before", "after", "difference")
-                 if not _overlap(claim.get(part), again.get(part))]
-        lines += [f"{name!r}: {part} was {estimate(claim.get(part))} and is now "
-                  f"{estimate(again.get(part))}" for part in parts]
-        relied = claim["judged"] and claim["held"] and claim.get("expect") != "open"
-        if relied and not again["held"]:
-            lines.append(f"{name!r} held and holds no more: it is now "
-                         f"{estimate(again['difference'])}, needed {again.get('bound')}")
-    return lines + [f"{name!r} is shown by the rerun and not stored" for name in found]
-
-
-def _overlap(one, other):
-    from ftkit.batch.report import as_float
-
-    if one is None or other is None:
-        return one is other
-    ends = [as_float(part[end]) for part in (one, other) for end in ("low", "high")]
-    if ends[0] == ends[1] or ends[2] == ends[3]:
-        return True
-    nothing = [end != end for end in ends]
-    return all(nothing) if any(nothing) else ends[0] <= ends[3] and ends[2] <= ends[1]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ftkit.batch.notebook import CLAIM
-from ftkit.pytest_plugin import differences
+from ftkit.batch.report import differences
 
 ROOT = Path(__file__).parents[1]
 # Each run measures something else, by a little.

@@ -167,7 +167,7 @@ def extract(name: str, folder: Path, *, prefix: str, members: Iterable[str] | No
                 named = info.filename.startswith(prefix) if wanted is None else None
                 if info.is_dir() or not (named or wanted and info.filename in wanted):
                     continue
-                target = _safe_target(folder, info, prefix)
+                target = safe_target(folder, info, prefix)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(info) as source, open(target, "wb") as sink:
                     shutil.copyfileobj(source, sink, 1 << 20)
@@ -365,7 +365,11 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _safe_target(folder: Path, info: zipfile.ZipInfo, prefix: str) -> Path:
+def safe_target(folder: Path, info: zipfile.ZipInfo, prefix: str = "") -> Path:
+    """The path below a folder for a member of an archive, with a prefix taken off its name.
+
+    Raises FetchError for a name that is absolute, climbs out of the folder, or is a link.
+    """
     relative = PurePosixPath(info.filename.removeprefix(prefix))
     link = stat.S_ISLNK(info.external_attr >> 16)
     escapes = relative.is_absolute() or ".." in relative.parts or "\\" in str(relative)

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import platform
 import re
 import textwrap
@@ -282,3 +283,53 @@ def figure(records, path):
     png = io.BytesIO()
     drawing.savefig(png, metadata={"ftkit": claims_hash(records)})
     nb.write_file(png.getvalue(), path)
+
+
+def publish(notebooks, document=None, picture=None):
+    """Draw the claims of committed notebooks into a PNG file, and put their tables into a document.
+
+    notebooks: their folder. Returns the table of claims where no document is named, else None.
+    """
+    folder = Path(notebooks)
+    if picture:
+        figure(committed(folder), Path(picture))
+    base = Path(document).parent if document else Path()
+    link = Path(os.path.relpath(folder, base)).as_posix() + "/"
+    if not document:
+        return committed_table(folder, link)
+    text = with_tables(Path(document).read_text(encoding="utf-8"), folder, link)
+    nb.write_file(text, Path(document))
+    return None
+
+
+def differences(stored, rerun):
+    """Return a line for each stored claim that the claims of a rerun do not bear out.
+
+    An interval without width, as of a plain number, says nothing about what another run may give:
+    there only whether the claim holds is compared.
+    """
+    lines, found = [], {claim["claim"]: claim for claim in rerun}
+    for claim in stored:
+        name, again = claim["claim"], found.pop(claim["claim"], None)
+        if again is None:
+            lines.append(f"{name!r} is stored, and the rerun does not show it")
+            continue
+        parts = [part for part in ("before", "after", "difference")
+                 if not _overlap(claim.get(part), again.get(part))]
+        lines += [f"{name!r}: {part} was {estimate(claim.get(part))} and is now "
+                  f"{estimate(again.get(part))}" for part in parts]
+        relied = claim["judged"] and claim["held"] and claim.get("expect") != "open"
+        if relied and not again["held"]:
+            lines.append(f"{name!r} held and holds no more: it is now "
+                         f"{estimate(again['difference'])}, needed {again.get('bound')}")
+    return lines + [f"{name!r} is shown by the rerun and not stored" for name in found]
+
+
+def _overlap(one, other):
+    if one is None or other is None:
+        return one is other
+    ends = [as_float(part[end]) for part in (one, other) for end in ("low", "high")]
+    if ends[0] == ends[1] or ends[2] == ends[3]:
+        return True
+    nothing = [end != end for end in ends]
+    return all(nothing) if any(nothing) else ends[0] <= ends[3] and ends[2] <= ends[1]

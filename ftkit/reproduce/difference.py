@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import transformers
 
-from ftkit.data.fingerprint import row_hashes
 from ftkit.display import Table
 from ftkit.errors import Diverged, FtkitError, SettingError
 from ftkit.models.hardware import this_machine
 from ftkit.models.model import Model
-from ftkit.reproduce import rerun
-from ftkit.reproduce.rerun import Recorded
+from ftkit.models.precision import own
+from ftkit.reproduce import facts, rerun
+from ftkit.reproduce.facts import BASE, FIXED, GIVEN, PASS, TRAIN
 
 LEAST = 4  # updates: after a warm-up's first one of rate 0, the third shows what the rate is
 ROUNDING = 1e-6  # share of a loss by which a logged one and its mean over updates may differ
-SHOWN = 5  # rows named
-TRAIN, VALIDATION, BASE = "rows of train", "rows of validation", "base model"
-# What no rerun on this machine can change, and why.
-FIXED = {
-    "device": "this machine computes on {device}",
-    "machine": "this is another machine, or the same one",
-    "processes": "one process runs here; ftkit launch starts several",
-    "package": "another version needs an environment of its own",
-    "task": "the task decides what is trained and measured",
-    VALIDATION: "it acts at evaluations, and these updates come before them",
-    "patience": "it acts at evaluations, and these updates come before them",
-}
 
 
 @dataclass(frozen=True)
@@ -42,8 +29,8 @@ class Explanation:
     moved: {difference: by how much it alone moves A's loss, a mean over `updates` of absolute
     differences} of what was tried. main: what moved it most, None where nothing did. causes: those
     that together take A's losses to B's. gap: between both as run again here; floor: between A and
-    A, run twice. left: of the gap, once the causes are applied. comes_out: {"A" and "B": whether the
-    losses that it logged in these updates came out again, None where there are none}. not_tried:
+    A, run twice. left: of the gap, once the causes are applied. comes_out: of "A" and "B", whether
+    the losses that it logged in these updates came out again, None where there are none. not_tried:
     {difference: why}. notes: all of this in sentences, and what the records lack.
     """
 
@@ -106,94 +93,18 @@ def explain_difference(
     a, b = rerun.recorded(run_a), rerun.recorded(run_b)
     old = [f"the record of {name} lacks {', '.join(one.missing)}, as an earlier version of the kit "
            "wrote it" for name, one in (("A", a), ("B", b)) if one.missing]
-    one, two = _facts(a, b, old=bool(old))
+    one, two = facts.both(a, b, old=bool(old))
     differ = [name for name in {**one, **two} if one.get(name) != two.get(name)]
-    rows = {name: {"difference": name, "A": _shown(one.get(name)), "B": _shown(two.get(name)),
-                   "moved the loss by": "", "gap left": "", "note": ""} for name in differ}
-    notes = _recorded_gap(a, b)
+    rows = {name: {"difference": name, "A": facts.shown(one.get(name)),
+                   "B": facts.shown(two.get(name)), "moved the loss by": "", "gap left": "",
+                   "note": ""} for name in differ}
+    notes = facts.recorded_gap(a, b)
     if old:
-        notes += [f"{'; '.join(old)}: nothing was run again, and what is not recorded is not known."]
+        notes += [f"{'; '.join(old)}: nothing was run again, and what is not there is not known."]
         return Explanation(list(rows.values()), {}, None, [], None, None, None, 0, {}, {}, notes)
     firsts = [logged[0][0] for side in (a, b) if (logged := side.logged())]
     again = _Again(a, b, model, data, updates or max(LEAST, *firsts, 0))
     return again.explain(one, two, rows, notes)
-
-
-def _facts(a: Recorded, b: Recorded, old: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All that two records say a training depends on, by name, alike for both."""
-    both = [_of_old(side.record) if old else _of_record(side.record) for side in (a, b)]
-    if old:
-        return both[0], both[1]
-    if both[0]["method"] == both[1]["method"]:  # the class: its fields are compared one by one
-        for facts, side in zip(both, (a, b), strict=True):
-            fields = side.record["fit"]["method"]["fields"]
-            facts.update({f"method: {name}": value for name, value in fields.items()})
-    else:
-        for facts, side in zip(both, (a, b), strict=True):
-            facts["method"] = side.record["fit"]["method"]
-    # How a batch was split follows from its size and the memory; alone it is worth a line.
-    if both[0]["batch_size"] == both[1]["batch_size"]:
-        for facts, side in zip(both, (a, b), strict=True):
-            facts["examples of a pass"] = side.record["settings"]["per_device_train_batch_size"]
-    if both[0].get("examples of a pass") == both[1].get("examples of a pass"):
-        for facts in both:
-            facts.pop("examples of a pass", None)
-    return both[0], both[1]
-
-
-def _of_record(record):
-    told = record["fit"]
-    found = {
-        TRAIN: record["splits"]["train"]["hash"],
-        VALIDATION: record["splits"].get("validation", {}).get("hash"),
-        BASE: record["base"]["hash"],
-        "task": record["base"]["task"],
-        "pooling": record["base"]["pooling"],
-        "method": told["method"]["class"],
-    }
-    found |= {name: value for name, value in told.items()
-              if name not in ("method", "arguments", "left_out", "dtype")}
-    found |= {"precision": told["dtype"], **told["arguments"]}
-    found |= {f"{name}= given": "not recorded" for name in told["left_out"]}
-    return found | _of_machine(record)
-
-
-def _of_old(record):
-    """Of a record that does not say what fit was told: what it resolved, as far as it is there."""
-    found = {"data": record.get("data_hash"), BASE: record.get("model"), "task": record.get("task")}
-    found |= {name: value for name, value in (record.get("settings") or {}).items()
-              if name not in ("use_cpu", "bf16", "fp16")}
-    return found | {"precision": record.get("dtype")} | _of_machine(record)
-
-
-def _of_machine(record):
-    machine = record.get("hardware") or {}
-    found = {"device": machine.get("device"), "machine": machine.get("name"),
-             "threads": machine.get("threads"), "processes": machine.get("processes", 1)}
-    return found | {f"package {name}": version
-                    for name, version in (record.get("versions") or {}).items()}
-
-
-def _shown(value):
-    if isinstance(value, dict) and "class" in value:
-        fields = ", ".join(f"{k}={_shown(v)}" for k, v in value["fields"].items())
-        return f"{value['class']}({fields})"
-    text = "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-    if len(text) == 64 and set(text) <= set("0123456789abcdef"):
-        return text[:12]
-    return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def _recorded_gap(a, b):
-    """Sentences on how far the recorded losses lie apart."""
-    said, both = [], [dict(side.logged()) for side in (a, b)]
-    if shared := sorted(both[0].keys() & both[1].keys()):
-        one, two = (logged[shared[-1]] for logged in both)
-        said.append(f"Recorded training loss at update {shared[-1]}: A {one:.6g}, B {two:.6g}.")
-    ends = [(side.record.get("metrics") or {}).get("eval_loss") for side in (a, b)]
-    if None not in ends:
-        said.append(f"Recorded validation loss: A {ends[0]:.6g}, B {ends[1]:.6g}.")
-    return said
 
 
 class _Stop(transformers.TrainerCallback):
@@ -217,17 +128,24 @@ class _Again:
         for name, given in (("model", models), ("data", rows)):
             if len(given) != 2:
                 raise SettingError(f"{name} has {len(given)} parts; give one for both, or a pair.")
-        for side, own, split in zip((a, b), models, rows, strict=True):
-            self._at_hand(self.models, side.record["base"]["hash"], rerun.base_model,
-                          side.record, own)
-            self._at_hand(self.data, side.record["splits"]["train"]["hash"], rerun.rows_of,
-                          side.record, split)
+        for side, base, split in zip((a, b), models, rows, strict=True):
+            # Of what evaluations read nothing is run again.
+            record = side.record | {"splits": {"train": side.record["splits"]["train"]}}
+            self._at_hand(self.models, record["base"]["hash"], rerun.base_model, rerun.other_base,
+                          record, base)
+            self._at_hand(self.data, record["splits"]["train"]["hash"], rerun.rows_of,
+                          rerun.other_rows, record, split)
 
-    def _at_hand(self, kept, key, get, record, given):
+    def _at_hand(self, kept, key, get, other, record, given):
+        """Keep a base, or rows, under their hash; or why they are not at hand."""
         if key in kept:
             return
         try:
-            kept[key] = get(record, given)
+            found = get(record, given)
+            if wrong := other(record, found):
+                self.reasons[key] = wrong
+            else:
+                kept[key] = found
         except (FtkitError, OSError) as error:
             self.reasons[key] = rerun.refused(error)
 
@@ -242,7 +160,7 @@ class _Again:
                               {name: "A cannot be run again here" for name in rows})
         floor = _distance(first, second)
         notes.append("A repeats itself exactly." if floor == 0 else
-                     f"A does not repeat itself: two runs lie {floor:.3g} apart, which is the floor.")
+                     f"A does not repeat itself: two runs lie {floor:.3g} apart, the floor.")
         notes += self._comes_out("A", self.a, first)
         alone = {}
         for name in rows:
@@ -274,7 +192,8 @@ class _Again:
             row["gap left"] = f"{left[name]:.3g}" if name in left else ""
             row["note"] = f"not tried here, because {not_tried[name]}" if name in not_tried else ""
             if name == TRAIN and not row["note"]:
-                row["note"] = self._which_rows()
+                row["note"] = facts.which_rows([
+                    self.data[side[TRAIN]]["train"] for side in (one, two)])
         sorted_rows = {name: rows[name] for name in [*order, *not_tried]}
         return self._done(sorted_rows, notes, moved, causes, gap, floor, rest, not_tried)
 
@@ -289,46 +208,46 @@ class _Again:
         kind = name.partition(" ")[0] if name.startswith("package ") else name
         if kind in FIXED:
             return FIXED[kind].format(device=this_machine().device)
-        if name.endswith("= given"):
+        if name.endswith(GIVEN):
             return "a record cannot hold what was given"
-        if name == "pooling" or name == "threads" and this_machine().device != "cpu":
-            return "it belongs to the base model" if name == "pooling" else "they are of a processor"
+        if name == "threads" and this_machine().device != "cpu":
+            return "they are those of a processor"
         return self.reasons.get(two.get(name), "") if name in (TRAIN, BASE) else ""
 
-    def losses(self, facts):
+    def losses(self, chosen):
         """The losses of the first updates of a training with these facts, a list."""
-        for key, what in ((facts[BASE], "base model"), (facts[TRAIN], "rows")):
+        for key, what in ((chosen[BASE], "base model"), (chosen[TRAIN], "rows")):
             if key in self.reasons and key not in {**self.models, **self.data}:
                 raise SettingError(f"the {what} of A: {self.reasons[key]}.")
-        model, rows = self.models[facts[BASE]], self.data[facts[TRAIN]]["train"]
-        given = rerun.arguments(self._told(facts), model)
+        model, rows = self.models[chosen[BASE]], self.data[chosen[TRAIN]]["train"]
+        given = rerun.arguments(self._told(chosen), own(model.net))
         given |= {"patience": None, "logging_steps": 1, "logging_strategy": "steps",
                   "eval_strategy": "no", "callbacks": [_Stop(self.updates)]}
-        with rerun.apart(facts["threads"]):
+        with rerun.apart(chosen["threads"]):
             try:
                 found = rerun.train(model, rows, given).history["loss"]
             except Diverged as error:
                 return [row["loss"] for row in error.history if "loss" in row] or [math.inf]
         return [float(loss) for loss in found]
 
-    def _told(self, facts):
+    def _told(self, chosen):
         """The part "fit" of a record, from facts."""
         source = self.a.record["fit"]
-        told = {name: facts[name] for name in source
+        told = {name: chosen[name] for name in source
                 if name not in ("method", "arguments", "left_out", "dtype")}
         names = {*source["arguments"], *self.b.record["fit"]["arguments"]}
-        passed = {name: facts[name] for name in names if name in facts}
-        if size := facts.get("examples of a pass"):
+        passed = {name: chosen[name] for name in names if name in chosen}
+        if size := chosen.get(PASS):
             passed["per_device_train_batch_size"] = size
-            passed["gradient_accumulation_steps"] = max(1, facts["batch_size"] // size)
-        method = facts["method"]
+            passed["gradient_accumulation_steps"] = max(1, chosen["batch_size"] // size)
+        method = chosen["method"]
         if not isinstance(method, dict):
-            fields = {name.removeprefix("method: "): value for name, value in facts.items()
+            fields = {name.removeprefix("method: "): value for name, value in chosen.items()
                       if name.startswith("method: ")}
             method = {"class": method, "fields": fields,
                       "left_out": source["method"]["left_out"]}
-        left = [name.removesuffix("= given") for name in facts if name.endswith("= given")]
-        return told | {"method": method, "arguments": passed, "dtype": facts["precision"],
+        left = [name.removesuffix(GIVEN) for name in chosen if name.endswith(GIVEN)]
+        return told | {"method": method, "arguments": passed, "dtype": chosen["precision"],
                        "left_out": left}
 
     def _comes_out(self, name, side, losses):
@@ -363,25 +282,6 @@ class _Again:
         rest = "explains all of it" if left <= floor else f"leaves {left:.3g}"
         return (f"Main cause: {causes[0]}. The losses lie {gap:.3g} apart {where}, and {causes[0]}"
                 f"{also} {rest}.")
-
-    def _which_rows(self):
-        """Which rows of the training data are in one run alone, in words."""
-        one, two = (row_hashes(self.data[side.record["splits"]["train"]["hash"]]["train"])["train"]
-                    for side in (self.a, self.b))
-        said = []
-        for name, own, other in (("A", one, two), ("B", two, one)):
-            moved = [i for i, row in enumerate(own) if other[i:i + 1] != [row]]
-            spare = Counter(other[i] for i, row in enumerate(other) if own[i:i + 1] != [row])
-            places = []
-            for place in moved:
-                spare[own[place]] -= 1
-                if spare[own[place]] < 0:
-                    places.append(str(place))
-            if places:
-                more = ", …" if len(places) > SHOWN else ""
-                said.append(f"{len(places)} in {name} alone "
-                            f"(row {', '.join(places[:SHOWN])}{more})")
-        return "; ".join(said) or "the same rows in another order"
 
 
 def _with(one: Mapping[str, Any], two: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from ftkit.errors import DataError, FtkitError, SettingError
 from ftkit.methods.plain import from_plain
 from ftkit.models.load import load_model
 from ftkit.models.model import Model
-from ftkit.models.precision import own
 from ftkit.training import records
 from ftkit.training.fit import fit
 
@@ -27,7 +26,7 @@ from ftkit.training.fit import fit
 # somebody else, and other arguments name files to be read, or places to send something to.
 PASSED = frozenset(
     "adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm max_steps warmup_steps "
-    "lr_scheduler_kwargs label_smoothing_factor neftune_noise_alpha optim data_seed bf16 fp16 "
+    "lr_scheduler_kwargs label_smoothing_factor neftune_noise_alpha optim data_seed "
     "gradient_accumulation_steps per_device_train_batch_size per_device_eval_batch_size "
     "dataloader_drop_last train_sampling_strategy eval_strategy eval_steps eval_delay "
     "logging_steps logging_strategy full_determinism activation_checkpointing "
@@ -69,11 +68,11 @@ def recorded(run: Any) -> Recorded:
     return Recorded(*records.read(folder), Path(folder))
 
 
-def arguments(told: Mapping[str, Any], base: Model) -> dict[str, Any]:
+def arguments(told: Mapping[str, Any], base_dtype: str) -> dict[str, Any]:
     """What ft.fit is given to train as it was told then; without model and data.
 
-    told: the part "fit" of a record. base: what is trained; where its weights have 16 bits, the
-    numbers to compute in follow from them.
+    told: the part "fit" of a record. base_dtype: of the base's weights; where these have 16 bits,
+    the numbers to compute in follow from them.
     Raises SettingError where something was given that no record holds, or none may set.
     """
     left = [name for name in told["left_out"] if not name.startswith(OF_NO_EFFECT)]
@@ -88,54 +87,63 @@ def arguments(told: Mapping[str, Any], base: Model) -> dict[str, Any]:
     found = {name: told[name] for name in names}
     return found | wanted | {
         "method": from_plain(told["method"]), "disable": told["disable"],
-        "dtype": None if own(base.net) in ("bf16", "fp16") else told["dtype"],
+        "dtype": None if base_dtype in ("bf16", "fp16") else told["dtype"],
     }
 
 
 def base_model(record: Mapping[str, Any], given: Any = None) -> Model:
-    """The base of a run, with the weights that were recorded.
-
-    given: a Model, or what ft.load_model takes; by default the name that was recorded.
-    Raises DataError where its weights are others, and whatever ft.load_model does.
+    """The base of a run: `given`, or loaded. given: a Model, or what ft.load_model takes, in place
+    of the recorded source. Raises DataError for one that was in memory only, and what ft.load_model
+    does; whether it is the one, other_base says.
     """
+    if isinstance(given, Model):
+        return given
     base = record["base"]
-    if not isinstance(given, Model):
-        given = load_model(given or base["name"], base["task"], labels=base["labels"],
-                           dtype=base["dtype"], seed=base["seed"] or 0, pooling=base["pooling"])
-    if (found := given.hash()) != base["hash"]:
+    if not (given or base["source"]):
         raise DataError(
-            f"the weights of {given.name} have the hash {found[:12]}, and the run began from "
-            f"{base['hash'][:12]}; give the Model that fit was given, or the folder it is in."
+            f"the base {base['name']} was in memory only, and a record has only the hash of its "
+            "weights. Give it as a Model, or save it and give its folder."
         )
-    return given
+    return load_model(given or base["source"], base["task"], labels=base["labels"],
+                      dtype=base["dtype"], seed=base["seed"] or 0, pooling=base["pooling"])
 
 
-def rows_of(record: Mapping[str, Any], given: Any = None) -> dict[str, Any]:
-    """What a run was trained on: {"train": rows, "validation": rows}, as they were recorded.
+def other_base(record: Mapping[str, Any], model: Model) -> str:
+    """In which way a model is not the base of a run; "" where it is."""
+    found, wanted = model.hash(), record["base"]["hash"]
+    return "" if found == wanted else (
+        f"the weights of {model.name} have the hash {found[:12]}, and the run began from "
+        f"{wanted[:12]}")
 
-    given: splits, or a single Dataset for "train"; by default what the record says of how
-    ft.load_data gave them. Raises DataError where they are others, or not at hand.
+
+def rows_of(record: Mapping[str, Any], given: Any = None) -> Mapping[str, Any]:
+    """The splits of a run: `given`, or loaded. given: splits, a single Dataset for "train", or the
+    name or path that ft.load_data takes in place of the recorded one; other_rows says whether they
+    are the ones. Raises DataError where they came from memory, and what ft.load_data does.
     """
-    if given is None:
-        origin = record.get("origin")
-        if not origin:
-            raise DataError(
-                f"the rows of {record.get('data') or 'this run'} came from memory, and are not in "
-                "the record; give them as data=."
-            )
-        given = load_data(**origin)
-    splits = given if isinstance(given, Mapping) else {"train": given}
-    for name, recorded_split in record["splits"].items():
+    origin = record.get("origin") or {}
+    if isinstance(given, str | Path):
+        return load_data(**{**origin, "source": given})
+    if given is not None:
+        return given if isinstance(given, Mapping) else {"train": given}
+    if not origin:
+        raise DataError(
+            f"the rows of {record.get('data') or 'this run'} came from memory, and a record has "
+            "only their hash. Give them as data."
+        )
+    return load_data(**origin)
+
+
+def other_rows(record: Mapping[str, Any], splits: Mapping[str, Any]) -> str:
+    """In which way splits are not those of a run; "" where they are."""
+    for name, known in record["splits"].items():
         if name not in splits:
-            raise DataError(f"the data has no split {name!r}, and the run had one; give all splits.")
+            return f"the run had a split {name!r}, and the data has none"
         found = split_hash(row_hashes(splits[name])["train"])
-        if found != recorded_split["hash"]:
-            raise DataError(
-                f"the split {name!r} has {len(splits[name]):,} rows with the hash {found[:12]}, and "
-                f"the run had {recorded_split['rows']:,} with {recorded_split['hash'][:12]}; give "
-                "the rows that fit was given, in their order."
-            )
-    return {name: splits[name] for name in record["splits"]}
+        if found != known["hash"]:
+            return (f"the split {name!r} has {len(splits[name]):,} rows with the hash "
+                    f"{found[:12]}, and the run had {known['rows']:,} with {known['hash'][:12]}")
+    return ""
 
 
 @contextmanager

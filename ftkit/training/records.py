@@ -12,6 +12,7 @@ from ftkit.data.fingerprint import row_hashes, split_hash
 from ftkit.errors import DataError
 from ftkit.methods.plain import as_plain, is_plain
 from ftkit.models import hardware, precision
+from ftkit.models.model import UNSAVED
 from ftkit.models.pooling import pooling_of
 
 FILE, HISTORY = "run.json", "history.jsonl"
@@ -28,10 +29,11 @@ def told(method, arguments, **settings):
     """What fit was told, as JSON: the settings, "method" as a dict of as_plain, "arguments".
 
     arguments: those for TrainingArguments and Trainer; what JSON cannot hold, such as a function,
-    stands by name in "left_out". Tokens of a hub are in neither.
+    stands by name in "left_out". Tokens of a hub are in neither; bf16 and fp16 come to the "dtype".
     """
-    plain = {k: v for k, v in arguments.items() if is_plain(v) and not is_secret(k)}
-    left = sorted(k for k in arguments if k not in plain and not is_secret(k))
+    given = {k: v for k, v in arguments.items() if not is_secret(k) and k not in ("bf16", "fp16")}
+    plain = {k: v for k, v in given.items() if is_plain(v)}
+    left = sorted(set(given) - set(plain))
     # A number of NumPy's would be written as a text.
     numbers = {k: v.item() if hasattr(v, "item") else v for k, v in settings.items()}
     return {**numbers, "method": as_plain(method), "arguments": plain, "left_out": left}
@@ -43,9 +45,14 @@ def is_secret(name):
 
 
 def of_model(model):
-    """What a base model is loaded again by, and the hash of its weights."""
+    """What a base model is loaded again by, and the hash of its weights.
+
+    "source": a name, a folder or a registered version; None where it was in memory only.
+    """
+    source = model.net.config.name_or_path
     return {
         "name": model.name,
+        "source": None if source == UNSAVED else source or None,
         "task": model.task,
         "labels": model.labels,
         "dtype": precision.own(model.net),
