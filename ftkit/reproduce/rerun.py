@@ -65,7 +65,8 @@ def recorded(run: Any) -> Recorded:
         )
     if not isinstance(folder, str | Path):
         raise SettingError(f"{run!r:.60} is neither a Run of ft.fit nor the folder of its record.")
-    return Recorded(*records.read(folder), Path(folder))
+    record, history = records.read(folder)
+    return Recorded(record, history, Path(folder))
 
 
 def arguments(told: Mapping[str, Any], base_dtype: str) -> dict[str, Any]:
