@@ -47,7 +47,14 @@ class Recorded:
     @property
     def missing(self) -> list[str]:
         """What a training is made again from and this record lacks, as one of an older kit."""
-        return [part for part in records.NEEDED if not self.record.get(part)]
+        found = []
+        for part, names in records.NEEDED.items():
+            given = self.record.get(part)
+            if not given or names and not isinstance(given, dict):
+                found.append(part)
+            else:
+                found += [f"{part}.{name}" for name in names if name not in given]
+        return found
 
     def logged(self) -> list[tuple[int, float]]:
         """(update, training loss) as they were logged; each is a mean since the one before."""

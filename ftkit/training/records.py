@@ -17,7 +17,15 @@ from ftkit.models.pooling import pooling_of
 
 FILE, HISTORY = "run.json", "history.jsonl"
 # What a training is made again from; a record of an earlier version of the kit lacks it.
-NEEDED = ("fit", "base", "splits", "weights")
+NEEDED = {
+    "fit": ("method", "arguments", "left_out", "epochs", "learning_rate", "batch_size", "seed",
+            "max_length", "patience", "schedule", "warmup", "loss_on", "dtype", "disable",
+            "compile_blocks"),
+    "base": ("name", "source", "task", "labels", "dtype", "seed", "pooling", "hash"),
+    "splits": ("train",),
+    "hardware": ("device", "name", "threads"),
+    "weights": (),
+}
 
 
 def runs_home():

@@ -170,6 +170,16 @@ def test_a_record_of_a_stranger_sets_nothing_but_settings(made, tmp_path, told, 
         ft.replay(changed(made, tmp_path / "other.capsule", edit_record(**told)))
 
 
+def test_a_record_with_holes_is_no_run(made, tmp_path):
+    def edit(folder):
+        record = json.loads((folder / "run.json").read_text())
+        del record["fit"]["schedule"], record["base"]["hash"]
+        (folder / "run.json").write_text(json.dumps(record | {"splits": 3}))
+
+    with pytest.raises(DataError, match="lacks fit.schedule, base.hash, splits"):
+        ft.replay(changed(made, tmp_path / "other.capsule", edit))
+
+
 def link():
     info = packed._member("model/link")
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
