@@ -62,6 +62,19 @@ def each_precision(request, monkeypatch):
     return request.param
 
 
+@pytest.fixture(scope="module")
+def quick_trainings():
+    """Each training collects garbage twice, which mostly looks at what the libraries made."""
+    import gc
+
+    import ftkit.training.fit  # noqa: F401 - before the freeze
+
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def notebook_file(path, *cells):
     """Write a notebook and return its path; a cell is code, (code, [tags]) or "#md text"."""
     made = []

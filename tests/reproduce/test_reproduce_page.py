@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 import tiny
 
 import ftkit as ft
@@ -11,7 +12,8 @@ import ftkit as ft
 PAGE = Path(__file__).parents[2] / "docs" / "reproduce.md"
 
 
-def test_the_examples_of_the_page_run(tmp_path, monkeypatch, float32):
+@pytest.mark.usefixtures("quick_trainings", "float32")
+def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [{"text": f"{i}a {i}b {i}c {i}d the film was good" * 2, "label": i % 2}
             for i in range(60)]
