@@ -117,7 +117,7 @@ _WHERE = {
     "evaluation.compare": [
         "compare",
     ],
-    "deploy.hosted": [
+    "serving.hosted": [
         "ChatFile",
         "check_chats",
         "export_chats",
@@ -138,8 +138,8 @@ _WHERE = {
     ],
     "deploy.export": ["export"],
     "deploy.gate": ["ship"],
-    "deploy.serve": ["serve"],
-    "deploy.feedback": ["Feedback"],
+    "serving.serve": ["serve"],
+    "serving.feedback": ["Feedback"],
     "course.claims": [
         "claim",
         "conclude",

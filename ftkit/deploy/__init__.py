@@ -1,1 +1,1 @@
-"""From a run to a model in use: parity, registry, ship gate, serving, feedback."""
+"""From a run to a model in use: parity, export, registry, ship gate."""

@@ -19,10 +19,10 @@ from typing import Any
 import ftkit
 from ftkit.assets import atomic, fetch
 from ftkit.batch import notebook as nb
-from ftkit.deploy.hosted import PRIVATE
 from ftkit.errors import DataError, FetchError, FtkitError, SettingError
 from ftkit.models.load import load_model
 from ftkit.reproduce import rerun
+from ftkit.serving.hosted import PRIVATE
 from ftkit.training import records
 
 FORMAT = 1

@@ -278,10 +278,11 @@ class _Again:
             return f"What differs moves nothing {where}."
         if not causes:
             return f"A gap of {gap:.3g} {where} has no cause among what could be tried."
-        also = f", with {', '.join(causes[1:])}" if causes[1:] else ""
-        rest = "explains all of it" if left <= floor else f"leaves {left:.3g}"
-        return (f"Main cause: {causes[0]}. The losses lie {gap:.3g} apart {where}, and {causes[0]}"
-                f"{also} {rest}.")
+        one = len(causes) == 1
+        named = causes[0] if one else f"{', '.join(causes[:-1])} and {causes[-1]} together"
+        done = f"explain{'s' * one} all of it" if left <= floor else f"leave{'s' * one} {left:.3g}"
+        return (f"Main cause: {causes[0]}. The losses lie {gap:.3g} apart {where}, and {named} "
+                f"{done}.")
 
 
 def _with(one: Mapping[str, Any], two: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -14,12 +14,12 @@ import transformers
 
 from ftkit import compat
 from ftkit.assets import mlflow_store
-from ftkit.deploy.door import Door
-from ftkit.deploy.feedback import Feedback
 from ftkit.errors import FtkitError, SettingError
 from ftkit.evaluation.generation import end_ids
 from ftkit.models.load import load_model
 from ftkit.models.model import Model
+from ftkit.serving.door import Door
+from ftkit.serving.feedback import Feedback
 
 HOST = "127.0.0.1"
 

@@ -12,10 +12,10 @@ import logging
 from typing import Any
 
 from ftkit.data.conversations import opened
-from ftkit.deploy import page
-from ftkit.deploy.feedback import Feedback
 from ftkit.errors import DataError
 from ftkit.models.model import Model
+from ftkit.serving import page
+from ftkit.serving.feedback import Feedback
 
 _log = logging.getLogger(__name__)
 LARGEST = 1 << 20  # bytes of a request

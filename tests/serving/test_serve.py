@@ -167,7 +167,7 @@ def test_what_users_say_comes_in_by_the_same_door(service):
     body = {"messages": "the film", "answer": "dull", "correction": "the film was good"}
     status, said = post(service, body, "/feedback")
     assert status == 200
-    from ftkit.deploy.feedback import Feedback
+    from ftkit.serving.feedback import Feedback
 
     store = service._server.config.app.feedback
     assert isinstance(store, Feedback)
@@ -226,7 +226,7 @@ def test_what_cannot_be_served_is_refused(model, make, more, said):
 def test_the_command_serves_and_says_where(model, store, monkeypatch, capsys):
     ft.register(model, "by-command", aliases=["champion"])
     monkeypatch.setenv("FTKIT_TOKEN", "a-token-of-enough-letters")
-    monkeypatch.setattr("ftkit.deploy.serve.Service.wait", lambda self: None)
+    monkeypatch.setattr("ftkit.serving.serve.Service.wait", lambda self: None)
     assert cli.main(["serve", "registry:by-command@champion", "--port", "0"]) == 0
     said = capsys.readouterr().out
     assert "http://127.0.0.1:" in said and "a-token-of-enough-letters" not in said
