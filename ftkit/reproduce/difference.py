@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import transformers
@@ -15,7 +15,7 @@ from ftkit.models.hardware import this_machine
 from ftkit.models.model import Model
 from ftkit.models.precision import own
 from ftkit.reproduce import facts, rerun
-from ftkit.reproduce.facts import BASE, FIXED, GIVEN, PASS, TRAIN
+from ftkit.reproduce.facts import BASE, FIXED, GIVEN, PASS, TOKENIZER, TRAIN
 
 LEAST = 4  # updates: after a warm-up's first one of rate 0, the third shows what the rate is
 ROUNDING = 1e-6  # share of a loss by which a logged one and its mean over updates may differ
@@ -122,7 +122,8 @@ class _Again:
 
     def __init__(self, a, b, model, data, updates):
         self.a, self.b, self.updates = a, b, updates
-        self.models, self.data, self.reasons, self.comes_out = {}, {}, {}, {}
+        self.models, self.tokenizers, self.data = {}, {}, {}  # by their hash
+        self.reasons, self.comes_out = {}, {}
         models = list(model) if isinstance(model, Sequence) else [model, model]
         rows = list(data) if isinstance(data, tuple) else [data, data]
         for name, given in (("model", models), ("data", rows)):
@@ -131,23 +132,27 @@ class _Again:
         for side, base, split in zip((a, b), models, rows, strict=True):
             # Of what evaluations read nothing is run again.
             record = side.record | {"splits": {"train": side.record["splits"]["train"]}}
-            self._at_hand(self.models, record["base"]["hash"], rerun.base_model, rerun.other_base,
-                          record, base)
-            self._at_hand(self.data, record["splits"]["train"]["hash"], rerun.rows_of,
-                          rerun.other_rows, record, split)
+            key, cut = record["base"]["hash"], record["base"]["tokenizer"]
+            if key not in self.models or cut not in self.tokenizers:
+                found = self._at_hand((key, cut), rerun.base_model, rerun.other_base, record, base)
+                if found is not None:
+                    self.models[key], self.tokenizers[cut] = found, found.tokenizer
+            key = record["splits"]["train"]["hash"]
+            if key not in self.data:
+                found = self._at_hand((key,), rerun.rows_of, rerun.other_rows, record, split)
+                if found is not None:
+                    self.data[key] = found["train"]
 
-    def _at_hand(self, kept, key, get, other, record, given):
-        """Keep a base, or rows, under their hash; or why they are not at hand."""
-        if key in kept:
-            return
+    def _at_hand(self, keys, get, other, record, given):
+        """A base, or rows; None where they are not at hand, with the reason kept under keys."""
         try:
             found = get(record, given)
-            if wrong := other(record, found):
-                self.reasons[key] = wrong
-            else:
-                kept[key] = found
+            if not (wrong := other(record, found)):
+                return found
         except (FtkitError, OSError) as error:
-            self.reasons[key] = rerun.refused(error)
+            wrong = rerun.refused(error)
+        self.reasons.update(dict.fromkeys(keys, wrong))
+        return None
 
     def explain(self, one, two, rows, notes):
         """The Explanation of two dicts of facts. rows: of the table, by difference."""
@@ -192,8 +197,7 @@ class _Again:
             row["gap left"] = f"{left[name]:.3g}" if name in left else ""
             row["note"] = f"not tried here, because {not_tried[name]}" if name in not_tried else ""
             if name == TRAIN and not row["note"]:
-                row["note"] = facts.which_rows([
-                    self.data[side[TRAIN]]["train"] for side in (one, two)])
+                row["note"] = facts.which_rows([self.data[side[TRAIN]] for side in (one, two)])
         sorted_rows = {name: rows[name] for name in [*order, *not_tried]}
         return self._done(sorted_rows, notes, moved, causes, gap, floor, rest, not_tried)
 
@@ -212,14 +216,18 @@ class _Again:
             return "a record cannot hold what was given"
         if name == "threads" and this_machine().device != "cpu":
             return "they are those of a processor"
-        return self.reasons.get(two.get(name), "") if name in (TRAIN, BASE) else ""
+        kept = {TRAIN: self.data, BASE: self.models, TOKENIZER: self.tokenizers}.get(name)
+        return self.reasons[two[name]] if kept is not None and two[name] not in kept else ""
 
     def losses(self, chosen):
         """The losses of the first updates of a training with these facts, a list."""
-        for key, what in ((chosen[BASE], "base model"), (chosen[TRAIN], "rows")):
-            if key in self.reasons and key not in {**self.models, **self.data}:
-                raise SettingError(f"the {what} of A: {self.reasons[key]}.")
-        model, rows = self.models[chosen[BASE]], self.data[chosen[TRAIN]]["train"]
+        for what, kept in ((BASE, self.models), (TOKENIZER, self.tokenizers), (TRAIN, self.data)):
+            if chosen[what] not in kept:
+                raise SettingError(f"the {what}: {self.reasons[chosen[what]]}.")
+        model, rows = self.models[chosen[BASE]], self.data[chosen[TRAIN]]
+        tokenizer = self.tokenizers[chosen[TOKENIZER]]
+        if tokenizer is not model.tokenizer:
+            model = replace(model, tokenizer=tokenizer)
         given = rerun.arguments(self._told(chosen), own(model.net))
         given |= {"patience": None, "logging_steps": 1, "logging_strategy": "steps",
                   "eval_strategy": "no", "callbacks": [_Stop(self.updates)]}

@@ -9,7 +9,8 @@ from typing import Any
 from ftkit.data.fingerprint import row_hashes
 from ftkit.reproduce.rerun import Recorded
 
-TRAIN, VALIDATION, BASE = "rows of train", "rows of validation", "base model"
+TRAIN, VALIDATION = "rows of train", "rows of validation"
+BASE, TOKENIZER = "base model", "tokenizer"
 PASS = "examples of a pass"
 GIVEN = "= given"  # ends the name of what fit was given and no record holds
 SHOWN = 5  # rows named
@@ -33,7 +34,8 @@ def both(a: Recorded, b: Recorded, old: bool) -> tuple[dict[str, Any], dict[str,
         return pair[0], pair[1]
     if pair[0]["method"] == pair[1]["method"]:  # the class: its fields are compared one by one
         for facts, side in zip(pair, (a, b), strict=True):
-            fields = side.record["fit"]["method"]["fields"]
+            method = side.record["fit"]["method"]
+            fields = method["fields"] | method["left_out"]  # the second in words
             facts.update({f"method: {name}": value for name, value in fields.items()})
     else:
         for facts, side in zip(pair, (a, b), strict=True):
@@ -54,6 +56,7 @@ def _of_record(record):
         TRAIN: record["splits"]["train"]["hash"],
         VALIDATION: record["splits"].get("validation", {}).get("hash"),
         BASE: record["base"]["hash"],
+        TOKENIZER: record["base"]["tokenizer"],
         "task": record["base"]["task"],
         "pooling": record["base"]["pooling"],
         "method": told["method"]["class"],
@@ -86,7 +89,7 @@ def shown(value: Any) -> str:
     if isinstance(value, dict) and "class" in value:
         fields = ", ".join(f"{k}={shown(v)}" for k, v in value["fields"].items())
         return f"{value['class']}({fields})"
-    text = "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    text = "–" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
     if len(text) == 64 and set(text) <= set("0123456789abcdef"):
         return text[:12]
     return text if len(text) <= 60 else f"{text[:57]}…"

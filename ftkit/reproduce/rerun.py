@@ -119,9 +119,12 @@ def base_model(record: Mapping[str, Any], given: Any = None) -> Model:
 def other_base(record: Mapping[str, Any], model: Model) -> str:
     """In which way a model is not the base of a run; "" where it is."""
     found, wanted = model.hash(), record["base"]["hash"]
-    return "" if found == wanted else (
-        f"the weights of {model.name} have the hash {found[:12]}, and the run began from "
-        f"{wanted[:12]}")
+    if found != wanted:
+        return (f"the weights of {model.name} have the hash {found[:12]}, and the run began from "
+                f"{wanted[:12]}")
+    same = records.tokenizer_hash(model.tokenizer) == record["base"]["tokenizer"]
+    return "" if same else (f"the tokenizer of {model.name} has another vocabulary, other special "
+                            "tokens or another chat template than that of the run")
 
 
 def rows_of(record: Mapping[str, Any], given: Any = None) -> Mapping[str, Any]:

@@ -1,5 +1,6 @@
 """The record of a run, one folder each, and a table over many."""
 
+import hashlib
 import json
 import os
 import time
@@ -21,7 +22,8 @@ NEEDED = {
     "fit": ("method", "arguments", "left_out", "epochs", "learning_rate", "batch_size", "seed",
             "max_length", "patience", "schedule", "warmup", "loss_on", "dtype", "disable",
             "compile_blocks"),
-    "base": ("name", "source", "task", "labels", "dtype", "seed", "pooling", "hash"),
+    "base": ("name", "source", "task", "labels", "dtype", "seed", "pooling", "hash",
+             "tokenizer"),
     "splits": ("train",),
     "hardware": ("device", "name", "threads"),
     "weights": (),
@@ -67,7 +69,15 @@ def of_model(model):
         "seed": model.settings.get("seed"),
         "pooling": pooling_of(model.net),
         "hash": model.hash(),
+        "tokenizer": tokenizer_hash(model.tokenizer),
     }
+
+
+def tokenizer_hash(tokenizer):
+    """The sha256, in hex, of a tokenizer's vocabulary, special tokens, cut side and template."""
+    parts = [sorted(tokenizer.get_vocab().items()), tokenizer.special_tokens_map,
+             tokenizer.truncation_side, getattr(tokenizer, "chat_template", None)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def of_splits(splits):

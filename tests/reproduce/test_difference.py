@@ -81,6 +81,17 @@ def test_changed_rows_are_found_and_named(run_a, base, rows):
     assert not without.explained and "rows" in without.not_tried["rows of train"]
 
 
+def test_another_tokenizer_over_the_same_weights_is_found(run_a, base, rows):
+    other = base.copy()
+    other.tokenizer = tiny.tokenizer()
+    other.tokenizer.mask_token = "<unk>"  # alike in use: it is told, and moves nothing
+    run_b = ft.fit(other, rows, **SETTINGS)
+    found = ft.explain_difference(run_a, run_b, model=(base, other), data=rows)
+    assert found.moved == {"tokenizer": 0} and found.main is None and found.explained
+    without = ft.explain_difference(run_a, run_b, model=base, data=rows)
+    assert "another chat template" in without.not_tried["tokenizer"]
+
+
 @pytest.fixture
 def changed(run_a, tmp_path):
     """A function that copies the record of A with other facts. Returns the folder."""
