@@ -182,6 +182,12 @@ _WHERE = {
         "show_examples",
         "show_tokens",
     ],
+    "course.explore": [
+        "inspect_tokens",
+        "side_by_side",
+        "browse_flips",
+        "build_prompt",
+    ],
     "display": [
         "show_table",
     ],

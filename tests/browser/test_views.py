@@ -1,0 +1,167 @@
+"""The views with controls and the reader's own template, as somebody sees and moves them."""
+
+import re
+from pathlib import Path
+
+import pytest
+import seat
+
+from ftkit.batch import notebook as nb
+
+pytestmark = pytest.mark.browser
+SET_UP = (f"import sys\nsys.path.insert(0, {str(seat.ROOT / 'tests')!r})\n"
+          "import tiny\nimport ftkit as ft\n"
+          "decoder, base, data = tiny.decoder(), tiny.encoder(), tiny.reviews()\n"
+          "tuned = ft.fit(base, data, epochs=8, learning_rate=5e-3, quiet=True).model\n"
+          "before, after = (ft.evaluate(m, data['test']) for m in (base, tuned))")
+VIEWS = [
+    "tokens = ft.inspect_tokens(decoder, {'instruction': 'the film was', 'output': 'good'})\ntokens",
+    "sides = ft.side_by_side({'base': base, 'tuned': tuned}, 'the film was great')\nsides",
+    "flips = ft.browse_flips(data['test'], before, after)\nflips",
+    "prompt = ft.build_prompt(decoder, [('the film', 'good'), ('the plot', 'bad')],\n"
+    "                         [('the cat', 'good'), ('the dog', 'bad')], number=1)\nprompt",
+]
+PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"
+
+
+@pytest.fixture
+def views(jupyterlab, write_notebook, learner):
+    """A notebook with the four views, run up to its end. Yields the learner's seat."""
+    path = write_notebook(jupyterlab[0] / "notebooks" / "97_views.ipynb", SET_UP, *VIEWS,
+                          "sorted(tokens.settings.items())")
+    learner.open(f"notebooks/{path.name}")
+    learner.choose("Run", "Run All Cells")
+    learner.page.wait_for_function(
+        "() => jupyterapp.shell.currentWidget.content.model.cells.get(5).executionCount",
+        timeout=120000)
+    return learner
+
+
+def output(learner, number):
+    """The part of the page where a cell's view is."""
+    learner.select(number)
+    found = learner.page.locator(f"{PANEL} .jp-Cell.jp-mod-active .jp-OutputArea")
+    found.locator(".widget-vbox, .lm-Widget.widget-vbox").first.wait_for()
+    return found
+
+
+def until(found, text):
+    """Wait until a text stands in a view."""
+    found.get_by_text(text).first.wait_for(timeout=20000)
+
+
+def test_each_view_follows_its_controls(views):
+    found = output(views, 1)
+    number = found.get_by_label("number of the token")
+    number.fill("3")
+    number.press("Enter")
+    until(found, "most probable in place 3")
+    boxes = found.locator("span[style*='border']").count()
+    found.get_by_label("tokens that carry loss").select_option("all")
+    views.page.wait_for_function(
+        "([n, panel]) => document.querySelectorAll(`${panel} .jp-mod-active span[style*=border]`)"
+        ".length > n", arg=[boxes, PANEL])
+    views.shot("view_tokens")
+    assert "('at', 3)" in "".join(views.run(5)["outputs"][0]["data"]["text/plain"])
+
+    found = output(views, 2)
+    text = found.get_by_label("text", exact=True)
+    text.fill("the plot was terrible")
+    text.press("Tab")
+    found.get_by_role("button", name="Ask the models").click()
+    until(found, "to: the plot was terrible")
+    assert re.search(r"tuned\s+bad", found.inner_text())
+    text.fill(" ")
+    text.press("Tab")
+    found.get_by_role("button", name="Ask the models").click()
+    until(found, "the text is empty")
+    views.shot("view_side_by_side")
+
+    found = output(views, 3)
+    until(found, "Shown: gained, number 0")
+    first = found.locator("table").inner_text()
+    found.get_by_label("number of the example").fill("1")
+    found.get_by_label("number of the example").press("Enter")
+    until(found, "Shown: gained, number 1")
+    assert found.locator("table").inner_text() != first
+    found.get_by_label("kind of example").select_option("both right")
+    until(found, "Shown: both right, number 1")
+    views.shot("view_flips")
+
+    found = output(views, 4)
+    number = found.get_by_label("number of examples")
+    number.fill("2")
+    number.press("Tab")
+    found.get_by_role("button", name="Try this prompt").click()
+    until(found, "A: bad")
+    assert len(found.locator("table").first.locator("tr").all()) == 3  # head, and two prompts
+    views.shot("view_prompt")
+
+
+def test_a_view_is_moved_by_the_keyboard_alone(views):
+    found = output(views, 3)
+    found.get_by_label("kind of example").focus()
+    views.page.keyboard.press("ArrowDown")
+    until(found, "There is no example of this kind")
+    views.page.keyboard.press("ArrowUp")
+    until(found, "Shown: gained, number 0")
+    views.page.keyboard.press("Tab")
+    assert views.page.evaluate("document.activeElement.type") == "number"
+    views.page.keyboard.press("ArrowUp")
+    views.page.keyboard.press("Enter")
+    until(found, "Shown: gained, number 1")
+
+
+def test_a_screen_reader_finds_everything_in_the_views(views):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright",
+                              reason="needs axe-playwright-python")
+    wrong = []
+    for number in (1, 2, 3, 4):
+        output(views, number)
+        told = axe.Axe().run(views.page, context={
+            "include": [[f"{PANEL} .jp-Cell.jp-mod-active .jp-OutputArea"]]}).response
+        assert told["passes"], "axe-core looked at nothing"
+        wrong += [f"{number}: {one['id']}: {one['nodes'][0]['html'][:300]}"
+                  for one in told["violations"] if one["impact"] in ("serious", "critical")]
+    assert wrong == []
+
+
+def test_a_view_is_there_on_the_next_day(views):
+    views.save()
+    views.shut_down()
+    views.open("notebooks/97_views.ipynb")
+    until(output(views, 3), "Shown: gained, number 0")
+    assert "Error displaying widget" not in views.page.inner_text("body")
+
+
+def test_the_template_takes_a_readers_file(jupyterlab, learner):
+    """Filled in as its first cell asks, with a file beside it."""
+    folder = jupyterlab[0] / "notebooks" / "templates"
+    rows = [(f"{place} {i}: {text}", label) for i in range(40) for place, text, label in (
+        ("cellar", f"the pump {i * 7} is broken since storm {i}", "repair"),
+        ("attic", f"please send {i * 3} lamps to flat {i}", "order"))]
+    (folder / "mine.csv").write_text("message;queue\n" + "\n".join(map(";".join, rows)))
+    path = folder / "your_own.ipynb"
+    model = Path(jupyterlab[0], "model")
+    learner.open("notebooks/templates/your_own.ipynb")
+    learner.until("The outputs below are not yours yet.")
+    cells = learner.cells()
+    number = next(i for i, cell in enumerate(cells) if "parameters" in nb.tags(cell))
+    source = nb.source(cells[number])
+    for old, new in {'FILE = "rotten-tomatoes"': 'FILE = "mine.csv"', 'profile = "cpu"':
+                     'profile = "smoke"', 'MODEL = "auto"': f"MODEL = {str(model)!r}",
+                     "TEXT = LABEL = GROUP = None": 'TEXT, LABEL, GROUP = "message", "queue", None',
+                     'PROMPTED = "smollm2-135m-instruct"': "PROMPTED = None"}.items():
+        assert old in source
+        source = source.replace(old, new)
+    learner.run(number, f"import sys\nsys.path.insert(0, {str(seat.ROOT / 'tests')!r})\n"
+                f"import tiny\ntiny.encoder('encoder').save({str(model)!r})\n{source}")
+    learner.run_all(120)
+    learner.save()
+    made = nb.read(path)
+    assert nb.failure(made) is None and len(nb.claims(made)) == 1
+    number = next(i for i, cell in enumerate(made["cells"]) if "browse_flips" in nb.source(cell))
+    found = output(learner, number)
+    found.get_by_label("kind of example").select_option("both right")
+    until(found, "Shown: both right")
+    learner.shot("template")
