@@ -29,8 +29,8 @@ NEEDED = ("sphinx", "furo", "myst_parser")
 CODE = re.compile(r"(^```.*?^```|^~~~.*?^~~~|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
 TARGET = re.compile(r"(\]\()([^)\s]+)((?:\s+\"[^\"]*\")?\))|((?:src|href)=\")([^\"]+)(\")")
 # What the menu shows, in this order; what is not named here comes at the end of its part.
-GUIDES = ("choosing", "your-data", "explore", "teaching", "glossary", "speed", "batch", "deployment",
-          "hosted", "scale", "air-gapped")
+GUIDES = ("choosing", "your-data", "explore", "teaching", "glossary", "speed", "batch",
+          "deployment", "hosted", "scale", "air-gapped")
 REFERENCE = ("api", "methods", "troubleshooting", "results", "architecture")
 PROJECT = ("CHANGELOG", "CONTRIBUTING")
 # What the theme leaves without a name or level for those who hear the page.

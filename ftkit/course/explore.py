@@ -30,13 +30,15 @@ class Control:
     def widget(self, ipywidgets):
         """The control of ipywidgets, with a name that a screen reader says."""
         named = dict(value=self.value, description=self.label, tooltip=self.label,
-                     style={"description_width": "initial"})
+                     style={"description_width": "12em"})
         if self.options is not None:
-            return ipywidgets.Dropdown(options=list(self.options), **named)
+            # No Dropdown: JupyterLab 4 takes the arrow keys away from it, to go to another cell.
+            return ipywidgets.ToggleButtons(options=[*self.options], **named)
         if self.high is not None:
-            return ipywidgets.BoundedIntText(min=self.low, max=self.high, **named)
-        layout = ipywidgets.Layout(width="95%")
-        return ipywidgets.Text(continuous_update=False, layout=layout, **named)
+            return ipywidgets.BoundedIntText(
+                min=self.low, max=self.high, layout=ipywidgets.Layout(width="20em"), **named)
+        return ipywidgets.Text(
+            continuous_update=False, layout=ipywidgets.Layout(width="95%"), **named)
 
 
 @dataclass
@@ -76,8 +78,15 @@ class View:
 
     def html(self):
         """The title and what is seen below it, as HTML."""
-        parts = [one._repr_html_() for one in self.render(self.data, self.settings)]
-        return f"<p><strong>{html.escape(self.title)}</strong></p>{''.join(parts)}"
+        parts = [f"<p style='margin:0.5em 0'><strong>{html.escape(self.title)}</strong></p>"]
+        for one in self.render(self.data, self.settings):
+            if isinstance(one, Table) and one.caption:  # a caption breaks where its table ends
+                parts.append(f"<p style='margin:1em 0 0'>{html.escape(one.caption)}</p>")
+                one = Table(one.rows)
+            # A widget's page has no style for tables.
+            parts.append(one._repr_html_().replace("text-align:left'",
+                                                   "text-align:left;padding:2px 16px 2px 0'"))
+        return f"<div style='line-height:1.4'>{''.join(parts)}</div>"
 
     def _ipython_display_(self):
         if in_notebook():

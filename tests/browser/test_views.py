@@ -15,7 +15,8 @@ SET_UP = (f"import sys\nsys.path.insert(0, {str(seat.ROOT / 'tests')!r})\n"
           "tuned = ft.fit(base, data, epochs=8, learning_rate=5e-3, quiet=True).model\n"
           "before, after = (ft.evaluate(m, data['test']) for m in (base, tuned))")
 VIEWS = [
-    "tokens = ft.inspect_tokens(decoder, {'instruction': 'the film was', 'output': 'good'})\ntokens",
+    "record = {'instruction': 'the film was', 'output': 'good'}\ntokens = ft.inspect_tokens("
+    "decoder, record)\ntokens",
     "sides = ft.side_by_side({'base': base, 'tuned': tuned}, 'the film was great')\nsides",
     "flips = ft.browse_flips(data['test'], before, after)\nflips",
     "prompt = ft.build_prompt(decoder, [('the film', 'good'), ('the plot', 'bad')],\n"
@@ -50,18 +51,30 @@ def until(found, text):
     found.get_by_text(text).first.wait_for(timeout=20000)
 
 
-def test_each_view_follows_its_controls(views):
+def serious(learner):
+    """What axe-core finds wrong with the view in front, as far as it is serious."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright",
+                              reason="needs axe-playwright-python")
+    told = axe.Axe().run(learner.page, context={
+        "include": [[f"{PANEL} .jp-Cell.jp-mod-active .jp-OutputArea"]]}).response
+    assert told["passes"], "axe-core looked at nothing"
+    return [f"{one['id']}: {one['nodes'][0]['html'][:300]}" for one in told["violations"]
+            if one["impact"] in ("serious", "critical")]
+
+
+def test_each_view_follows_its_controls_and_is_read_out_whole(views):
     found = output(views, 1)
     number = found.get_by_label("number of the token")
     number.fill("3")
     number.press("Enter")
     until(found, "most probable in place 3")
     boxes = found.locator("span[style*='border']").count()
-    found.get_by_label("tokens that carry loss").select_option("all")
+    found.get_by_role("button", name="all").click()
     views.page.wait_for_function(
         "([n, panel]) => document.querySelectorAll(`${panel} .jp-mod-active span[style*=border]`)"
         ".length > n", arg=[boxes, PANEL])
     views.shot("view_tokens")
+    assert serious(views) == []
     assert "('at', 3)" in "".join(views.run(5)["outputs"][0]["data"]["text/plain"])
 
     found = output(views, 2)
@@ -71,11 +84,12 @@ def test_each_view_follows_its_controls(views):
     found.get_by_role("button", name="Ask the models").click()
     until(found, "to: the plot was terrible")
     assert re.search(r"tuned\s+bad", found.inner_text())
+    views.shot("view_side_by_side")
+    assert serious(views) == []
     text.fill(" ")
     text.press("Tab")
     found.get_by_role("button", name="Ask the models").click()
     until(found, "the text is empty")
-    views.shot("view_side_by_side")
 
     found = output(views, 3)
     until(found, "Shown: gained, number 0")
@@ -84,9 +98,10 @@ def test_each_view_follows_its_controls(views):
     found.get_by_label("number of the example").press("Enter")
     until(found, "Shown: gained, number 1")
     assert found.locator("table").inner_text() != first
-    found.get_by_label("kind of example").select_option("both right")
+    found.get_by_role("button", name="both right").click()
     until(found, "Shown: both right, number 1")
     views.shot("view_flips")
+    assert serious(views) == []
 
     found = output(views, 4)
     number = found.get_by_label("number of examples")
@@ -96,41 +111,28 @@ def test_each_view_follows_its_controls(views):
     until(found, "A: bad")
     assert len(found.locator("table").first.locator("tr").all()) == 3  # head, and two prompts
     views.shot("view_prompt")
+    assert serious(views) == []
 
 
-def test_a_view_is_moved_by_the_keyboard_alone(views):
+def test_a_view_is_moved_by_the_keyboard_alone_and_is_there_on_the_next_day(views):
     found = output(views, 3)
-    found.get_by_label("kind of example").focus()
-    views.page.keyboard.press("ArrowDown")
-    until(found, "There is no example of this kind")
-    views.page.keyboard.press("ArrowUp")
-    until(found, "Shown: gained, number 0")
+    found.get_by_role("button", name="gained").focus()
     views.page.keyboard.press("Tab")
+    views.page.keyboard.press("Space")
+    until(found, "There is no example of this kind")
+    views.page.keyboard.press("Shift+Tab")
+    views.page.keyboard.press("Enter")
+    until(found, "Shown: gained, number 0")
+    for _ in range(4):  # past the other kinds
+        views.page.keyboard.press("Tab")
     assert views.page.evaluate("document.activeElement.type") == "number"
     views.page.keyboard.press("ArrowUp")
     views.page.keyboard.press("Enter")
     until(found, "Shown: gained, number 1")
-
-
-def test_a_screen_reader_finds_everything_in_the_views(views):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright",
-                              reason="needs axe-playwright-python")
-    wrong = []
-    for number in (1, 2, 3, 4):
-        output(views, number)
-        told = axe.Axe().run(views.page, context={
-            "include": [[f"{PANEL} .jp-Cell.jp-mod-active .jp-OutputArea"]]}).response
-        assert told["passes"], "axe-core looked at nothing"
-        wrong += [f"{number}: {one['id']}: {one['nodes'][0]['html'][:300]}"
-                  for one in told["violations"] if one["impact"] in ("serious", "critical")]
-    assert wrong == []
-
-
-def test_a_view_is_there_on_the_next_day(views):
     views.save()
     views.shut_down()
-    views.open("notebooks/97_views.ipynb")
-    until(output(views, 3), "Shown: gained, number 0")
+    views.open("notebooks/97_views.ipynb")  # on the next day
+    until(output(views, 3), "Shown: gained, number 1")
     assert "Error displaying widget" not in views.page.inner_text("body")
 
 
@@ -162,6 +164,6 @@ def test_the_template_takes_a_readers_file(jupyterlab, learner):
     assert nb.failure(made) is None and len(nb.claims(made)) == 1
     number = next(i for i, cell in enumerate(made["cells"]) if "browse_flips" in nb.source(cell))
     found = output(learner, number)
-    found.get_by_label("kind of example").select_option("both right")
+    found.get_by_role("button", name="both right").click()
     until(found, "Shown: both right")
     learner.shot("template")
