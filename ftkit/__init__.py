@@ -188,6 +188,9 @@ _WHERE = {
         "browse_flips",
         "build_prompt",
     ],
+    "course.explore_runs": [
+        "explore_runs",
+    ],
     "display": [
         "show_table",
     ],

@@ -33,6 +33,7 @@ class Control:
                      style={"description_width": "12em"})
         if self.options is not None:
             # No Dropdown: JupyterLab 4 takes the arrow keys away from it, to go to another cell.
+            named["style"] |= {"button_width": "auto"}
             return ipywidgets.ToggleButtons(options=[*self.options], **named)
         if self.high is not None:
             return ipywidgets.BoundedIntText(

@@ -13,7 +13,9 @@ SET_UP = (f"import sys\nsys.path.insert(0, {str(seat.ROOT / 'tests')!r})\n"
           "import tiny\nimport ftkit as ft\n"
           "decoder, base, data = tiny.decoder(), tiny.encoder(), tiny.reviews()\n"
           "tuned = ft.fit(base, data, epochs=8, learning_rate=5e-3, quiet=True).model\n"
-          "before, after = (ft.evaluate(m, data['test']) for m in (base, tuned))")
+          "before, after = (ft.evaluate(m, data['test']) for m in (base, tuned))\n"
+          "for rate in (1e-3, 1e-4):\n"
+          "    ft.fit(base, data, epochs=1, learning_rate=rate, quiet=True)")
 VIEWS = [
     "record = {'instruction': 'the film was', 'output': 'good'}\ntokens = ft.inspect_tokens("
     "decoder, record)\ntokens",
@@ -21,19 +23,20 @@ VIEWS = [
     "flips = ft.browse_flips(data['test'], before, after)\nflips",
     "prompt = ft.build_prompt(decoder, [('the film', 'good'), ('the plot', 'bad')],\n"
     "                         [('the cat', 'good'), ('the dog', 'bad')], number=1)\nprompt",
+    "recorded = ft.explore_runs(ft.runs()[-2:])\nrecorded",
 ]
 PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"
 
 
 @pytest.fixture
 def views(jupyterlab, write_notebook, learner):
-    """A notebook with the four views, run up to its end. Yields the learner's seat."""
+    """A notebook with the views, run up to its end. Yields the learner's seat."""
     path = write_notebook(jupyterlab[0] / "notebooks" / "97_views.ipynb", SET_UP, *VIEWS,
                           "sorted(tokens.settings.items())")
     learner.open(f"notebooks/{path.name}")
     learner.choose("Run", "Run All Cells")
     learner.page.wait_for_function(
-        "() => jupyterapp.shell.currentWidget.content.model.cells.get(5).executionCount",
+        "() => jupyterapp.shell.currentWidget.content.model.cells.get(6).executionCount",
         timeout=120000)
     return learner
 
@@ -75,7 +78,7 @@ def test_each_view_follows_its_controls_and_is_read_out_whole(views):
         ".length > n", arg=[boxes, PANEL])
     views.shot("view_tokens")
     assert serious(views) == []
-    assert "('at', 3)" in "".join(views.run(5)["outputs"][0]["data"]["text/plain"])
+    assert "('at', 3)" in "".join(views.run(6)["outputs"][0]["data"]["text/plain"])
 
     found = output(views, 2)
     text = found.get_by_label("text", exact=True)
@@ -111,6 +114,14 @@ def test_each_view_follows_its_controls_and_is_read_out_whole(views):
     until(found, "A: bad")
     assert len(found.locator("table").first.locator("tr").all()) == 3  # head, and two prompts
     views.shot("view_prompt")
+    assert serious(views) == []
+
+    found = output(views, 5)
+    picture = found.locator("img[alt^='eval loss by learning rate']")
+    picture.wait_for()
+    found.get_by_role("button", name="seconds").click()
+    found.locator("img[alt^='seconds by learning rate']").wait_for()
+    views.shot("view_runs")
     assert serious(views) == []
 
 

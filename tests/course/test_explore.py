@@ -161,3 +161,42 @@ def test_without_a_screen_a_view_is_text_and_a_table(decoder, monkeypatch):
     monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
     ft.inspect_tokens(decoder, RECORD)._ipython_display_()
     assert set(shown[0]) == {"text/plain", "text/html"}
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """Four recorded trainings: two rates, each of all weights and of the upper block."""
+    folder = tmp_path_factory.mktemp("recorded")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FTKIT_RUNS", str(folder))
+        made = [ft.fit(tiny.encoder(), tiny.reviews(16), epochs=1, learning_rate=rate, quiet=True,
+                       method=method, name=f"rate {rate:g}")
+                for method in (ft.Full(), ft.Freeze(unfreeze_last=1)) for rate in (1e-3, 1e-5)]
+        return made, ft.runs(folder)
+
+
+def test_recorded_runs_are_compared_by_what_they_recorded(recorded):
+    made, runs = recorded
+    view = ft.explore_runs(runs)
+    assert [row["settings.learning_rate"] for row in view.data] == [1e-5, 1e-5, 1e-3, 1e-3]
+    assert (sorted(row["metrics.eval_loss"] for row in view.data)
+            == sorted(run.metrics["eval_loss"] for run in made))
+    assert "eval loss by learning rate" in repr(view)
+    frozen = view.controls["only"].options[2]
+    assert frozen.startswith("Freeze") and len(view.choose(only=frozen).data) == 2
+    shares = [row["trainable.share"] for row in
+              view.choose(x="trainable.share", y="seconds", only="all runs").data]
+    assert shares == sorted(shares) and len(set(shares)) == 2
+    deep = view.choose(x="settings.method")
+    assert {row["method"] for row in deep.data} == set(view.controls["only"].options[1:])
+    assert "src='data:image/png;base64," in deep.html() and "alt=''" not in deep.html()
+
+
+def test_runs_that_cannot_be_compared_are_refused(recorded):
+    _, runs = recorded
+    with pytest.raises(DataError, match="needs two or more"):
+        ft.explore_runs(runs[:1])
+    with pytest.raises(SettingError, match="y='metrics.f1': choose one of .*metrics.eval_loss"):
+        ft.explore_runs(runs, y="metrics.f1")
+    with pytest.raises(SettingError, match="x='settings.seed': choose one of"):
+        ft.explore_runs(runs, x="settings.seed")  # the same in all
