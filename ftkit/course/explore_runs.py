@@ -45,7 +45,9 @@ def explore_runs(runs, *, x="settings.learning_rate", y="metrics.eval_loss", onl
     def render(rows, settings):
         if not rows:
             return [Table([], caption="No run has both; choose another setting or result.")]
-        return [_Picture(_drawn(rows, settings["x"], settings["y"])), Table(rows)]
+        return [_Picture(_drawn(rows, settings["x"], settings["y"])), Table(
+            {name: f"{value:.4g}" if isinstance(value, float) else value
+             for name, value in row.items()} for row in rows)]
 
     if not compute(x, y, only):
         raise DataError(f"no run has both {x} and {y}; choose others.")
@@ -72,7 +74,7 @@ def _drawn(rows, x, y):
                   marker=MARKERS[i % len(MARKERS)], linestyle=LINES[i % len(LINES)])
     if not numbers:
         axes.set_xticks(range(len(names)), names)
-    elif min(values) > 0 and max(values) / min(values) > 20:
+    elif min(values) > 0 and max(values) / min(values) >= 10:
         axes.set_xscale("log")
     axes.set(title=f"{_short(y)} by {_short(x)}", xlabel=_short(x), ylabel=_short(y))
     if len(methods) > 1:
@@ -81,7 +83,8 @@ def _drawn(rows, x, y):
 
 
 def _short(column):
-    return column.rpartition(".")[2].replace("_", " ")
+    unit = " (bytes)" if column.endswith("_memory") else ""
+    return column.rpartition(".")[2].replace("_", " ") + unit
 
 
 class _Picture:

@@ -140,7 +140,9 @@ def test_a_view_is_moved_by_the_keyboard_alone_and_is_there_on_the_next_day(view
     views.page.keyboard.press("ArrowUp")
     views.page.keyboard.press("Enter")
     until(found, "Shown: gained, number 1")
-    views.select(3)  # out of the control, which keeps Control and S for itself
+    # Out of the control, which keeps Control and S for itself.
+    views.page.evaluate("document.activeElement.blur()")
+    views.select(3)
     views.save()
     views.shut_down()
     views.open("notebooks/97_views.ipynb")  # on the next day

@@ -181,7 +181,7 @@ def test_recorded_runs_are_compared_by_what_they_recorded(recorded):
     assert [row["settings.learning_rate"] for row in view.data] == [1e-5, 1e-5, 1e-3, 1e-3]
     assert (sorted(row["metrics.eval_loss"] for row in view.data)
             == sorted(run.metrics["eval_loss"] for run in made))
-    assert "eval loss by learning rate" in repr(view)
+    assert "eval loss by learning rate" in repr(view) and "1e-05" in repr(view)
     frozen = view.controls["only"].options[2]
     assert frozen.startswith("Freeze") and len(view.choose(only=frozen).data) == 2
     shares = [row["trainable.share"] for row in
