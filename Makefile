@@ -153,10 +153,8 @@ compat: data .venv-oldest/.ready
 
 # As a learner sees it; pictures of each page are left in artifacts/browser.
 test-browser: data
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
-	  command -v google-chrome >/dev/null || { echo "test-browser: nothing was tested, for there is" \
-	  "no Chromium here. Debian: sudo apt-get install chromium; macOS: brew install chromium"; exit 1; }
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,browser,site]"
+	@$(PY) tests/browser/seat.py
 	@$(PY) -m pytest tests/browser -m browser --durations=0
 
 # The lessons are opened as copies, so that git sees nothing of what a learner does.

@@ -182,6 +182,15 @@ _WHERE = {
         "show_examples",
         "show_tokens",
     ],
+    "course.explore": [
+        "inspect_tokens",
+        "side_by_side",
+        "browse_flips",
+        "build_prompt",
+    ],
+    "course.explore_runs": [
+        "explore_runs",
+    ],
     "display": [
         "show_table",
     ],

@@ -152,10 +152,10 @@ def _start(options):
     done = start(options.folder)
     page = index.write(done.folder)
     lessons = [name for name in (*done.written, *done.same, *done.worked_in, *done.kept)
-               if name.startswith("notebooks/") and "/solutions/" not in name]
-    print(f"{len(lessons)} lessons with their solutions, and the data cards, are in "
-          f"{done.folder}: {len(done.written)} files were written, {len(done.same)} were there, "
-          f"you have worked in {len(done.worked_in)}.")
+               if name.startswith("notebooks/") and name.count("/") == 1]
+    print(f"{len(lessons)} lessons with their solutions, a template for data of your own, and the "
+          f"data cards are in {done.folder}: {len(done.written)} files were written, "
+          f"{len(done.same)} were there, you have worked in {len(done.worked_in)}.")
     if done.kept:
         print(f"Not from here, and left as they are: {', '.join(done.kept)}.")
     if done.outdated:

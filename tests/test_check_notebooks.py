@@ -11,7 +11,8 @@ import pytest
 from ftkit.batch import notebook as nb
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[0-9][0-9]_*.ipynb"))
+NOTEBOOKS = [path for pattern in ("[0-9][0-9]_*.ipynb", "templates/*.ipynb")
+             for path in sorted((ROOT / "notebooks").rglob(pattern))]
 
 
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if ".ipynb_checkpoints" not in p.parts],

@@ -98,3 +98,12 @@ def test_ruff_finds_nothing():
     done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", *ours],
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_teachers_plans_are_of_the_lessons_and_leave_out_none():
+    import teaching_page
+
+    text = teaching_page.PAGE.read_text(encoding="utf-8")
+    assert text == teaching_page.page(text), "run `python tools/teaching_page.py`"
+    planned = [number for part in teaching_page.SIX_WEEKS.values() for number in part]
+    assert len(planned) == len(set(planned)) and set(planned) == set(teaching_page.lessons())

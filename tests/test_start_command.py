@@ -19,7 +19,7 @@ from ftkit.errors import DataError
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = {f"notebooks/{path.relative_to(ROOT / 'notebooks').as_posix()}"
-             for pattern in ("*.ipynb", "solutions/*.ipynb")
+             for pattern in ("*.ipynb", "solutions/*.ipynb", "templates/*.ipynb")
              for path in (ROOT / "notebooks").glob(pattern)}
 
 

@@ -132,6 +132,7 @@ def test_all_lessons_documents_and_cards_of_the_checkout_get_a_page(tmp_path):
         tmp_path / "index.md", tmp_path / "data" / "index.md",
         tmp_path / "notebooks" / "solutions" / "index.md"))
     for path in [*(ROOT / "notebooks").rglob("[0-9][0-9]_*.ipynb"), *(ROOT / "docs").glob("*.md"),
+                 *(ROOT / "notebooks" / "templates").glob("*.ipynb"),
                  *(ROOT / "data").glob("*.md")]:
         if ".ipynb_checkpoints" not in path.parts:
             assert (tmp_path / path.relative_to(ROOT).with_suffix(".md")).exists(), path

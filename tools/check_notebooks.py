@@ -1,6 +1,7 @@
 """Says what keeps a notebook from being committed: `python tools/check_notebooks.py FILE...`
 
-Without files, all lessons and solutions are checked. pre-commit runs it on those that are staged.
+Without files, all lessons, solutions and templates are checked. pre-commit runs it on those that
+are staged.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ def _never_ran(notebook):
 def main(arguments: list[str]) -> int:
     """Check the files and print what is wrong. Returns 1 when anything is, else 0."""
     paths = [Path(name) for name in arguments] or [
-        path for path in sorted(NOTEBOOKS.rglob("[0-9][0-9]_*.ipynb"))
-        if ".ipynb_checkpoints" not in path.parts
+        path for pattern in ("[0-9][0-9]_*.ipynb", "templates/*.ipynb")
+        for path in sorted(NOTEBOOKS.rglob(pattern)) if ".ipynb_checkpoints" not in path.parts
     ]
     wrong = {path: found for path in paths if (found := faults(path))}
     for path, found in wrong.items():

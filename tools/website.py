@@ -29,8 +29,8 @@ NEEDED = ("sphinx", "furo", "myst_parser")
 CODE = re.compile(r"(^```.*?^```|^~~~.*?^~~~|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
 TARGET = re.compile(r"(\]\()([^)\s]+)((?:\s+\"[^\"]*\")?\))|((?:src|href)=\")([^\"]+)(\")")
 # What the menu shows, in this order; what is not named here comes at the end of its part.
-GUIDES = ("choosing", "your-data", "glossary", "speed", "batch", "reproduce", "deployment",
-          "hosted", "scale", "air-gapped")
+GUIDES = ("choosing", "your-data", "explore", "teaching", "glossary", "speed", "batch", "reproduce",
+          "deployment", "hosted", "scale", "air-gapped")
 REFERENCE = ("api", "methods", "troubleshooting", "results", "architecture")
 PROJECT = ("CHANGELOG", "CONTRIBUTING")
 # What the theme leaves without a name or level for those who hear the page.
@@ -87,6 +87,7 @@ class Pages:
         """Write all pages into the source folder."""
         lessons = self._notebooks("notebooks")
         solutions = self._notebooks("notebooks/solutions")
+        templates = self._notebooks("notebooks/templates", "*.ipynb")
         documents = {folder: [path.stem for path in sorted((self.root / folder).glob("*.md"))]
                      for folder in ("docs", "data", ".")}
         for folder, names in documents.items():
@@ -97,7 +98,8 @@ class Pages:
         start = self.source / "index.md"
         start.write_text(start.read_text(encoding="utf-8") + "".join((
             _menu("Lessons", [f"notebooks/{name}" for name in lessons]
-                  + ["notebooks/solutions/index"] * bool(solutions)),
+                  + ["notebooks/solutions/index"] * bool(solutions)
+                  + [f"notebooks/templates/{name}" for name in templates]),
             _menu("Guides", [f"docs/{name}" for name in docs if name not in REFERENCE]),
             _menu("Reference", [f"docs/{name}" for name in REFERENCE if name in docs]
                   + ["data/index"] * bool(documents["data"])),
@@ -107,9 +109,9 @@ class Pages:
         self._list(self.root / "data", "Data sets", documents["data"])
         self._sources()
 
-    def _notebooks(self, folder):
+    def _notebooks(self, folder, pattern="[0-9][0-9]_*.ipynb"):
         """Write the notebooks of a folder; their names without the ending."""
-        paths = sorted((self.root / folder).glob("[0-9][0-9]_*.ipynb"))
+        paths = sorted((self.root / folder).glob(pattern))
         for path in paths:
             self._put(path, self._lesson(path))
             shutil.copy(path, self._place(path).with_name(path.name))

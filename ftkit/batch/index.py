@@ -19,7 +19,8 @@ HEAD = """# Fine-tuning, lesson by lesson
 
 These lessons are your copies: change what you like, nothing of yours is overwritten. Open one with
 a click. Shift and Enter run a cell; the menu Run has *Run All Cells*. Closing a lesson's tab shuts
-its kernel down and gives its memory back; what is on the page stays, if you have saved it.
+its kernel down and gives its memory back; what is on the page stays, if you have saved it. For a
+file of your own there is [a template](templates/your_own.ipynb) for the whole process.
 
 Run the next cell to see what is done by now, as far as it is saved."""
 CODE = "import ftkit as ft\n\nft.lessons()"

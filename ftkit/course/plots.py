@@ -173,10 +173,10 @@ def show_examples(dataset, before, after, n=6, which="flips", metric="accuracy",
         row = dataset[int(i)]
         rows.append(
             {
-                **_asked(row),
-                **({} if after.references is None else {"right answer": _truth(after, i, row)}),
-                "before": _answer(before, i, row, metric),
-                "after": _answer(after, i, row, metric),
+                **asked_of(row),
+                **({} if after.references is None else {"right answer": truth_of(after, i, row)}),
+                "before": answer_of(before, i, row, metric),
+                "after": answer_of(after, i, row, metric),
                 "flip": "gained" if i in found.gained else "lost" if i in found.lost else "",
             }
         )
@@ -187,7 +187,7 @@ def _draw(random, pool, n):
     return random.choice(pool, size=min(n, len(pool)), replace=False) if len(pool) else []
 
 
-def _asked(row):
+def asked_of(row):
     """What a row asks, by column: its text, its conversation up to the answer, its two answers."""
     known = ("messages", "text", "question", "instruction", "source", "prompt", "input", "tokens")
     found = {name: row[name] for name in known if row.get(name) is not None}
@@ -221,7 +221,7 @@ def _cut(text, length=160):
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _answer(evaluation, i, row, metric):
+def answer_of(evaluation, i, row, metric):
     if evaluation.texts is not None:
         return _cut(evaluation.texts[i])
     if evaluation.predictions is None:
@@ -229,7 +229,7 @@ def _answer(evaluation, i, row, metric):
     return _label(evaluation, evaluation.predictions[i], row)
 
 
-def _truth(evaluation, i, row):
+def truth_of(evaluation, i, row):
     return _label(evaluation, evaluation.references[i], row)
 
 

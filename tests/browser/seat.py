@@ -6,6 +6,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +23,17 @@ NOISE = ("Failed to load resource", "WebSocket connection", "ResizeObserver",
 
 
 def chromium():
-    """Debian's or another Chromium of this machine; None where there is none."""
+    """Debian's or another Chromium of this machine, or playwright's own; None without one."""
     names = ("chromium", "chromium-browser", "google-chrome")
-    return next(filter(None, map(shutil.which, names)), None)
+    if found := next(filter(None, map(shutil.which, names)), None):
+        return found
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return None
+    with sync_playwright() as playwright:
+        path = playwright.chromium.executable_path
+    return path if os.path.exists(path) else None
 
 
 @contextmanager
@@ -170,3 +179,9 @@ class Seat:
         """Wait until a text stands on the page."""
         self.page.wait_for_function("text => document.body.innerText.includes(text)", arg=text,
                                     timeout=1000 * seconds)
+
+
+if __name__ == "__main__":  # of `make test-browser` and .ci/run
+    sys.exit(None if chromium() else (
+        "test-browser: nothing is tested in a browser, for there is no Chromium here. Debian: sudo "
+        "apt-get install chromium; elsewhere: .venv/bin/python -m playwright install chromium"))

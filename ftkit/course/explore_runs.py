@@ -1,0 +1,104 @@
+"""A view of recorded runs: what a setting, such as the learning rate or the depth, changes."""
+
+import base64
+import html
+import io
+
+from ftkit.course.explore import Control, View
+from ftkit.display import COLORS, LINES, MARKERS, Table, finished, in_words, new_figure
+from ftkit.errors import DataError, SettingError
+
+RESULTS = ("metrics.", "seconds", "peak_memory", "added_memory")
+ALL = "all runs"
+
+
+def explore_runs(runs, *, x="settings.learning_rate", y="metrics.eval_loss", only=ALL):
+    """Compare recorded runs by a setting, without training anything anew.
+
+    runs: a DataFrame, as ft.runs() returns it, or a part of it. x: a column of a setting that is
+    not the same in all runs, such as "settings.learning_rate", "settings.method" (of freezing: the
+    depth) or "trainable.share". y: a column of a result, such as "metrics.eval_loss" or "seconds".
+    only: a method, as in the column settings.method, or "all runs". Returns a View with a row for
+    each run, in the order of x: "run", "method", x and y; and a figure of the rows, in which runs
+    with the same x stand above each other. Controls: x, y, only.
+    Raises DataError for fewer than two runs, or none that have both columns, SettingError for a
+    column or method that cannot be chosen, with those that can.
+    """
+    if len(runs) < 2:
+        raise DataError(f"{len(runs)} runs are recorded there; a comparison needs two or more. "
+                        "Name their folder: ft.runs(FOLDER).")
+    results = [name for name in runs if name.startswith(RESULTS) and _numbers(runs[name])]
+    settings = [name for name in runs if name.startswith(("settings.", "trainable."))
+                and len({str(value) for value in runs[name].dropna()}) > 1]
+    methods = [ALL, *dict.fromkeys(map(str, runs["settings.method"]))]
+    for name, value, known in (("x", x, settings), ("y", y, results), ("only", only, methods)):
+        if value not in known:
+            raise SettingError(f"{name}={value!r}: choose one of {', '.join(known) or 'none'}.")
+
+    def compute(x, y, only):
+        rows = [{"run": row["name"], "method": str(row["settings.method"]), x: row[x], y: row[y]}
+                for row in runs.dropna(subset=[x, y]).to_dict("records")
+                if only in (ALL, str(row["settings.method"]))]
+        numbers = all(isinstance(row[x], int | float) for row in rows)
+        return sorted(rows, key=lambda row: row[x] if numbers else str(row[x]))
+
+    def render(rows, settings):
+        if not rows:
+            return [Table([], caption="No run has both; choose another setting or result.")]
+        return [_Picture(_drawn(rows, settings["x"], settings["y"])), Table(
+            {name: f"{value:.4g}" if isinstance(value, float) else value
+             for name, value in row.items()} for row in rows)]
+
+    if not compute(x, y, only):
+        raise DataError(f"no run has both {x} and {y}; choose others.")
+    controls = {"x": Control("setting", x, settings), "y": Control("result", y, results),
+                "only": Control("method", only, methods)}
+    return View(f"{len(runs)} recorded runs", controls, compute, render)
+
+
+def _numbers(column):
+    return len(column.dropna()) and all(isinstance(v, int | float) and not isinstance(v, bool)
+                                        for v in column.dropna())
+
+
+def _drawn(rows, x, y):
+    figure, axes = new_figure()
+    values = [row[x] for row in rows]
+    numbers = all(isinstance(value, int | float) for value in values)
+    names = list(dict.fromkeys(map(str, values)))
+    methods = list(dict.fromkeys(row["method"] for row in rows)) if x != "settings.method" else [""]
+    for i, method in enumerate(methods):
+        chosen = [row for row in rows if method in ("", row["method"])]
+        axes.plot([row[x] if numbers else names.index(str(row[x])) for row in chosen],
+                  [row[y] for row in chosen], label=method or y, color=COLORS[i % len(COLORS)],
+                  marker=MARKERS[i % len(MARKERS)], linestyle=LINES[i % len(LINES)])
+    if not numbers:
+        axes.set_xticks(range(len(names)), names)
+    elif min(values) > 0 and max(values) / min(values) >= 10:
+        axes.set_xscale("log")
+    axes.set(title=f"{_short(y)} by {_short(x)}", xlabel=_short(x), ylabel=_short(y))
+    if len(methods) > 1:
+        axes.legend(frameon=False, fontsize=9)
+    return finished(figure)
+
+
+def _short(column):
+    unit = " (bytes)" if column.endswith("_memory") else ""
+    return column.rpartition(".")[2].replace("_", " ") + unit
+
+
+class _Picture:
+    """A figure as a picture with its text alternative, and as that text elsewhere."""
+
+    def __init__(self, figure):
+        self.figure, self.words = figure, in_words(figure)
+
+    def __repr__(self):
+        return self.words
+
+    def _repr_html_(self):
+        file = io.BytesIO()
+        self.figure.savefig(file, format="png", bbox_inches="tight")
+        data = base64.b64encode(file.getvalue()).decode()
+        return (f"<img alt='{html.escape(self.words)}' style='max-width:100%' "
+                f"src='data:image/png;base64,{data}'>")
