@@ -47,8 +47,8 @@ def as_plain(method):
 
 
 def _in_words(value):
-    if hasattr(value, "net") and hasattr(value, "hash"):
-        return f"Model {value.name} with weights {value.hash()[:12]}"
+    if hasattr(value, "net") and hasattr(value, "fingerprint"):
+        return f"Model {value.name} with weights {value.fingerprint()[:12]}"
     return getattr(value, "__qualname__", type(value).__name__)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 import transformers
+import xxhash
 
 from ftkit.errors import SettingError
 from ftkit.models import adapters
@@ -54,15 +55,14 @@ class Model:
             raise SettingError(f"hash(part={part!r}) does not exist; choose all or base.")
         weights = self.net.state_dict() if part == "all" else adapters.body_of(self)
 
-        def digest(item):
-            name, tensor = item
-            found = hashlib.sha256(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-            found.update(flat.data if flat.size else b"")
-            return found.digest()
+        return _digest(weights, hashlib.sha256)
 
-        with ThreadPoolExecutor() as pool:  # hashing large buffers lets other threads run
-            return hashlib.sha256(b"".join(pool.map(digest, sorted(weights.items())))).hexdigest()
+    def fingerprint(self):
+        """XXH3 over the weights, 32 hex digits: in a tenth of hash()'s time, for records.
+
+        Equal for the same weights. It tells models apart by accident, not against forgery.
+        """
+        return _digest(self.net.state_dict(), xxhash.xxh3_128)
 
     def copy(self):
         """A second model with weights of its own; the tokenizer is shared."""
@@ -151,3 +151,17 @@ def trainable_summary(model):
         "share": count / total,
         "bytes": sum(p.numel() * p.element_size() for p in trained),
     }
+
+
+def _digest(weights, algorithm):
+    """The hash of named tensors, in hex, by hashlib's sha256 or one with the same interface."""
+
+    def of(item):
+        name, tensor = item
+        found = algorithm(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        found.update(flat.data if flat.size else b"")
+        return found.digest()
+
+    with ThreadPoolExecutor() as pool:  # hashing large buffers lets other threads run
+        return algorithm(b"".join(pool.map(of, sorted(weights.items())))).hexdigest()

@@ -123,9 +123,9 @@ def _put_model(run, found, given, target):
             )
         tuned = load_model(str(source.resolve()), dtype=found.record["base"]["dtype"])
         shutil.copytree(source, target)
-    if tuned.hash() != found.record["weights"]:
+    if (weights := tuned.fingerprint()) != found.record["weights"]:
         raise DataError(
-            f"the weights of {tuned.name} have the hash {tuned.hash()[:12]}, and those of the run "
+            f"the weights of {tuned.name} have the hash {weights[:12]}, and those of the run "
             f"had {found.record['weights'][:12]} when it ended; give the model as it was then."
         )
 

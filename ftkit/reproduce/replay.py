@@ -136,7 +136,7 @@ def _train(found, folder, run, base, data, has_code):
         return
     wrong = rerun.other_base(record, model)
     found.add("base", f"{record['base']['name']} {record['base']['hash'][:12]}",
-              wrong or model.hash()[:12], not wrong)
+              wrong or model.fingerprint()[:12], not wrong)
     inside = folder / packed.DATA
     try:
         rows = rerun.rows_of(record, packed.read_rows(inside) if inside.is_dir() and data is None

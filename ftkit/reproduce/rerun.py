@@ -118,7 +118,7 @@ def base_model(record: Mapping[str, Any], given: Any = None) -> Model:
 
 def other_base(record: Mapping[str, Any], model: Model) -> str:
     """In which way a model is not the base of a run; "" where it is."""
-    found, wanted = model.hash(), record["base"]["hash"]
+    found, wanted = model.fingerprint(), record["base"]["hash"]
     if found != wanted:
         return (f"the weights of {model.name} have the hash {found[:12]}, and the run began from "
                 f"{wanted[:12]}")

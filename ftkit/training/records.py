@@ -68,7 +68,7 @@ def of_model(model):
         "dtype": precision.own(model.net),
         "seed": model.settings.get("seed"),
         "pooling": pooling_of(model.net),
-        "hash": model.hash(),
+        "hash": model.fingerprint(),
         "tokenizer": tokenizer_hash(model.tokenizer),
     }
 
@@ -124,7 +124,7 @@ def write(run, *, name=None, data=None, energy=None, base=None, told=None, split
         "origin": origin if is_plain(origin := getattr(data, "origin", None)) else None,
         "splits": of_splits(splits or {}),
         "base": base and of_model(base),
-        "weights": run.model.hash(),
+        "weights": run.model.fingerprint(),
         "fit": told,
         "settings": run.settings,
         "dtype": getattr(run.plan, "dtype", None),

@@ -31,7 +31,8 @@ def test_the_record_holds_what_fit_was_told_and_read():
     assert record["splits"]["train"] == {
         "rows": 16, "hash": split_hash(row_hashes(data["train"])["train"])}
     assert set(record["splits"]) == {"train", "validation"}, "no test split was read"
-    assert record["base"]["hash"] == base.hash() and record["weights"] == run.model.hash()
+    assert record["base"]["hash"] == base.fingerprint()
+    assert record["weights"] == run.model.fingerprint()
     assert record["base"]["task"] == "classification" and record["hardware"]["processes"] == 1
     assert len(history) == len(run.history)
     assert "hf_secret" not in (run.folder / "run.json").read_text()
