@@ -31,7 +31,10 @@ def check(answer, expected, *, tolerance=None, hints=None, name=""):
     label = f"{name}: " if name else ""
     if answer is None:
         return Checked(False, f"{label}not answered yet. Put your answer in place of None.")
-    verdict = expected(answer) if callable(expected) else _same(answer, expected, tolerance)
+    try:
+        verdict = expected(answer) if callable(expected) else _same(answer, expected, tolerance)
+    except Exception as error:  # of a learner's function that `expected` calls by itself
+        verdict = f"With your answer the check raised {type(error).__name__}: {error}"
     if verdict is True or isinstance(verdict, np.bool_) and verdict:
         return Checked(True, f"{label}right.")
     reason = verdict if isinstance(verdict, str) else _reason(answer, expected, hints, tolerance)

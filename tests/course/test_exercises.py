@@ -34,3 +34,13 @@ def test_functions_are_checked_case_by_case():
     assert "ZeroDivisionError" in repr(ft.check(lambda x: x / 0, double))
     assert ft.check(lambda x: None, ft.cases((1, None)))
     assert "function was expected" in repr(ft.check(5, double))
+
+
+def test_an_answer_on_which_the_check_itself_raises_is_no_error():
+    def doubles(function):
+        return function(2) == 4
+
+    assert ft.check(lambda n: 2 * n, doubles)
+    for wrong, said in ((4, "TypeError"), (lambda n: n / 0, "ZeroDivisionError")):
+        found = ft.check(wrong, doubles)
+        assert not found and said in repr(found)
