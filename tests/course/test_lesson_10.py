@@ -72,32 +72,32 @@ def trained(method, epochs=2):
 
 
 @pytest.fixture(scope="module")
-def longer():
-    """What exercise 3 reads: a prefix that starts from a longer text, and its measured loss."""
+def other_start():
+    """What exercise 3 reads: a prefix that starts from a other text, and its measured loss."""
     run = trained(ft.PrefixTuning(text=LONG))
     space = dict(
-        tokens_in=lambda text: len(run.model.tokenizer(text).input_ids), shown=lambda names: LONG,
-        samples=[[]], size=SimpleNamespace(updates=2), held=None, records=lambda names: NAMES,
+        tokens_in=lambda text: len(run.model.tokenizer(text).input_ids), 
+        start=LONG, size=SimpleNamespace(updates=2), held=None, records=lambda names: NAMES,
         lowest=lambda arm: 1.0)
     loss = ft.evaluate(run.model, NAMES)["loss"].value
-    return run, loss - 1, from_lesson("10", "starts_longer", **space)
+    return run, loss - 1, from_lesson("10", "starts_shorter", **space)
 
 
-def test_the_longer_start_and_its_difference_are_taken(longer):
-    run, difference, check = longer
+def test_the_other_start_and_its_difference_are_taken(other_start):
+    run, difference, check = other_start
     assert ft.check((run, difference), check)
 
 
 @pytest.mark.parametrize(("change", "off", "said"), [
-    (None, 0.1, "its difference is not"),
-    (None, None, "its difference is not"),
+    (None, 0.1, "Another difference"),
+    (None, None, "Another difference"),
     (lambda: "lower", 0, "A run of ft.PrefixTuning"),
     (lambda: trained(ft.PromptTuning(text=LONG)), 0, "A run of ft.PrefixTuning"),
     (lambda: trained(ft.PrefixTuning(text="the film")), 0, "positions"),
     (lambda: trained(ft.PrefixTuning(text=LONG), epochs=4), 0, "updates"),
 ])
-def test_another_run_or_difference_is_explained(longer, change, off, said):
-    run, difference, check = longer
+def test_another_run_or_difference_is_explained(other_start, change, off, said):
+    run, difference, check = other_start
     told = None if off is None else difference + off
     found = ft.check((change() if change else run, told), check)
     assert not found and said in found.message
