@@ -34,7 +34,7 @@ class PromptTuning:
     learning_rate = 0.02
 
     lesson = "10_prompt_and_prefix"
-    when = "one served model for a thousand jobs, weights not yours to change"
+    when = "one served model for a thousand tasks, weights not yours to change"
     example = {}  # settings in the table of methods
 
     def apply(self, model):
@@ -84,7 +84,7 @@ class PrefixTuning:
     learning_rate = 0.01  # fit's default
 
     lesson = "10_prompt_and_prefix"
-    when = "as prompt tuning, where a job is further from what the model does"
+    when = "as prompt tuning, where a task is further from what the model does"
     example = {}  # settings in the table of methods
 
     def apply(self, model):
