@@ -10,7 +10,9 @@ from papermill import execute_notebook
 
 from ftkit.batch import notebook as nb
 from ftkit.batch import start
+from ftkit.course import claims
 from ftkit.errors import SettingError
+from ftkit.models import hardware
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "notebooks" / "templates" / "your_own.ipynb"
@@ -30,6 +32,15 @@ def messages():
         place, thing = PLACES[i * 7 % 20], THINGS[(i // 6 + i * 3) % 20]
         text = f"{place} {i}: the {thing} {KINDS[label][i // 3 % 2]}, says flat {i * 37 % 101}"
         yield text, label
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    """The template judges the claims of its process: none of other tests' here."""
+    claims._claims.clear()
+    yield
+    claims._claims.clear()
+    hardware.profile("cpu")
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,8 @@ def _sent(run, record):
     metrics = [Metric(name, value, time, step) for name, value, step in _numbers(run, record)]
     flat = {f"{group}.{key}": value for group in ("versions", "hardware")
             for key, value in record[group].items()}
-    tags = flat | {"ftkit.weights": record["weights"], "ftkit.folder": str(run.folder)} | {
+    # The hash that a registered version of these weights has, too; the record's is a quicker one.
+    tags = flat | {"ftkit.weights": run.model.hash(), "ftkit.folder": str(run.folder)} | {
         f"ftkit.{key}": record[key] for key in ("model", "task", "data", "data_hash", "profile",
                                                "dtype")}
     params = {key: str(value)[:LONGEST] for key, value in record["settings"].items()}
