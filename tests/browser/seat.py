@@ -181,7 +181,7 @@ class Seat:
                                     timeout=1000 * seconds)
 
 
-if __name__ == "__main__":  # of `make test-browser` and .ci/run
+if __name__ == "__main__":  # of `make test-browser`
     sys.exit(None if chromium() else (
         "test-browser: nothing is tested in a browser, for there is no Chromium here. Debian: sudo "
         "apt-get install chromium; elsewhere: .venv/bin/python -m playwright install chromium"))
