@@ -32,7 +32,7 @@ GRID_NOTE = (
     "validation data, and measure it once on the test set.")
 
 
-HEADER = ("lesson", "claim", "opponent", "its value", "tuned", "difference [95% interval]",
+HEADER = ("lesson", "claim", "opponent", "its value", "method", "difference [95% interval]",
           "needed", "held")
 
 
@@ -55,7 +55,8 @@ def _rows(records):
 
 def text_table(records, width=44):
     """Return the table of a batch for a terminal; the claims are folded at `width` characters."""
-    header = ["lesson", "claim", "base", "tuned", "difference [95%]", "needed", "held", "s", "peak"]
+    header = ["lesson", "claim", "opponent", "method", "difference [95%]", "needed", "held", "s",
+              "peak"]
     opponent = HEADER.index("opponent")  # for a page that is wider than a terminal
     rows = [header] + [[*row[:opponent], *row[opponent + 1 :]] for row in _rows(records)]
     folded = [[textwrap.wrap(w, width) or [""] for w in row] for row in rows]
