@@ -154,6 +154,7 @@ _WHERE = {
         "check",
         "cases",
     ],
+    "course.quiz": ["quiz"],
     "course.diagnosis": [
         "diagnose",
         "verdict",
