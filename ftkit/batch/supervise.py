@@ -22,7 +22,7 @@ MARK = "FTKIT_LESSON"  # of the environment of a lesson's processes: its scratch
 START_TIMEOUT = 120  # seconds a kernel may take to answer
 
 
-_own = set()  # pids of this process's children that no lesson has left behind
+own = set()  # pids of this process's children that no lesson has left behind
 
 
 @contextmanager
@@ -31,19 +31,32 @@ def adopting():
     import psutil
 
     before = set_subreaper(True)
-    others = {child.pid for child in psutil.Process().children()} - _own
-    _own.update(others)
+    others = {child.pid for child in psutil.Process().children()} - own
+    own.update(others)
     try:
         yield
     finally:
         set_subreaper(before)
-        _own.difference_update(others)
+        own.difference_update(others)
+
+
+def fresh(job, environment, log):
+    """Start the worker of a run as a new Python; its output goes into the file log."""
+    with open(log, "w") as file:
+        process = subprocess.Popen([sys.executable, "-P", "-m", "ftkit.batch.worker", str(job)],
+                                   env=environment, stdin=subprocess.DEVNULL, stdout=file,
+                                   stderr=file, start_new_session=True)
+    own.add(process.pid)
+    return process
 
 
 class Running:
-    """A lesson while it runs: the worker, its kernel, and all that they start."""
+    """A lesson while it runs: the worker, its kernel, and all that they start.
 
-    def __init__(self, lesson, limits, workers):
+    start: what starts the worker, called as `fresh` is.
+    """
+
+    def __init__(self, lesson, limits, workers, start=None):
         import psutil
 
         self.psutil, self.lesson, self.limits = psutil, lesson, limits
@@ -64,13 +77,8 @@ class Running:
             processes = limits["launch"].nproc if limits["launch"] else 1
             environment = child_environment(self.work, lesson, workers * processes)
             _name_kernel(self.work, limits["launch"])
-            with open(lesson.log, "w") as log:
-                self.started = time.monotonic()
-                self.process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "ftkit.batch.worker", str(self.work / "job.json")],
-                    env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    start_new_session=True)
-                _own.add(self.process.pid)
+            self.started = time.monotonic()
+            self.process = (start or fresh)(self.work / "job.json", environment, lesson.log)
         except BaseException:  # a signal, too, may come in between
             self.clean()
             raise
@@ -156,7 +164,7 @@ class Running:
         self._search()
         self._kill([*self.family.values()])
         self.process.wait()
-        _own.discard(self.process.pid)
+        own.discard(self.process.pid)
         # What a cell has cut off from all its parents still has the environment it was given, or
         # was adopted when a signal ended the worker, which else ends all that it has.
         for _ in range(5):  # a process may start another while it is being ended
@@ -187,7 +195,7 @@ class Running:
     def _adopted(self, child):
         """Return whether a child of this process was left by a killed worker, and lives."""
         try:  # what this process has started itself is of its session, or a known worker
-            if os.getsid(child.pid) == os.getsid(0) or child.pid in _own:
+            if os.getsid(child.pid) == os.getsid(0) or child.pid in own:
                 return False
             os.waitpid(child.pid, os.WNOHANG)  # of one that has ended, nobody else takes note
             return self._lives(child)
@@ -208,7 +216,8 @@ class Running:
         seconds = time.monotonic() - self.started
         self.stop()
         lesson = self.lesson
-        measured = {"seconds": round(seconds, 1), "peak_memory": self.peak}
+        measured = {"seconds": round(seconds, 1), "peak_memory": self.peak,
+                    "start": "fresh" if isinstance(self.process, subprocess.Popen) else "fork"}
         try:
             executed = nb.scrub(nb.read(self.partial))
         except FtkitError:
