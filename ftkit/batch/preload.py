@@ -27,15 +27,24 @@ from ftkit.batch.supervise import MARK, WORK, fresh, own
 from ftkit.errors import SettingError
 
 PATIENCE = 300  # seconds that the imports may take
-# Libraries first: those that lessons import, those that these import late, and of ftkit all that a
-# lesson calls. What is not installed is left out.
+# What nearly all lessons have imported at their end: libraries, what these import late, and of
+# ftkit where the rest hangs on. What is not installed is left out.
 MODULES = (
-    "papermill.execute", "ipykernel.kernelapp", "torch", "transformers", "matplotlib.pyplot")
+    "papermill.execute", "ipykernel.kernelapp", "ipykernel.debugger", "ipywidgets", "sqlite3",
+    "torch", "torch._dynamo", "transformers", "transformers.trainer", "datasets", "peft",
+    "transformers.models.auto.modeling_auto", "transformers.models.bert.modeling_bert",
+    "transformers.models.llama.modeling_llama", "matplotlib.pyplot", "pandas", "scipy.stats",
+    "sklearn.linear_model", "sklearn.feature_extraction.text", "transformers.utils.notebook",
+    "matplotlib.backends.backend_agg",
+    "ftkit.training.fit", "ftkit.evaluation.evaluate", "ftkit.evaluation.generation",
+    "ftkit.data.load", "ftkit.models.load", "ftkit.course.claims", "ftkit.course.exercises",
+    "ftkit.course.plots")
 # One thread until the fork: these two libraries start theirs on import.
 QUIET = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false",
          # matplotlib reads it on import, where a kernel would have set it.
          "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-         "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}  # whether there is a card is asked without CUDA
+         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # whether there is a card is asked without CUDA
+         "PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # a debugger's warning that nobody would read
 # The folder of the caller is not searched for modules; `-P` would tell kernels the same.
 COMMAND = ("import sys; sys.path[:] = filter(None, sys.path); from ftkit.batch import preload; "
            "sys.exit(preload.main())")
@@ -105,9 +114,11 @@ class _Forks:
         self.report("the libraries are imported once, and the runs forked from there")
         with open(self.work / "log", "w") as log:
             self.server = subprocess.Popen(
-                [sys.executable, "-c", COMMAND], start_new_session=True, stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=log,
-                env=environment | QUIET | {MARK: str(self.work), "TMPDIR": tempfile.gettempdir()})
+                [sys.executable, "-c", COMMAND, str(os.getpid())], start_new_session=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                env=environment | QUIET | {MARK: str(self.work), "TMPDIR": tempfile.gettempdir(),
+                                           # torch makes a folder there on import
+                                           "TORCHINDUCTOR_CACHE_DIR": str(self.work / "torch")})
         own.add(self.server.pid)
         self._ask(None)
 
@@ -210,6 +221,8 @@ def main():
     In a child it does the child's work instead. Returns the exit code.
     """
     _prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with the batch, also while importing
+    if os.getppid() != int(sys.argv[1]):
+        return 1
     requests, replies = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what libraries print is no answer
@@ -235,7 +248,11 @@ def _say(replies, answer):
     replies.flush()
 
 
+_added = {}  # to the environment, by libraries on import
+
+
 def _import():
+    before = set(os.environ)
     sys.modules["rfc3987_syntax"] = None  # see worker.py
     for name in MODULES:
         try:
@@ -244,6 +261,7 @@ def _import():
             if name.startswith("ftkit"):
                 raise
     del sys.modules["rfc3987_syntax"]
+    _added.update((name, os.environ[name]) for name in set(os.environ) - before)
     gc.collect()
     gc.freeze()  # else the first collection of a kernel would copy all pages
 
@@ -345,10 +363,10 @@ def _kernel(pipe):
     if not words:  # the worker has ended before
         return 1
     said = json.loads(words)
+    _reseed()
+    _threads(said["environment"].get("OPENBLAS_NUM_THREADS", ""))
     _take(said["environment"])
     os.chdir(said["cwd"])
-    _reseed()
-    _threads(os.environ.get("OPENBLAS_NUM_THREADS", ""))
     from ipykernel import kernelapp
 
     # It has read the environment's JPY_PARENT_PID on import.
@@ -360,7 +378,7 @@ def _kernel(pipe):
 
 def _take(environment):
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update(_added | environment)
     tempfile.tempdir = None  # it follows TMPDIR
 
 
