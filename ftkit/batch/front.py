@@ -93,7 +93,8 @@ class _InTerminal:
     """One line below the others that says which cell each lesson is at."""
 
     def __call__(self, states):
-        width = os.get_terminal_size(sys.stderr.fileno()).columns - 1
+        # A terminal that does not know its width says 0.
+        width = (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
         print(f"\r\033[K{'  |  '.join(states)[:width]}", end="", file=sys.stderr, flush=True)
 
     def line(self, text):

@@ -77,8 +77,8 @@ class Running:
             processes = limits["launch"].nproc if limits["launch"] else 1
             environment = child_environment(self.work, lesson, workers * processes)
             _name_kernel(self.work, limits["launch"])
-            self.started = time.monotonic()
             self.process = (start or fresh)(self.work / "job.json", environment, lesson.log)
+            self.started = time.monotonic()  # what is preloaded for all is not this run's time
         except BaseException:  # a signal, too, may come in between
             self.clean()
             raise
