@@ -16,8 +16,8 @@ from pathlib import Path
 
 import ftkit
 from ftkit.batch import notebook as nb
+from ftkit.batch.forks import may_fork, preloaded
 from ftkit.batch.grid import points, run_name
-from ftkit.batch.preload import may_fork, preloaded
 from ftkit.batch.supervise import WORK, Running, adopting
 from ftkit.errors import DataError, FtkitError, SettingError
 from ftkit.models.hardware import usable_cores, usable_memory

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from ftkit.batch import forks
 from ftkit.batch import notebook as nb
-from ftkit.batch import preload
 from ftkit.batch.run import run_batch
 from ftkit.errors import SettingError
 
@@ -18,13 +18,15 @@ SMOKE = ('profile = "smoke"\nseed = 0', ["parameters"])
 SEEN = ["""
 import os, subprocess, sys, tempfile
 import beside
-import numpy, torch
+import ftkit, numpy, torch, tqdm.auto
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from threadpoolctl import threadpool_info
 ours = {k: v for k, v in os.environ.items() if not k.startswith("KMP_") and k not in (
     "JPY_PARENT_PID", "FTKIT_LESSON", "FTKIT_RUNS", "FTKIT_CHECKPOINTS", "IPYTHONDIR",
     "JUPYTER_PATH", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR")}
 print(sorted(ours.items()), os.getcwd(), tempfile.gettempdir(), sys.path, sys.flags)
 print(beside.__file__, __name__, torch.get_num_threads())
+print(tqdm.auto.tqdm, DEFAULT_PROGRESS_CALLBACK)  # they ask on import what they are in
 print(sorted({(pool["internal_api"], pool["num_threads"]) for pool in threadpool_info()}))
 print(subprocess.run([sys.executable, "-c", "import sys; print(sys.flags, sys.path)"],
                      capture_output=True, text=True).stdout)
@@ -60,7 +62,8 @@ def runs(tmp_path_factory, write_notebook):
                 cells = nb.read(out / record["output"])["cells"]
                 found[f"{start} {record['lesson']}"] = record, [
                     "".join("".join(o.get("text", "")) for o in cell["outputs"])
-                    or [list(o["data"]) for o in cell["outputs"]] for cell in cells]
+                    or [(list(o["data"]), o["metadata"]) for o in cell["outputs"]]
+                    for cell in cells]
             assert not list(out.glob(".ftkit-run-*"))
     return found, said
 
@@ -71,7 +74,8 @@ def test_on_smoke_a_run_is_forked_and_sees_what_a_fresh_one_sees(runs):
     assert (forked["start"], fresh["start"]) == ("fork", "fresh")
     assert sum("imported once" in line for line in said) == 1
     assert seen[1:3] == seen_fresh[1:3]
-    assert seen[2] == [["image/png", "text/plain"]] and "True True" in seen[1]
+    [(kinds, about)] = seen[2]
+    assert "image/png" in kinds and about["image/png"]["alt"] and "True True" in seen[1]
 
 
 def test_two_forks_draw_other_random_numbers(runs):
@@ -102,7 +106,7 @@ def lessons(*profiles):
 ])
 def test_smoke_is_forked_and_results_are_fresh(profiles, start, more, forked):
     given = {"executor": "local", "launch": None, "commit_to": None} | more
-    assert preload.may_fork(lessons(*profiles), start, **given) == forked
+    assert forks.may_fork(lessons(*profiles), start, **given) == forked
 
 
 @pytest.mark.parametrize(("profile", "start", "more", "words"), [
@@ -115,15 +119,15 @@ def test_smoke_is_forked_and_results_are_fresh(profiles, start, more, forked):
 def test_a_fork_whose_result_would_be_believed_is_refused(profile, start, more, words):
     given = {"executor": "local", "launch": None, "commit_to": None} | more
     with pytest.raises(SettingError, match=words):
-        preload.may_fork(lessons(profile), start, **given)
+        forks.may_fork(lessons(profile), start, **given)
 
 
 def test_on_another_system_each_run_is_fresh(monkeypatch):
-    monkeypatch.setattr(preload.sys, "platform", "darwin")
+    monkeypatch.setattr(forks.sys, "platform", "darwin")
     given = {"executor": "local", "launch": None, "commit_to": None}
-    assert preload.may_fork(lessons("smoke", "smoke"), None, **given) == set()
+    assert forks.may_fork(lessons("smoke", "smoke"), None, **given) == set()
     with pytest.raises(SettingError, match="not Linux"):
-        preload.may_fork(lessons("smoke"), "fork", **given)
+        forks.may_fork(lessons("smoke"), "fork", **given)
 
 
 @pytest.mark.parametrize(("code", "words"), [
@@ -164,7 +168,7 @@ def test_a_child_that_somebody_else_took_note_of_counts_as_killed():
     if not pid:
         os._exit(0)
     os.waitpid(pid, 0)
-    child = preload.Child(pid)
+    child = forks.Child(pid)
     assert (child.poll(), child.wait()) == (-9, -9)
     child.kill()  # of one that has ended, nobody else's process
 
