@@ -23,7 +23,7 @@ from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from threadpoolctl import threadpool_info
 ours = {k: v for k, v in os.environ.items() if not k.startswith("KMP_") and k not in (
     "JPY_PARENT_PID", "FTKIT_LESSON", "FTKIT_RUNS", "FTKIT_CHECKPOINTS", "IPYTHONDIR",
-    "JUPYTER_PATH", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR")}
+    "JUPYTER_PATH", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "TORCHINDUCTOR_CACHE_DIR")}
 print(sorted(ours.items()), os.getcwd(), tempfile.gettempdir(), sys.path, sys.flags)
 print(beside.__file__, __name__, torch.get_num_threads())
 print(tqdm.auto.tqdm, DEFAULT_PROGRESS_CALLBACK)  # they ask on import what they are in
