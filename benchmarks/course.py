@@ -51,8 +51,9 @@ def main():
     notebooks = [path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
                  if not options.lessons or path.name[:2] in options.lessons]
     arms = [list(ARMS)[place] for place in options.arms]
+    load = os.getloadavg()[0]
     rounds = [{arm: seconds(arm, notebooks) for arm in arms} for _ in range(options.rounds)]
-    found = {"date": str(date.today()), "machine": machine(),
+    found = {"date": str(date.today()), "machine": machine(), "load": round(load, 1),
              "papermill": metadata.version("papermill"),
              "lessons": [path.stem for path in notebooks],
              "of": len(list((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))), "rounds": rounds}
@@ -96,9 +97,9 @@ def table(found):
     reached = medians[BATCH] / medians[LOOP] <= GOAL
     times = f", medians of {len(found['rounds'])} rounds" * (len(found["rounds"]) > 1)
     return (f"{markdown_table(('smoke', 'wall time, s', 'ratio'), rows)}\n\n{which}{times}, on "
-            f"{about['cores']} cores ({about['system']}), papermill {found['papermill']}, "
-            f"{found['date']}. The goal, half the time of the loop at most, is "
-            f"{'met' if reached else 'not met'}.")
+            f"{about['cores']} cores ({about['system']}; load before {found['load']}), papermill "
+            f"{found['papermill']}, {found['date']}. The goal, half the time of the loop at most, "
+            f"is {'met' if reached else 'not met'}.")
 
 
 if __name__ == "__main__":
