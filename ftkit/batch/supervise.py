@@ -19,8 +19,9 @@ from ftkit.models.hardware import usable_cores
 
 WORK = ".ftkit-run-"  # how the scratch folder of a running lesson begins
 MARK = "FTKIT_LESSON"  # of the environment of a lesson's processes: its scratch folder
-START_TIMEOUT = 120  # seconds a kernel may take to answer
-
+START_TIMEOUT = 180  # seconds until a kernel has answered
+STARTING = "its start-up"
+LOOPBACK = "It is spoken to over the loopback interface; is that up?"
 
 own = set()  # pids of this process's children that no lesson has left behind
 
@@ -69,7 +70,7 @@ class Running:
         job = {"input": str(lesson.path), "output": str(self.partial),
                "cwd": str(lesson.path.parent), "parameters": lesson.injected,
                "cell_timeout": limits["cell_timeout"],
-               "start_timeout": START_TIMEOUT, "progress": str(self.work / "progress"),
+               "progress": str(self.work / "progress"),
                "verdict": str(self.work / "verdict.json"),
                "key": lesson.key, "launch": asdict(limits["launch"]) if limits["launch"] else None}
         try:
@@ -96,6 +97,9 @@ class Running:
             self.verdict = ("memory", f"stopped in {self.where()}: its processes held "
                             f"{held / 1e9:.2f} GB, the limit is {limit / 1e9:.2f} GB. Choose a "
                             "smaller profile or batch size, or raise --memory")
+        elif spent > START_TIMEOUT and self.where() == STARTING:
+            self.verdict = ("no kernel", f"no Python process answered within {START_TIMEOUT} s. "
+                            f"{LOOPBACK}")
         elif spent > self.limits["timeout"]:
             self.verdict = ("timeout", f"stopped after {spent:.0f} s, the limit for a lesson, "
                             f"in {self.where()}")
@@ -107,7 +111,7 @@ class Running:
             cell, cells = (self.work / "progress").read_text().split()
             return f"cell {cell} of {cells}"
         except (OSError, ValueError):
-            return "its start-up"
+            return STARTING
 
     def state(self):
         """Return the words for how far the lesson is."""
@@ -274,9 +278,8 @@ class Running:
         if said["error"] == "DeadKernelError":
             return "dead kernel", (f"the Python process died in {self.where()}, often for lack of "
                                    f"memory (its peak here was {self.peak / 1e9:.2f} GB)"), None
-        if said["error"] == "RuntimeError" and self.where() == "its start-up":
-            return "no kernel", (f"no Python process answered: {said['message']}. It is spoken to "
-                                 "over the loopback interface; is that up?"), None
+        if said["error"] == "RuntimeError" and self.where() == STARTING:
+            return "no kernel", f"no Python process answered: {said['message']}. {LOOPBACK}", None
         if failure and failure["error"] == "ClaimNotHeld":
             return "claim not held", failure["message"], failure
         if failure and failure["error"] != "NotExecuted":

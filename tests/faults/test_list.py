@@ -71,6 +71,8 @@ FAULTS = {
         "faults/test_folders.py::test_pickled_weights_are_refused_and_not_opened",
         "faults/test_folders.py::"
         "test_a_model_that_asks_for_its_own_code_is_refused_without_advice_to_run_it"],
+    "a kernel that never answers": [
+        "faults/test_processes.py::test_a_kernel_that_never_answers_is_named_and_tried_again"],
     "a clock that jumps": [
         "faults/test_folders.py::"
         "test_a_clock_that_jumps_ends_no_run_early_and_makes_none_endless"],

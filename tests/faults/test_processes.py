@@ -1,7 +1,9 @@
 """Whatever is killed, and when: what was finished stays, and a second start does the rest."""
 
+import os
 import random
 import signal
+import sys
 import time
 
 import pytest
@@ -17,6 +19,8 @@ from faulty import (
     start,
     wait_for,
 )
+
+from ftkit.batch.run import run_batch
 
 
 @pytest.fixture
@@ -154,6 +158,27 @@ def test_without_the_preloading_process_the_runs_go_on_and_the_rest_are_fresh(pl
         "fork", "fork", "fresh"]
     assert {record["status"] for record in found.values()} == {"ok"}
     nothing_is_left(out, temporary)
+
+
+@pytest.mark.slow
+def test_a_kernel_that_never_answers_is_named_and_tried_again(places, write_notebook, monkeypatch):
+    lessons, out, temporary = places
+    hang = f"""
+import pathlib, sys, time
+if "ipykernel_launcher" in sys.orig_argv and not (begun := pathlib.Path({str(lessons / "begun")!r}
+                                                                        )).exists():
+    begun.write_text("")
+    time.sleep(600)
+"""
+    lesson = write_notebook(lessons / "01_a.ipynb", PARAMETERS, WORK)
+    (lessons / "sitecustomize.py").write_text(hang)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(lessons), *filter(None, sys.path)]))
+    monkeypatch.setattr("ftkit.batch.supervise.START_TIMEOUT", 30)
+    said = []
+    [record] = run_batch([lesson], retries=1, out=out, report=said.append)
+    assert (record["status"], record["attempts"]) == ("ok", 2), said
+    assert any("NO KERNEL: no Python process answered within 30 s" in line for line in said)
+    nothing_is_left(out)
 
 
 @pytest.mark.slow
