@@ -54,6 +54,7 @@ def main():
     load = os.getloadavg()[0]
     rounds = [{arm: seconds(arm, notebooks) for arm in arms} for _ in range(options.rounds)]
     found = {"date": str(date.today()), "machine": machine(), "load": round(load, 1),
+             "threads": os.environ.get("OMP_NUM_THREADS", "all"),
              "papermill": metadata.version("papermill"),
              "lessons": [path.stem for path in notebooks],
              "of": len(list((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))), "rounds": rounds}
@@ -97,8 +98,8 @@ def table(found):
     reached = medians[BATCH] / medians[LOOP] <= GOAL
     times = f", medians of {len(found['rounds'])} rounds" * (len(found["rounds"]) > 1)
     return (f"{markdown_table(('smoke', 'wall time, s', 'ratio'), rows)}\n\n{which}{times}, on "
-            f"{about['cores']} cores ({about['system']}; load before {found['load']}), papermill "
-            f"{found['papermill']}, {found['date']}. The goal, half the time of the loop at most, "
+            f"{about['cores']} cores ({about['system']}; load before: {found['load']}, threads of a "
+            f"lesson: {found['threads']}), papermill {found['papermill']}, {found['date']}. The goal, half the time of the loop at most, "
             f"is {'met' if reached else 'not met'}.")
 
 

@@ -73,6 +73,7 @@ def _say(replies, answer):
 
 
 _added = {}  # to the environment, by libraries on import
+_generators = []  # of random numbers, that libraries have made on import
 
 
 def _import():
@@ -87,6 +88,7 @@ def _import():
                     raise
     del sys.modules["rfc3987_syntax"]
     _added.update((name, os.environ[name]) for name in set(os.environ) - before)
+    _generators.extend(one for one in gc.get_objects() if issubclass(type(one), random.Random))
     gc.collect()
     gc.freeze()  # else the first collection of a kernel would copy all pages
 
@@ -111,8 +113,12 @@ def _as_in_a_kernel():
 
 def _hindrance():
     """Return why no kernel may be forked from this process, None when it may."""
+    import psutil
+
     from ftkit.compat import cuda_before_fork
 
+    if children := psutil.Process().children():
+        return f"a library that was imported has started a process ({children[0].name()})"
     names = [Path(f"/proc/self/task/{task}/comm").read_text().strip()
              for task in os.listdir("/proc/self/task")]
     if len(names) > 1:
@@ -228,6 +234,8 @@ def _take(environment):
 
 def _reseed():
     """Seed anew what each Python seeds when it begins: else all forks would draw the same."""
+    for generator in _generators:  # datasets names files by its own
+        generator.seed()
     random.seed()
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()

@@ -37,7 +37,9 @@ matplotlib.pyplot.figure(figsize=(1, 1)), matplotlib.pyplot.plot([1, 2])
 matplotlib.pyplot.show()
 """, """
 import random
-print(random.random(), numpy.random.rand(), torch.rand(1).item(), torch.initial_seed())
+from datasets.fingerprint import generate_random_fingerprint  # of files that runs share
+print(random.random(), numpy.random.rand(), torch.rand(1).item(), torch.initial_seed(),
+      generate_random_fingerprint())
 """]
 
 
@@ -133,6 +135,7 @@ def test_on_another_system_each_run_is_fresh(monkeypatch):
 @pytest.mark.parametrize(("code", "words"), [
     ("import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
      "has started threads"),
+    ("import subprocess; subprocess.Popen(['sleep', '60'])", "has started a process (sleep)"),
     ("import torch; torch.cuda._is_in_bad_fork = torch.cuda.is_available = lambda: True",
      "has initialised CUDA"),
     ("print('no room', file=sys.stderr); os._exit(7)", "ended with code 7 and no room"),
