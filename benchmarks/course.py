@@ -97,10 +97,12 @@ def table(found):
         f"{len(lessons)} of {found['of']} lessons ({', '.join(name[:2] for name in lessons)})")
     reached = medians[BATCH] / medians[LOOP] <= GOAL
     times = f", medians of {len(found['rounds'])} rounds" * (len(found["rounds"]) > 1)
-    return (f"{markdown_table(('smoke', 'wall time, s', 'ratio'), rows)}\n\n{which}{times}, on "
-            f"{about['cores']} cores ({about['system']}; load before: {found['load']}, threads of a "
-            f"lesson: {found['threads']}), papermill {found['papermill']}, {found['date']}. The goal, half the time of the loop at most, "
-            f"is {'met' if reached else 'not met'}.")
+    return "\n\n".join((
+        markdown_table(("smoke", "wall time, s", "ratio"), rows),
+        f"{which}{times}, on {about['cores']} cores ({about['system']}; load before: "
+        f"{found['load']}, threads of a lesson: {found['threads']}), papermill "
+        f"{found['papermill']}, {found['date']}. The goal, half the time of the loop at most, is "
+        f"{'met' if reached else 'not met'}."))
 
 
 if __name__ == "__main__":

@@ -201,7 +201,8 @@ def test_the_batchs_wall_time_is_a_ratio_to_the_loop_of_papermill(course):
     found = {"rounds": [{course.BATCH: 30.0, course.LOOP: 90.0},
                         {course.BATCH: 50, course.LOOP: 110}],
              "lessons": ["01_a", "02_b"], "of": 22, "date": "2026-01-01", "load": 0.1,
-             "threads": "all", "papermill": "2.7.0", "machine": {"cores": 2, "system": "Linux x86_64"}}
+             "threads": "all", "papermill": "2.7.0",
+             "machine": {"cores": 2, "system": "Linux x86_64"}}
     text = course.table(found)
     assert f"| {course.BATCH} | 40 | 0.40 |" in text and f"| {course.LOOP} | 100 | 1.00 |" in text
     assert "2 of 22 lessons (01, 02), medians of 2 rounds" in text and "is met" in text
