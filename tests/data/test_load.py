@@ -101,7 +101,7 @@ def test_boolq_keeps_an_articles_questions_together():
 def test_a_term_is_in_one_split_over_all_forms():
     """A definition that was trained on must not answer a lay question of the test."""
     where = {}
-    for form in ("text", "choice", "lay"):
+    for form in ("text", "choice", "lay", "system"):
         data = load_data("phenotype-definitions", form=form)
         for split in SPLITS:
             for term in data[split]["id"][:]:
@@ -126,6 +126,23 @@ def test_choices_are_ten_near_relatives_and_the_question_gives_nothing_away(form
             assert names[choice].id not in right.parents + right.children
     answers = np.bincount(data["test"]["answer"][:], minlength=10)
     assert answers.min() > 0.5 * answers.mean()  # the right one is not always in one place
+
+
+def test_a_definition_belongs_to_one_organ_system_which_its_ancestors_name():
+    """Lesson 13 sorts by them: a text that is of two would have a wrong label."""
+    terms = ontology.read_terms()
+    data = load_data("phenotype-definitions", form="system")
+    names = list(ontology.SYSTEMS)
+    assert data.labels == list(ontology.SYSTEMS.values())
+    for split in SPLITS:
+        assert set(data[split]["label"]) == set(range(len(names)))
+        for row in data[split].select(range(100)):
+            seen, waiting = set(), [row["id"]]
+            while waiting:
+                id = waiting.pop()
+                waiting += terms[id].parents
+                seen |= {terms[id].name} if ontology.ABNORMALITY in terms[id].parents else set()
+            assert seen == {names[row["label"]]}
 
 
 def test_fewer_choices():
