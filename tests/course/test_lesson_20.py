@@ -19,7 +19,7 @@ LENGTHS = np.random.default_rng(0).integers(4, 90, 48)
 
 @pytest.fixture
 def decoder():
-    model = tiny.decoder()
+    model = tiny.decoder(tie_word_embeddings=True)  # as the lesson's model is
     model.tokenizer.pad_token = model.tokenizer.pad_token or model.tokenizer.eos_token
     return model
 
@@ -121,7 +121,7 @@ def test_the_plain_loop_learns_what_fit_learns(decoder, float32):
         pairs = [(weights, fitted[name], start[name]) for name, weights in net.named_parameters()]
         apart = sum((mine - theirs).abs().sum().item() for mine, theirs, _ in pairs)
         moved = sum((mine - begun).abs().sum().item() for mine, _, begun in pairs)
-        assert 0 < moved and apart < moved / 50  # Adam makes whole steps of what is only rounding
+        assert 0 < moved and apart < moved / 20  # Adam makes whole steps of mere rounding
 
 
 def test_logits_behind_a_shared_prefix_are_those_of_the_whole_text(decoder):
