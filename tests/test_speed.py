@@ -1,5 +1,7 @@
 """What lesson 20 teaches in plain code is what the package does."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tiny
@@ -29,7 +31,8 @@ def test_the_lessons_loss_is_that_of_the_package_and_of_the_library(tied):
 
 def test_the_lessons_order_has_each_text_once_and_little_padding():
     lengths = np.random.default_rng(0).integers(3, 90, 203)
-    similar, padding = from_lesson("20", "similar", "padding", lengths=lengths)
+    similar, padding = from_lesson("20", "similar", "padding", lengths=lengths,
+                                   size=SimpleNamespace(batch=8))
     rng = np.random.default_rng(1)
     first, second = similar(rng), similar(rng)
     assert sorted(first) == sorted(second) == list(range(203)) and list(first) != list(second)
