@@ -31,7 +31,9 @@ from ftkit.models import hardware
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)  # each its own training sample, head, order and examples in the prompt
 STEPS = (1 / 3, 1, 3)  # the rates that are tried, times the one of the method's lesson
-TRIALS = 4  # at most, on validation: a fourth where the best is the least or the largest rate
+# Trials on validation: one more where the best is the least or the largest rate, but no more than
+# so many rates. The wording is a setting of a training, too, and is tried before its rates.
+TRIALS = 4
 PACKAGES = ("torch", "transformers", "peft", "scikit-learn", "ftkit")
 
 
@@ -78,13 +80,18 @@ class Sentiment:
         return samples, validation.select(range(self.validation)), test.select(range(self.test))
 
     classes = ("negative", "neutral", "positive")
+    training_wordings = (None,)  # a head reads the text as it is
 
     def base(self, seed):
         """The model to train, with a new head."""
         return ft.load_model(self.model_name, task="classification", labels=list(self.classes),
                              seed=seed)
 
-    def hits(self, model, rows):
+    def to_train(self, rows, wording):
+        """Rows as `fit` and `evaluate` read them."""
+        return rows.select_columns(["text", "label"])
+
+    def hits(self, model, rows, wording):
         """Which rows a trained model gets right, and the loss: to choose between equals."""
         found = ft.evaluate(model, rows)
         return found.per_example("accuracy"), found["loss"].value
@@ -119,7 +126,7 @@ class Index:
     room: int = 2000
     blocks: int = 10
     rule = "Write the surname first, then a comma, then the initials of the other names.\n"
-    wordings = ("{} ->", "Q: {}\nA:", "Name: {}\nIndex:")
+    wordings = training_wordings = ("{} ->", "Q: {}\nA:", "Name: {}\nIndex:")
 
     def data(self):
         """As of Sentiment; a row has prompt and response."""
@@ -149,18 +156,23 @@ class Index:
             *first, last = name.split()
             return f"{last}, " + " ".join(f"{word[0]}." for word in first)
 
-        return Dataset.from_dict({"text": names, "prompt": [f"{name} ->" for name in names],
-                                  "response": [f" {index(name)}" for name in names]})
+        return Dataset.from_dict({"text": names, "response": [f" {index(n)}" for n in names]})
 
     def base(self, seed):
         """The model to train; it has no new head."""
         return ft.load_model(self.model_name)
 
-    def hits(self, model, rows):
+    def to_train(self, rows, wording):
+        """Rows as `fit` and `evaluate` read them."""
+        from datasets import Dataset
+
+        return Dataset.from_dict({"prompt": [wording.format(name) for name in rows["text"]],
+                                  "response": rows["response"][:]})
+
+    def hits(self, model, rows, wording):
         """Which rows a trained model gets right to the letter, and the loss of the answers."""
-        records = rows.select_columns(["prompt", "response"])
-        loss = ft.evaluate(model, records)["loss"].value
-        return self.asked(model, rows, "", self.wordings[0]), loss
+        loss = ft.evaluate(model, self.to_train(rows, wording))["loss"].value
+        return self.asked(model, rows, "", wording), loss
 
     def solved(self, row, wording):
         """A row as an example in a prompt."""
@@ -210,21 +222,33 @@ class Trained:
         return [(n, seed) for n in task.labels for seed in SEEDS]
 
     def settings(self, task):
-        """The rates that are tried on validation."""
-        return [self.rate * step for step in STEPS]
+        """What is tried on validation first: rates, or the wordings at the lesson's rate."""
+        if len(task.training_wordings) == 1:
+            return [self.rate * step for step in STEPS]
+        return [{"rate": self.rate, "wording": words} for words in task.training_wordings]
 
-    step = 3  # to the next rate, where the best of these is at an end
+    def further(self, task, tried):
+        """The rates of the best wording, then a rate beyond where the best of them is at an end."""
+        if len(task.training_wordings) == 1:
+            return beyond(tried, 3)
+        words = best_of(tried)["wording"]
+        rates = [one | {"setting": one["setting"]["rate"]} for one in tried
+                 if one["setting"]["wording"] == words]
+        known = [one["setting"] for one in rates]
+        wanted = ([self.rate * step for step in STEPS if self.rate * step not in known]
+                  or beyond(rates, 3))
+        return [{"rate": rate, "wording": words} for rate in wanted]
 
-    def run(self, task, n, seed, rate, rows):
+    def run(self, task, n, seed, setting, rows):
         """Train with n labels and answer `rows`. Returns hits, loss, and what it cost."""
-        sample = pieces(task)[0][seed].select(range(n))
-        columns = ["text", "label"] if task.key == Sentiment.key else ["prompt", "response"]
+        setting = setting if isinstance(setting, dict) else {"rate": setting, "wording": None}
+        sample = task.to_train(pieces(task)[0][seed].select(range(n)), setting["wording"])
         base = task.base(seed)
-        run = ft.fit(base, sample.select_columns(columns), method=self.make(task),
-                     learning_rate=rate, batch_size=task.batch, max_steps=task.updates, seed=seed,
-                     dtype="float32", quiet=True)
+        run = ft.fit(base, sample, method=self.make(task), learning_rate=setting["rate"],
+                     batch_size=task.batch, max_steps=task.updates, seed=seed, dtype="float32",
+                     quiet=True)
         start = time.perf_counter()
-        hits, loss = task.hits(run.model, rows)
+        hits, loss = task.hits(run.model, rows, setting["wording"])
         return {"hits": hits, "loss": loss, "seconds": run.seconds, "updates": task.updates,
                 "answer_seconds": time.perf_counter() - start,
                 "trained": run.trainable["trained"], "share": run.trainable["share"],
@@ -246,6 +270,10 @@ class Prompted:
     def settings(self, task):
         """Three wordings, tried on validation."""
         return list(task.wordings)
+
+    def further(self, task, tried):
+        """Nothing."""
+        return []
 
     def run(self, task, n, seed, wording, rows):
         """Answer `rows` after the examples; the rule in words stands before them."""
@@ -276,7 +304,9 @@ class Linear:
         """How strongly weights are regularized, tried on validation."""
         return [0.1, 1, 10]
 
-    step = 10
+    def further(self, task, tried):
+        """A strength beyond those tried, where the best of them is at an end."""
+        return beyond(tried, 10)
 
     def run(self, task, n, seed, strength, rows):
         """Fit to n labels and answer `rows`."""
@@ -417,12 +447,16 @@ def next_settings(method, task, tried):
     """What is to be tried next on validation: a list, empty at the end."""
     if not tried:
         return method.settings(task)
+    return method.further(task, tried)
+
+
+def beyond(tried, step):
+    """The number beyond the largest or least of those tried, where that is the best; or nothing."""
     known = [one["setting"] for one in tried]
-    if not hasattr(method, "step") or len(known) >= TRIALS:
+    if len(known) >= TRIALS:
         return []
     best = best_of(tried)
-    return [best * method.step] if best == max(known) else (
-        [best / method.step] if best == min(known) else [])
+    return [best * step] if best == max(known) else [best / step] if best == min(known) else []
 
 
 def run_cell(task, name, n, seed, setting, folder):
@@ -470,7 +504,7 @@ def work(tasks, folder, until=float("inf")):
 
 
 def collect(tasks, folder):
-    """All records as one comparison: header, tasks, trials on validation, and cells."""
+    """All records as one comparison: tasks, trials on validation, and cells."""
     cells, tuned, about = [], [], {}
     for task in tasks:
         base, test = task.base(0), pieces(task)[2]
@@ -480,7 +514,10 @@ def collect(tasks, folder):
             "batch": task.batch, "validation": task.validation, "seeds": SEEDS,
             "data_hash": data_hash(task), "base_bytes": weight_bytes(base),
             "parameters": sum(p.numel() for p in base.net.parameters()),
-            "groups": list(test["group"]) if "group" in test.column_names else None}
+            "groups": list(test["group"]) if "group" in test.column_names else None,
+            "date": time.strftime("%Y-%m-%d"), "versions": versions(),
+            "machine": str(hardware.Computed("float32", hardware._cpu_name(),
+                                             torch.get_num_threads()))}
         for name in [name for name, method in METHODS.items() if task.key in method.tasks]:
             if missing(task, name, folder):
                 continue  # a comparison that was stopped has the methods that were finished
@@ -489,32 +526,46 @@ def collect(tasks, folder):
                 record = read(record_of(task, name, n, seed, folder), fingerprint(task, name))
                 cells.append({k: round(v, 4) if isinstance(v, float) else v
                               for k, v in record.items() if k != "about"})
-    header = {"date": time.strftime("%Y-%m-%d"), "machine": str(hardware.Computed(
-        "float32", hardware._cpu_name(), torch.get_num_threads())), "versions": versions()}
-    return {"header": header, "tasks": about, "tuned": tuned, "cells": cells}
+    return {"tasks": about, "tuned": tuned, "cells": cells}
+
+
+def with_others(made, stored):
+    """A comparison of some tasks, and of the others what is stored: each has its own machine."""
+    tasks = {name: made["tasks"].get(name) or stored["tasks"].get(name)
+             for name in (task.key for task in TASKS)}
+    return {"tasks": {name: about for name, about in tasks.items() if about}} | {
+        part: [row for row in stored[part] if row["task"] not in made["tasks"]] + made[part]
+        for part in ("tuned", "cells")}
 
 
 def main():
     parser = argparse.ArgumentParser(prog="compare", description=__doc__.split("\n")[0])
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing later")
+    parser.add_argument("--task", choices=[task.key for task in TASKS],
+                        help="this one alone; of the other, what is stored stays")
     parser.add_argument("--records", type=Path, default=ROOT / "build" / "compare")
     parser.add_argument("--out", type=Path, default=advise.STORED)
     options = parser.parse_args()
     options.records.mkdir(parents=True, exist_ok=True)
+    tasks = [task for task in TASKS if options.task in (None, task.key)]
     if options.workers > 1:
         one = [sys.executable, __file__, "--workers", "1", "--minutes", str(options.minutes),
-               "--records", str(options.records), "--out", os.devnull]
+               "--records", str(options.records), "--out", os.devnull,
+               *(["--task", options.task] if options.task else [])]
         started = [subprocess.Popen(one, env=os.environ | {"OMP_NUM_THREADS": "1"})
                    for _ in range(options.workers)]
         if any([process.wait() for process in started]):
             sys.exit("a process failed; what was measured is kept, and the same command goes on")
     else:
-        work(TASKS, options.records, time.monotonic() + 60 * options.minutes)
+        work(tasks, options.records, time.monotonic() + 60 * options.minutes)
     if str(options.out) == os.devnull:
         return
-    atomic.write(options.out, json.dumps(collect(TASKS, options.records), indent=0) + "\n")
-    left = sum(len(missing(task, name, options.records)) for task in TASKS
+    made = collect(tasks, options.records)
+    if options.task:
+        made = with_others(made, json.loads(advise.STORED.read_text(encoding="utf-8")))
+    atomic.write(options.out, json.dumps(made, indent=0) + "\n")
+    left = sum(len(missing(task, name, options.records)) for task in tasks
                for name, method in METHODS.items() if task.key in method.tasks)
     print(f"wrote {options.out}")
     if left:

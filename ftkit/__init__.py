@@ -154,6 +154,7 @@ _WHERE = {
         "check",
         "cases",
     ],
+    "course.quiz": ["quiz"],
     "course.diagnosis": [
         "diagnose",
         "verdict",
@@ -188,6 +189,7 @@ _WHERE = {
         "browse_flips",
         "build_prompt",
     ],
+    "course.explore_model": ["inspect_attention", "inspect_occlusion"],
     "course.explore_runs": [
         "explore_runs",
     ],

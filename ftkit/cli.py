@@ -69,6 +69,8 @@ def _parser():
                        help="start nothing more after a failure")
     batch.add_argument("--commit-to", metavar="FOLDER",
                        help="put the outputs into the notebooks of this folder")
+    batch.add_argument("--start", choices=["fork", "fresh"], help="runs from one process that has "
+                       "imported the libraries (default on smoke), or each in one of its own")
     batch.add_argument("--executor", choices=["local", "ray"], default="local",
                        help="where runs happen: on this machine, or on a Ray cluster")
     batch.add_argument("--address", help="of the Ray cluster (default: one is started here)")
@@ -85,7 +87,7 @@ def _parser():
                         help="which of them this is; number 0 writes the results (%(default)s)")
     launch.add_argument("--master", metavar="HOST:PORT", help="of machine 0, for the others")
     launch.set_defaults(grid=[], seeds=None, workers=1, fail_fast=False, commit_to=None,
-                        executor="local", address=None, cpus=1, gpus=0)
+                        executor="local", address=None, cpus=1, gpus=0, start=None)
     for made in (batch, launch):
         made.add_argument("--profile", help="smoke, cpu or gpu (default: what the notebook says)")
         made.add_argument("-p", nargs=2, action="append", default=[], dest="parameters",
@@ -271,13 +273,11 @@ def _parameters(options):
 def _batch(options, launch=None):
     from ftkit.batch.run import exit_code
 
+    same = ("profile", "seeds", "out", "workers", "retries", "fail_fast", "timeout", "cell_timeout",
+            "memory", "resume", "commit_to", "executor", "address", "cpus", "gpus", "start")
     return _judged(lambda: exit_code(ftkit.batch(
-        options.paths, profile=options.profile, parameters=_parameters(options),
-        grid=_grid(options.grid), seeds=options.seeds, out=options.out,
-        workers=options.workers, retries=options.retries, fail_fast=options.fail_fast,
-        timeout=options.timeout, cell_timeout=options.cell_timeout, memory=options.memory,
-        resume=options.resume, commit_to=options.commit_to, executor=options.executor,
-        address=options.address, cpus=options.cpus, gpus=options.gpus, launch=launch)["lessons"]))
+        options.paths, parameters=_parameters(options), grid=_grid(options.grid), launch=launch,
+        **{name: getattr(options, name) for name in same})["lessons"]))
 
 
 def _judged(run):

@@ -4,6 +4,8 @@ Read in transformers 5.23, torch 2.13, datasets 5.2; tests/test_compat.py says i
 release has changed. Imports stand inside the functions, so that this module costs nothing.
 """
 
+import os
+
 
 def attention_kernel(config):
     """The name of the attention that a transformers configuration has chosen, such as "sdpa".
@@ -40,6 +42,21 @@ def multiplies_bf16():
 
     reports = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, report, lambda: False)() for report in reports)
+
+
+def cuda_before_fork():
+    """Whether this process has used a CUDA card, so that no process forked from it can.
+
+    torch: `torch.cuda._is_in_bad_fork`, which speaks of the process that asks; `is_initialized`
+    does not tell that cards have been counted, which is enough. A child asks, and ends.
+    """
+    import torch
+
+    child = os.fork()
+    if not child:
+        os._exit(int(torch.cuda._is_in_bad_fork()))
+    used = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return bool(used) and torch.cuda.is_available()
 
 
 def uncompile(module):

@@ -186,3 +186,38 @@ def test_growth_is_told_and_drawn_beside_the_ideal(bench, tmp_path):
     bench.growth.plot(found, tmp_path / "growth.png")
     assert (tmp_path / "growth.png").stat().st_size > 5_000
     assert said in bench.tables({"works": {}, "growth": found})["docs/speed.md"]
+
+
+@pytest.fixture(scope="module")
+def course():
+    """The program that runs the lessons by the batch and by papermill, without running it."""
+    spec = importlib.util.spec_from_file_location("course_benchmark", FOLDER / "course.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_batchs_wall_time_is_a_ratio_to_the_loop_of_papermill(course):
+    found = {"rounds": [{course.BATCH: 30.0, course.LOOP: 90.0},
+                        {course.BATCH: 50, course.LOOP: 110}],
+             "lessons": ["01_a", "02_b"], "of": 22, "date": "2026-01-01", "load": 0.1,
+             "threads": "all", "papermill": "2.7.0",
+             "machine": {"cores": 2, "system": "Linux x86_64"}}
+    text = course.table(found)
+    assert f"| {course.BATCH} | 40 | 0.40 |" in text and f"| {course.LOOP} | 100 | 1.00 |" in text
+    assert "2 of 22 lessons (01, 02), medians of 2 rounds" in text and "is met" in text
+    found["rounds"] = [{course.BATCH: 51.0, course.LOOP: 100.0}]
+    assert "is not met" in course.table(found)
+
+
+def test_what_fails_in_one_of_the_two_ends_the_comparison(course, tmp_path, write_notebook):
+    """A loop that stops half-way would be quick."""
+    lesson = write_notebook(tmp_path / "01_a.ipynb", ('profile = "cpu"', ["parameters"]), "1 / 0")
+    for arm in (course.LOOP, course.BATCH):
+        with pytest.raises(SystemExit, match="did not run all(.|\n)*ZeroDivisionError"):
+            course.seconds(arm, [lesson])
+
+
+def test_the_page_shows_what_was_measured_last(course):
+    measured = json.loads((FOLDER / "course.json").read_text())
+    assert course.table(measured) in (ROOT / "docs" / "batch.md").read_text(encoding="utf-8")

@@ -138,6 +138,51 @@ def test_a_rate_at_the_end_of_those_tried_is_followed_by_the_next(compare, tasks
     assert compare.next_settings(compare.METHODS["largest prompt"], tasks[0], worded) == []
 
 
+def test_a_training_chooses_its_wording_and_then_its_rate(compare, tasks, monkeypatch):
+    """With one wording for all trainings and three for prompts, the prompts won by it."""
+    monkeypatch.setattr(compare, "TRIALS", 4)
+    method, index = compare.METHODS["full"], tasks[1]
+    tried = []
+
+    def after(right):
+        for setting in compare.next_settings(method, index, tried):
+            tried.append({"setting": setting, "right": right(**setting), "loss": 1.0})
+        return [one["setting"] for one in tried]
+
+    def right(rate, wording):
+        return rate if wording.startswith("Q") else rate / 2
+
+    first = after(right)
+    assert [one["wording"] for one in first] == list(index.wordings)
+    assert {one["rate"] for one in first} == {method.rate}
+    rest = after(right)[3:]
+    assert [one["rate"] for one in rest] == [method.rate / 3, method.rate * 3]
+    assert after(right)[5:] == [{"rate": method.rate * 9, "wording": "Q: {}\nA:"}]
+    assert after(right)[6:] == [], "as many rates as every other training has"
+
+
+def test_a_training_reads_the_wording_that_is_asked_later(compare, tasks):
+    index = tasks[1]
+    rows = compare.pieces(index)[0][0].select(range(2))
+    made = index.to_train(rows, "Q: {}\nA:")
+    assert made["prompt"][:] == ["Q: Ada Lovelace\nA:", "Q: Alan Turing\nA:"]
+    assert made["response"][:] == [" Lovelace, A.", " Turing, A."]
+
+
+def test_one_task_is_measured_anew_beside_the_stored_other(compare):
+    def found(task, machine):
+        return {"tasks": {task: {"machine": machine}}, "tuned": [{"task": task, "on": machine}],
+                "cells": [{"task": task, "on": machine}]}
+
+    both = compare.with_others(found("causal-lm", "old"), found("classification", "old"))
+    assert list(both["tasks"]) == ["classification", "causal-lm"]
+    new = compare.with_others(found("causal-lm", "new"), both)
+    assert {name: about["machine"] for name, about in new["tasks"].items()} == {
+        "classification": "old", "causal-lm": "new"}
+    assert new["cells"] == [{"task": "classification", "on": "old"},
+                            {"task": "causal-lm", "on": "new"}]
+
+
 def test_a_method_with_other_settings_is_measured_again(few, tasks, records, monkeypatch):
     compare, task = few, tasks[0]
     assert compare.missing(task, "LoRA", records) == []

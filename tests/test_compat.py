@@ -57,6 +57,17 @@ def test_torch_says_what_the_processor_multiplies(report):
     assert isinstance(compat.multiplies_bf16(), bool)
 
 
+@pytest.mark.parametrize(("bad", "card", "used"), [
+    (True, True, True), (True, False, False), (False, True, False)])
+def test_cuda_before_a_fork_is_noticed(monkeypatch, bad, card, used):
+    """Else the first cell of a forked kernel that uses the card would fail."""
+    said = changed("torch", "torch.cuda._is_in_bad_fork", "cuda_before_fork")
+    assert torch.cuda._is_in_bad_fork() is False, said
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: bad)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: card)
+    assert compat.cuda_before_fork() is used
+
+
 def test_a_compiled_module_is_as_before():
     layer = torch.nn.Linear(2, 2)
     layer.compile(backend="eager")

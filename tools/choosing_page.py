@@ -56,14 +56,14 @@ def markdown(lines):
 def text(path=advise.STORED):
     """What stands between the marks of the page."""
     found, tasks = advise.comparison(path)
-    head = found["header"]
-    parts = [f"Measured {head['date']} on {head['machine']}; " + ", ".join(
-        f"{name} {version}" for name, version in head["versions"].items()) + ".", ""]
+    parts = []
     for task, methods in tasks.items():
         about = found["tasks"][task]
         parts += [f"### {about['title'].capitalize()} (`{task}`, {about['model']})", "",
                   f"{about['updates']} updates of {about['batch']} texts for whatever is trained; "
                   f"{len(about['seeds'])} training samples; {methods['full'].covers} in the test.",
+                  f"Measured {about['date']} on {about['machine']}; " + ", ".join(
+                      f"{name} {version}" for name, version in about["versions"].items()) + ".",
                   "", markdown(rows(found, task, methods)), ""]
     parts += ["### What `ft.advise` says", ""]
     lines = []

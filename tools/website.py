@@ -89,7 +89,7 @@ class Pages:
         solutions = self._notebooks("notebooks/solutions")
         templates = self._notebooks("notebooks/templates", "*.ipynb")
         documents = {folder: [path.stem for path in sorted((self.root / folder).glob("*.md"))]
-                     for folder in ("docs", "data", ".")}
+                     for folder in ("docs", "data", "notebooks/questions", ".")}
         for folder, names in documents.items():
             for name in names:
                 path = self.root / folder / f"{name}.md"
@@ -98,6 +98,7 @@ class Pages:
         start = self.source / "index.md"
         start.write_text(start.read_text(encoding="utf-8") + "".join((
             _menu("Lessons", [f"notebooks/{name}" for name in lessons]
+                  + ["notebooks/questions/index"] * bool(documents["notebooks/questions"])
                   + ["notebooks/solutions/index"] * bool(solutions)
                   + [f"notebooks/templates/{name}" for name in templates]),
             _menu("Guides", [f"docs/{name}" for name in docs if name not in REFERENCE]),
@@ -106,6 +107,8 @@ class Pages:
             _menu("Project", [name for name in PROJECT if name in documents["."]]),
         )), encoding="utf-8")
         self._list(self.root / "notebooks" / "solutions", "Solutions", solutions)
+        self._list(self.root / "notebooks" / "questions", "Questions on the lessons",
+                   documents["notebooks/questions"])
         self._list(self.root / "data", "Data sets", documents["data"])
         self._sources()
 

@@ -14,7 +14,7 @@ from ftkit.display import Table, display, in_notebook
 def batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None, out="artifacts",
           workers=1, retries=0, fail_fast=False, timeout=3600, cell_timeout=1800, memory=None,
           resume=True, commit_to=None, executor="local", address=None, cpus=1, gpus=0,
-          launch=None):
+          launch=None, start=None):
     """Run notebooks, each once or over a grid, and write one table of what they claimed.
 
     notebooks: paths of notebooks, or folders of lessons (NN_topic.ipynb). profile, parameters:
@@ -28,7 +28,9 @@ def batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None, ou
     and packages. commit_to: a folder whose notebooks of the same name get the outputs. executor:
     "local", or "ray": each run a task on the Ray cluster at address (None starts one on this
     machine) that gets so many cpus and gpus (needs the package ray). launch: a
-    ftkit.batch.launch.Launch, for cells that several processes run together.
+    ftkit.batch.launch.Launch, for cells that several processes run together. start: "fork" the
+    processes of runs from one that has imported the libraries, which saves each run some seconds,
+    or "fresh" for each; None forks on the profile smoke alone, as results come from fresh ones.
     Shows each run as it ends, in a terminal or a notebook how far the others are, and the table.
     Returns the content of results.json as a dict: `lessons` has a record for each run, `grid` the
     rows of the table, `all_held` whether all succeeded and all claims hold.
@@ -41,7 +43,7 @@ def batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None, ou
             paths, profile=profile, parameters=parameters, grid=grid, seeds=seeds, out=out,
             workers=workers, retries=retries, fail_fast=fail_fast, timeout=timeout,
             cell_timeout=cell_timeout, memory=memory, resume=resume, commit_to=commit_to,
-            executor=executor, address=address, cpus=cpus, gpus=gpus, launch=launch,
+            executor=executor, address=address, cpus=cpus, gpus=gpus, launch=launch, start=start,
             report=live.line if live else _line, live=live)
     finally:
         if live:
@@ -91,7 +93,8 @@ class _InTerminal:
     """One line below the others that says which cell each lesson is at."""
 
     def __call__(self, states):
-        width = os.get_terminal_size(sys.stderr.fileno()).columns - 1
+        # A terminal that does not know its width says 0.
+        width = (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
         print(f"\r\033[K{'  |  '.join(states)[:width]}", end="", file=sys.stderr, flush=True)
 
     def line(self, text):

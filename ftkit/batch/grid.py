@@ -9,7 +9,8 @@ import re
 import textwrap
 
 from ftkit.batch import notebook as nb
-from ftkit.batch.report import MOST, as_float, estimate, number
+from ftkit.batch.claims import as_float, estimate, number
+from ftkit.batch.figure import MOST
 from ftkit.errors import SettingError
 
 JUDGED = ("ok", "claim not held")  # of runs whose claims can be believed, held or not

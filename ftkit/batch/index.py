@@ -7,6 +7,7 @@ from pathlib import Path
 from ftkit.assets import atomic
 from ftkit.batch import notebook as nb
 from ftkit.batch import start
+from ftkit.course.quiz import answered
 from ftkit.display import Table
 from ftkit.errors import DataError
 
@@ -30,7 +31,8 @@ class LessonMap:
     """The lessons of a folder, as a page in a notebook and as a table elsewhere.
 
     rows: a dict for each with number, file, title, time (of profile cpu), refers_to (earlier
-    lessons), cells, run (of the cells), exercises, right (of the exercises), failed, newer.
+    lessons), cells, run (of the cells), exercises, right (of the exercises), answers (right ones
+    and number of questions, or None), failed, newer.
     """
 
     def __init__(self, rows):
@@ -65,7 +67,9 @@ def lessons(folder: str | Path = ".") -> LessonMap:
     if not paths:
         raise DataError(f"{folder.resolve()} has no lessons; `ftkit start FOLDER` writes them.")
     newer = start.outdated(folder.parent if folder != Path(".") else Path(".."))
-    return LessonMap([_row(path, f"notebooks/{path.name}" in newer) for path in paths])
+    answers = answered()
+    return LessonMap([_row(path, f"notebooks/{path.name}" in newer)
+                      | {"answers": answers.get(path.stem)} for path in paths])
 
 
 def _row(path, newer):
@@ -106,6 +110,8 @@ def done(row: dict) -> str:
         words.append("a cell failed")
     if row["right"]:
         words.append(f"{row['right']} of {row['exercises']} exercises right")
+    if row["answers"]:
+        words.append("{} of {} questions right".format(*row["answers"]))
     if row["newer"]:
         words.append("a newer version is there: rename yours and start again")
     return ", ".join(words)

@@ -1,9 +1,7 @@
 """Tables and a figure of what lessons claimed and measured, in a batch or as committed."""
 
 import hashlib
-import io
 import json
-import math
 import os
 import platform
 import re
@@ -12,12 +10,20 @@ from importlib import metadata
 from pathlib import Path
 
 from ftkit.batch import notebook as nb
+from ftkit.batch.claims import (
+    as_float,
+    claim_cells,
+    estimate,
+    leading,
+    number,
+    verdict,
+)
+from ftkit.batch.figure import png
 from ftkit.display import markdown_table
 from ftkit.errors import DataError
 from ftkit.models.hardware import usable_cores
 
 MARKS = ("results", "lessons")  # of a document: all claims, or a row for each lesson
-MOST = 16  # panels of a figure
 GRID_NOTE = (
     "The mean over seeds with its 95% interval (Student's t), which covers other seeds and not "
     "other test examples. A row is *worse* than the best mean of its claim where the difference, "
@@ -26,68 +32,7 @@ GRID_NOTE = (
     "validation data, and measure it once on the test set.")
 
 
-def as_float(value):
-    """Return a number of a claim's JSON; what JSON has no number for (NaN, infinity) is NaN.
-
-    The claim writes None for it, Jupyter the word `nan`.
-    """
-    value = math.nan if value is None else float(value)
-    return value if math.isfinite(value) else math.nan
-
-
-def number(value):
-    """Return a measured number with as many digits as its size deserves; NaN where it is none."""
-    value = as_float(value)
-    size = abs(value)
-    return f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.3f}"
-
-
-def estimate(value, *, relative=False, sign=False):
-    """Return `0.771 [0.752, 0.789]` for a dict of value, low and high; a dash for None."""
-    if value is None:
-        return "–"
-    def words(x):
-        x = as_float(x)
-        text = f"{100 * x:.0f}%" if relative else number(x)
-        return f"+{text}" if sign and x > 0 else text
-    return f"{words(value['value'])} [{words(value['low'])}, {words(value['high'])}]"
-
-
-def verdict(claim, yes="yes", no="NO"):
-    """Return whether a claim held, in a word; an open question that did not hold is no failure."""
-    if not claim["judged"]:
-        return "not judged"
-    if claim.get("expect") == "open":
-        return f"{'held' if claim['held'] else 'did not hold'} (open question)"
-    return yes if claim["held"] else no
-
-
-def needed(claim):
-    """Return what the whole interval of a claim had to be, such as `≥ 0.05`, `≤ -40%`, `> 0`."""
-    kind, limit = next(iter(claim["bound"].items()))
-    if kind == "at_least" and not limit:
-        return "> 0"
-    words = f"{100 * limit:g}%" if claim["relative"] else f"{limit:g}"
-    return f"{'≥' if kind == 'at_least' else '≤'} {words}"
-
-
-def leading(claims):
-    """Return the claim that stands for a lesson: the first that it relies on; None without any."""
-    return next((c for c in claims if c.get("expect") != "open"), claims[0] if claims else None)
-
-
-def claim_cells(claim):
-    """Return a claim's row: claim, opponent, its value, tuned, difference, needed, held."""
-    # A claim about a value alone repeats it as its difference; one column is enough.
-    alone = claim.get("after") and not claim.get("before")
-    difference = None if alone else claim.get("difference")
-    return (claim["claim"], claim.get("opponent") or "–", estimate(claim.get("before")),
-            estimate(claim.get("after")),
-            estimate(difference, relative=claim["relative"], sign=True), needed(claim),
-            verdict(claim))
-
-
-HEADER = ("lesson", "claim", "opponent", "its value", "tuned", "difference [95% interval]",
+HEADER = ("lesson", "claim", "opponent", "its value", "method", "difference [95% interval]",
           "needed", "held")
 
 
@@ -110,7 +55,8 @@ def _rows(records):
 
 def text_table(records, width=44):
     """Return the table of a batch for a terminal; the claims are folded at `width` characters."""
-    header = ["lesson", "claim", "base", "tuned", "difference [95%]", "needed", "held", "s", "peak"]
+    header = ["lesson", "claim", "opponent", "method", "difference [95%]", "needed", "held", "s",
+              "peak"]
     opponent = HEADER.index("opponent")  # for a page that is wider than a terminal
     rows = [header] + [[*row[:opponent], *row[opponent + 1 :]] for row in _rows(records)]
     folded = [[textwrap.wrap(w, width) or [""] for w in row] for row in rows]
@@ -236,53 +182,11 @@ def claims_hash(records):
 
 
 def figure(records, path):
-    """Draw base and tuned side by side with their 95% intervals, a panel for each claim.
+    """Write the figure of all claims, the opponents beside the tuned models, into a PNG file.
 
     Of a whole course there are too many to read: then one claim stands for each lesson.
     """
-    import numpy as np
-    from matplotlib.figure import Figure
-
-    from ftkit.display import label_bar
-
-    panels = [(record["name"], claim) for record in records for claim in record["claims"]]
-    heading = "Base and tuned on held-out data, with 95% intervals"
-    if len(panels) > MOST:
-        panels = [(record["name"], leading(record["claims"])) for record in records
-                  if record["claims"]]
-        heading += ": one claim of each lesson"
-    columns = min(4, len(panels))
-    rows = -(-len(panels) // columns)
-    drawing = Figure(figsize=(3.1 * columns, 3.0 * rows), dpi=100, layout="constrained")
-    for i, (lesson, claim) in enumerate(panels):
-        axes = drawing.add_subplot(rows, columns, i + 1)
-        looks = {"base": ("before", "white", "///"), "tuned": ("after", "0.35", "")}
-        if not claim.get("after"):
-            looks = {"measured": ("difference", "0.7", "")}
-        for x, (label, (key, face, hatch)) in enumerate(looks.items()):
-            if not (measured := claim.get(key)):
-                continue
-            value, low, high = (as_float(measured[key]) for key in ("value", "low", "high"))
-            if math.isnan(value):
-                axes.annotate("NaN", (x, 0), ha="center", fontsize=8)
-                continue
-            spread = np.nan_to_num([[max(0, value - low)], [max(0, high - value)]])
-            axes.bar(x, value, 0.65, color=face, edgecolor="black", hatch=hatch, label=label)
-            axes.errorbar(x, value, spread, color="black", capsize=5, linewidth=1.5)
-            label_bar(axes, x, value, np.ravel(spread), 8, number(value))
-        shown = [label for label, (key, *_) in looks.items() if claim.get(key)]
-        axes.set_xticks([list(looks).index(label) for label in shown], shown)
-        axes.set_xlim(-0.7, 1.7)
-        axes.set_ylabel((claim["metric"] or "value").replace("_", " "), fontsize=8)
-        axes.tick_params(labelsize=8)
-        held = verdict(claim, "held", "NOT HELD")
-        title = textwrap.fill(f"{lesson}: {claim['claim']} ({held})", 40)
-        axes.set_title(title, fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-    drawing.suptitle(heading, fontsize=11)
-    png = io.BytesIO()
-    drawing.savefig(png, metadata={"ftkit": claims_hash(records)})
-    nb.write_file(png.getvalue(), path)
+    nb.write_file(png(records, claims_hash(records)), path)
 
 
 def publish(notebooks, document=None, picture=None):

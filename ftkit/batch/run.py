@@ -16,6 +16,7 @@ from pathlib import Path
 
 import ftkit
 from ftkit.batch import notebook as nb
+from ftkit.batch.forks import may_fork, preloaded
 from ftkit.batch.grid import points, run_name
 from ftkit.batch.supervise import WORK, Running, adopting
 from ftkit.errors import DataError, FtkitError, SettingError
@@ -48,7 +49,7 @@ def find_notebooks(paths):
 def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None,
               out="artifacts", workers=1, retries=0, fail_fast=False, timeout=3600,
               cell_timeout=1800, memory=None, resume=True, commit_to=None, executor="local",
-              address=None, cpus=1, gpus=0, launch=None, report=print, live=None):
+              address=None, cpus=1, gpus=0, launch=None, start=None, report=print, live=None):
     """Run notebooks and return one record for each run, in their order.
 
     The arguments are those of `ft.batch` (front.py); memory is by default 90% of what this process
@@ -78,12 +79,13 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
         raise SettingError("outputs are committed from default parameters only; leave out -p, "
                            "--grid, --seeds and a --profile that is not the notebook's own.")
     _check_out(out, lessons)
+    forked = may_fork(lessons, start, executor, launch, commit_to)
     limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory,
               "launch": launch}
     with _only_batch_in(out), _executor(
-            executor, lessons, workers, limits, address, cpus, gpus) as (start, workers), (
-            _stop_on_signal()):  # the last, as Ray has handlers of its own
-        records = _run_all(lessons, start, workers, retries, fail_fast, resume, report, live)
+            executor, lessons, workers, limits, address, cpus, gpus, forked, report) as (
+            begin, workers), _stop_on_signal():  # the last, as Ray has handlers of its own
+        records = _run_all(lessons, begin, workers, retries, fail_fast, resume, report, live)
     for lesson, record in zip(lessons, records, strict=True):
         if commit_to and record["status"] == "ok":
             try:
@@ -107,8 +109,11 @@ def lessons_of(notebooks, profile, parameters, grid, seeds, out, launch):
 
 
 @contextmanager
-def _executor(executor, lessons, workers, limits, address, cpus, gpus):
-    """Give (start, workers): what starts a lesson, and how many run at a time."""
+def _executor(executor, lessons, workers, limits, address, cpus, gpus, forked, report):
+    """Give (start, workers): what starts a lesson, and how many run at a time.
+
+    forked: names of the lessons that are forked from a preloaded process.
+    """
     if executor == "ray":
         from ftkit.batch.ray_executor import cluster
 
@@ -119,8 +124,9 @@ def _executor(executor, lessons, workers, limits, address, cpus, gpus):
         workers = auto_workers({lesson.values.get("profile") for lesson in lessons})
     workers = min(workers, len(lessons))  # so that they have the threads of all cores
     limits["memory"] = limits["memory"] or int(0.9 * usable_memory())
-    with adopting():
-        yield (lambda lesson: Running(lesson, limits, workers)), workers
+    with adopting(), preloaded(report) as fork:
+        yield (lambda lesson: Running(lesson, limits, workers, fork if lesson.name in forked
+                                      else None)), workers
 
 
 def auto_workers(profiles=()):

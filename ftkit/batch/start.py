@@ -41,7 +41,8 @@ def lessons() -> dict[str, Path]:
     home = {"notebooks": "_lessons", "data": "_data"} if inside else {}
     found: dict[str, Path] = {}
     for name, pattern in (("notebooks", "*.ipynb"), ("notebooks", "solutions/*.ipynb"),
-                          ("notebooks", "templates/*.ipynb"), ("data", "*.md")):
+                          ("notebooks", "templates/*.ipynb"), ("notebooks", "questions/*.md"),
+                          ("data", "*.md")):
         root = (_PACKAGE if inside else _PACKAGE.parent) / home.get(name, name)
         found |= {f"{name}/{path.relative_to(root).as_posix()}": path
                   for path in root.glob(pattern)}

@@ -19,10 +19,11 @@ from ftkit.models.hardware import usable_cores
 
 WORK = ".ftkit-run-"  # how the scratch folder of a running lesson begins
 MARK = "FTKIT_LESSON"  # of the environment of a lesson's processes: its scratch folder
-START_TIMEOUT = 120  # seconds a kernel may take to answer
+START_TIMEOUT = 180  # seconds until a kernel has answered
+STARTING = "its start-up"
+LOOPBACK = "It is spoken to over the loopback interface; is that up?"
 
-
-_own = set()  # pids of this process's children that no lesson has left behind
+own = set()  # pids of this process's children that no lesson has left behind
 
 
 @contextmanager
@@ -31,19 +32,32 @@ def adopting():
     import psutil
 
     before = set_subreaper(True)
-    others = {child.pid for child in psutil.Process().children()} - _own
-    _own.update(others)
+    others = {child.pid for child in psutil.Process().children()} - own
+    own.update(others)
     try:
         yield
     finally:
         set_subreaper(before)
-        _own.difference_update(others)
+        own.difference_update(others)
+
+
+def fresh(job, environment, log):
+    """Start the worker of a run as a new Python; its output goes into the file log."""
+    with open(log, "w") as file:
+        process = subprocess.Popen([sys.executable, "-P", "-m", "ftkit.batch.worker", str(job)],
+                                   env=environment, stdin=subprocess.DEVNULL, stdout=file,
+                                   stderr=file, start_new_session=True)
+    own.add(process.pid)
+    return process
 
 
 class Running:
-    """A lesson while it runs: the worker, its kernel, and all that they start."""
+    """A lesson while it runs: the worker, its kernel, and all that they start.
 
-    def __init__(self, lesson, limits, workers):
+    start: what starts the worker, called as `fresh` is.
+    """
+
+    def __init__(self, lesson, limits, workers, start=None):
         import psutil
 
         self.psutil, self.lesson, self.limits = psutil, lesson, limits
@@ -56,7 +70,7 @@ class Running:
         job = {"input": str(lesson.path), "output": str(self.partial),
                "cwd": str(lesson.path.parent), "parameters": lesson.injected,
                "cell_timeout": limits["cell_timeout"],
-               "start_timeout": START_TIMEOUT, "progress": str(self.work / "progress"),
+               "progress": str(self.work / "progress"),
                "verdict": str(self.work / "verdict.json"),
                "key": lesson.key, "launch": asdict(limits["launch"]) if limits["launch"] else None}
         try:
@@ -64,13 +78,8 @@ class Running:
             processes = limits["launch"].nproc if limits["launch"] else 1
             environment = child_environment(self.work, lesson, workers * processes)
             _name_kernel(self.work, limits["launch"])
-            with open(lesson.log, "w") as log:
-                self.started = time.monotonic()
-                self.process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "ftkit.batch.worker", str(self.work / "job.json")],
-                    env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    start_new_session=True)
-                _own.add(self.process.pid)
+            self.process = (start or fresh)(self.work / "job.json", environment, lesson.log)
+            self.started = time.monotonic()  # what is preloaded for all is not this run's time
         except BaseException:  # a signal, too, may come in between
             self.clean()
             raise
@@ -88,6 +97,9 @@ class Running:
             self.verdict = ("memory", f"stopped in {self.where()}: its processes held "
                             f"{held / 1e9:.2f} GB, the limit is {limit / 1e9:.2f} GB. Choose a "
                             "smaller profile or batch size, or raise --memory")
+        elif spent > START_TIMEOUT and self.where() == STARTING:
+            self.verdict = ("no kernel", f"no Python process answered within {START_TIMEOUT} s. "
+                            f"{LOOPBACK}")
         elif spent > self.limits["timeout"]:
             self.verdict = ("timeout", f"stopped after {spent:.0f} s, the limit for a lesson, "
                             f"in {self.where()}")
@@ -99,7 +111,7 @@ class Running:
             cell, cells = (self.work / "progress").read_text().split()
             return f"cell {cell} of {cells}"
         except (OSError, ValueError):
-            return "its start-up"
+            return STARTING
 
     def state(self):
         """Return the words for how far the lesson is."""
@@ -156,7 +168,7 @@ class Running:
         self._search()
         self._kill([*self.family.values()])
         self.process.wait()
-        _own.discard(self.process.pid)
+        own.discard(self.process.pid)
         # What a cell has cut off from all its parents still has the environment it was given, or
         # was adopted when a signal ended the worker, which else ends all that it has.
         for _ in range(5):  # a process may start another while it is being ended
@@ -187,7 +199,7 @@ class Running:
     def _adopted(self, child):
         """Return whether a child of this process was left by a killed worker, and lives."""
         try:  # what this process has started itself is of its session, or a known worker
-            if os.getsid(child.pid) == os.getsid(0) or child.pid in _own:
+            if os.getsid(child.pid) == os.getsid(0) or child.pid in own:
                 return False
             os.waitpid(child.pid, os.WNOHANG)  # of one that has ended, nobody else takes note
             return self._lives(child)
@@ -208,7 +220,8 @@ class Running:
         seconds = time.monotonic() - self.started
         self.stop()
         lesson = self.lesson
-        measured = {"seconds": round(seconds, 1), "peak_memory": self.peak}
+        measured = {"seconds": round(seconds, 1), "peak_memory": self.peak,
+                    "start": "fresh" if isinstance(self.process, subprocess.Popen) else "fork"}
         try:
             executed = nb.scrub(nb.read(self.partial))
         except FtkitError:
@@ -265,9 +278,8 @@ class Running:
         if said["error"] == "DeadKernelError":
             return "dead kernel", (f"the Python process died in {self.where()}, often for lack of "
                                    f"memory (its peak here was {self.peak / 1e9:.2f} GB)"), None
-        if said["error"] == "RuntimeError" and self.where() == "its start-up":
-            return "no kernel", (f"no Python process answered: {said['message']}. It is spoken to "
-                                 "over the loopback interface; is that up?"), None
+        if said["error"] == "RuntimeError" and self.where() == STARTING:
+            return "no kernel", f"no Python process answered: {said['message']}. {LOOPBACK}", None
         if failure and failure["error"] == "ClaimNotHeld":
             return "claim not held", failure["message"], failure
         if failure and failure["error"] != "NotExecuted":

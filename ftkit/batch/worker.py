@@ -9,18 +9,21 @@ import time
 from pathlib import Path
 
 
-def main(job_file):
-    """Run the job in a JSON file. Returns 0 when papermill did, and writes a verdict beside it."""
+def main(job_file, **options):
+    """Run the job in a JSON file. Returns 0 when papermill did, and writes a verdict beside it.
+
+    options: further ones of nbclient.
+    """
     job = json.loads(Path(job_file).read_text())
     set_subreaper(True)
     threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
-        return _execute(job)
+        return _execute(job, options)
     finally:
         _end_children()
 
 
-def _execute(job):
+def _execute(job, options):
     # jsonschema takes 2 s to build a grammar of web addresses that no notebook needs.
     sys.modules["rfc3987_syntax"] = None
     from papermill.engines import NBClientEngine, papermill_engines
@@ -43,8 +46,9 @@ def _execute(job):
         execute_notebook(
             _path(job["input"]), _path(job["output"]), job["parameters"], engine_name="ftkit",
             kernel_name="python3", progress_bar=False, cwd=job["cwd"],
-            start_timeout=job["start_timeout"], execution_timeout=job["cell_timeout"],
-        )
+            # The batch ends a start that takes too long: Jupyter would go by a clock that may jump.
+            start_timeout=10**9, execution_timeout=job["cell_timeout"],
+            **options)
     except BaseException as error:
         verdict = {"error": type(error).__name__, "message": str(error),
                    "errno": getattr(error, "errno", None)}

@@ -165,12 +165,11 @@ def advise(task, n_examples, *, memory=None, n_tasks=1):
     if n_examples > most:
         reasons.append(f"extrapolated: {n_examples:,} labels are more than the {most:,} that were "
                        "measured, and the score is that of those; training gains most from more")
-    head = found["header"]
     return Advice(
         chosen.name, chosen.score(n_examples), sure, tuple(reasons),
         tuple(_turns(pick, chosen.name, n_examples, n_tasks, methods, memory, most)),
-        f"{about['title']}, {about['model']}, {head['date']}, {head['machine']}; another task or "
-        "model may rank methods otherwise: measure the first two on yours",
+        f"{about['title']}, {about['model']}, {about['date']}, {about['machine']}; another task "
+        "or model may rank methods otherwise: measure the first two on yours",
     )
 
 

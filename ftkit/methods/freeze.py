@@ -23,7 +23,8 @@ class Freeze:
     (most decoders) stays frozen: training it would change the bottom of the model as well. What is
     frozen runs without dropout too, as a fixed function of the text. In an encoder-decoder (T5,
     BART) the decoder's blocks count, and the encoder stays frozen. layerwise_lr_decay: each trained
-    block learns at this share of the rate of the block above it.
+    block learns at this share of the rate of the block above it. `fit` takes a higher learning
+    rate by itself than for all weights, and the highest for the head alone.
     """
 
     unfreeze_last: int = 0
@@ -32,6 +33,11 @@ class Freeze:
     lesson = "07_freezing"
     when = "a small machine, many runs over one backbone; which depth is for validation to say"
     example = {"unfreeze_last": 1}  # settings in the table of methods
+
+    @property
+    def learning_rate(self):
+        """fit's default: the fewer weights are trained, the larger the steps that they bear."""
+        return 5e-4 if self.unfreeze_last else 3e-3
 
     def apply(self, model):
         """Freeze all but the top. Returns the model; SettingError when it has too few blocks."""

@@ -249,6 +249,20 @@ def test_values_that_json_has_not_are_recorded(tmp_path, write_notebook):
     assert record["status"] == "ok" and record["parameters"] == {"words": "{'a'}", "pair": [1, 2]}
 
 
+@pytest.mark.parametrize(("columns", "shown"), [(0, "a cell 1 of 2  |  b its start-up"),
+                                                (12, "a cell 1 of")])
+def test_in_a_terminal_one_line_shows_how_far_the_runs_are(monkeypatch, capsys, columns, shown):
+    from ftkit.batch import front
+
+    monkeypatch.setattr(front.sys.stderr, "fileno", lambda: 2, raising=False)
+    monkeypatch.setattr(front.os, "get_terminal_size", lambda _: os.terminal_size((columns, 24)))
+    live = front._InTerminal()
+    live(["a cell 1 of 2", "b its start-up"])
+    live.line("a: ok")
+    said = capsys.readouterr()
+    assert said.err == f"\r\033[K{shown}\r\033[K" and said.out == "a: ok\n"
+
+
 def test_in_a_notebook_an_output_shows_how_far_the_runs_are(tmp_path, write_notebook):
     inner = write_notebook(tmp_path / "inner.ipynb", PARAMETERS, "import time\ntime.sleep(1)")
     watched = "%env FTKIT_PLAIN=0\n%env JPY_SESSION_NAME=outer.ipynb"

@@ -7,6 +7,7 @@ import pytest
 import seat
 
 from ftkit.batch import notebook as nb
+from ftkit.course.quiz import quiz
 
 pytestmark = pytest.mark.browser
 SET_UP = (f"import sys\nsys.path.insert(0, {str(seat.ROOT / 'tests')!r})\n"
@@ -24,6 +25,9 @@ VIEWS = [
     "prompt = ft.build_prompt(decoder, [('the film', 'good'), ('the plot', 'bad')],\n"
     "                         [('the cat', 'good'), ('the dog', 'bad')], number=1)\nprompt",
     "recorded = ft.explore_runs(ft.runs()[-2:])\nrecorded",
+    "asked = ft.quiz('01')\nasked",
+    "words = ft.inspect_occlusion(tuned, 'the film was great and the plot was bad')\nwords",
+    "reads = ft.inspect_attention(tuned, 'the film was great')\nreads",
 ]
 PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"
 
@@ -36,7 +40,7 @@ def views(jupyterlab, write_notebook, learner):
     learner.open(f"notebooks/{path.name}")
     learner.choose("Run", "Run All Cells")
     learner.page.wait_for_function(
-        "() => jupyterapp.shell.currentWidget.content.model.cells.get(6).executionCount",
+        "() => jupyterapp.shell.currentWidget.content.model.cells.get(9).executionCount",
         timeout=120000)
     return learner
 
@@ -78,7 +82,7 @@ def test_each_view_follows_its_controls_and_is_read_out_whole(views):
         ".length > n", arg=[boxes, PANEL])
     views.shot("view_tokens")
     assert serious(views) == []
-    assert "('at', 3)" in "".join(views.run(6)["outputs"][0]["data"]["text/plain"])
+    assert "('at', 3)" in "".join(views.run(9)["outputs"][0]["data"]["text/plain"])
 
     found = output(views, 2)
     text = found.get_by_label("text", exact=True)
@@ -122,6 +126,34 @@ def test_each_view_follows_its_controls_and_is_read_out_whole(views):
     found.get_by_role("button", name="seconds").click()
     found.locator("img[alt^='seconds by learning rate']").wait_for()
     views.shot("view_runs")
+    assert serious(views) == []
+
+    found = output(views, 6)
+    first = found.locator(".widget-toggle-buttons").first
+    right = quiz("01").questions[0].right
+    wrong = next(letter for letter in quiz("01").questions[0].options if letter != right)
+    first.get_by_role("button", name=wrong, exact=True).click()
+    until(found, f"not {wrong}: it is {right}.")
+    until(found, "0 of 1 answers right.")
+    first.get_by_role("button", name=right, exact=True).click()
+    until(found, "1 of 1 answers right.")
+    views.shot("view_quiz")
+    assert serious(views) == []
+
+    found = output(views, 7)
+    until(found, "good has")
+    found.get_by_role("button", name="bad", exact=True).click()
+    until(found, "bad has")
+    views.shot("view_occlusion")
+    assert serious(views) == []
+
+    found = output(views, 8)
+    until(found, "most attended to from token 0")
+    found.get_by_label("number of the token").fill("2")
+    found.get_by_label("number of the token").press("Enter")
+    until(found, "most attended to from token 2")
+    found.get_by_role("button", name="1", exact=True).click()
+    views.shot("view_attention")
     assert serious(views) == []
 
 

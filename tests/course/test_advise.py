@@ -29,9 +29,9 @@ def stored(tmp_path, monkeypatch):
     """Four methods: a prompt, a small and a whole training that end alike, and one that fails."""
     small = dict(labels=[32, 128, 512])
     found = {
-        "header": {"date": "2026-01-01", "machine": "float32 on a processor"},
         "tasks": {"classification": {"title": "a task", "model": "a model", "base_bytes": 90e6,
-                                     "seeds": SEEDS, "groups": None}},
+                                     "seeds": SEEDS, "groups": None, "date": "2026-01-01",
+                                     "machine": "float32 on a processor"}},
         "cells": cells("prompt", [0], [0.6], stored=0, memory=500e6, seconds=0.0, share=0)
         + cells("full", **small, right=[0.5, 0.7, 0.8], stored=90e6, memory=400e6, share=1,
                 seconds=3.0)

@@ -22,12 +22,16 @@ def may_mount():
     return done is not None and done.returncode == 0
 
 
-def on_a_disk(out, options):
-    """Return the words that make a command see a small disk at `out`, of its own."""
+def on_a_disk(out, options, mended):
+    """Return the words that make a command see a disk of its own at `out`, and then a mended one.
+
+    The command is given twice, before and after the disk has the options that mend it.
+    """
     out.mkdir()
     return ["unshare", "-rm", "sh", "-ec",
-            f'mount -t tmpfs -o {options} none "{out}"; "$@" || echo "code $?"; '
-            f'find "{out}"; cat "{out}"/status/*.json', "sh"]
+            f'mount -t tmpfs -o {options} none "{out}"; "$@" || echo "code $?"; find "{out}"; '
+            f'mount -o remount,{mended} "{out}"; echo MENDED; "$@" && echo "code 0"; '
+            f'find "{out}"', "sh"]
 
 
 def test_a_full_disk_is_named_and_the_next_run_goes_on(tmp_path, write_notebook):
@@ -35,23 +39,31 @@ def test_a_full_disk_is_named_and_the_next_run_goes_on(tmp_path, write_notebook)
     good = write_notebook(tmp_path / "02_good.ipynb", PARAMETERS, WORK)
     out = tmp_path / "out"
     if may_mount():
-        _, printed = run(loud, good, "--out", out, prefix=on_a_disk(out, "size=2m"))
+        code, printed = run(loud, good, "--out", out, prefix=on_a_disk(out, "size=2m", "size=64m"))
+        printed, _, second = printed.partition("MENDED")
         assert "code 3" in printed and "No space left on device" in printed
     else:  # a limit for the size of a file is a disk's end for the one that is too large
         code, printed = run(loud, good, "--out", out, prefix=["prlimit", "--fsize=2000000"])
         assert code == 3 and "File too large" in printed
+        code, second = run(loud, good, "--out", out)
     assert "01_loud: DISK" in printed and "02_good: ok" in printed
-    assert "01_loud.ipynb\n" not in printed and ".ftkit-run-" not in printed
+    assert "01_loud.ipynb\n" not in printed and ".ftkit-run-" not in printed + second
+    assert "01_loud: ok" in second and second.count("not run again") == 1 and code == 0
 
 
 def test_an_output_folder_that_cannot_be_written_is_named_before_anything_runs(
         tmp_path, write_notebook):
     good = write_notebook(tmp_path / "good.ipynb", PARAMETERS, WORK)
     out = tmp_path / "out"
-    prefix = on_a_disk(out, "size=2m,ro") if may_mount() else ()
-    code, printed = run(good, "--out", out if prefix else "/proc/out", prefix=prefix)
+    if may_mount():
+        _, printed = run(good, "--out", out, prefix=on_a_disk(out, "size=2m,ro", "size=2m,rw"))
+        printed, _, second = printed.partition("MENDED")
+        assert "code 2" in printed and "good: ok" in second and "code 0" in second
+    else:
+        code, printed = run(good, "--out", "/proc/out")
+        assert code == 2
     assert "cannot be used" in printed and "Choose another --out" in printed
-    assert "started" not in printed and ("code 2" in printed or code == 2)
+    assert "started" not in printed
 
 
 @pytest.mark.parametrize(("content", "words"), [
@@ -122,6 +134,35 @@ def test_a_clock_that_jumps_ends_no_run_early_and_makes_none_endless(tmp_path, w
     assert (found["01_a"]["status"], found["02_hang"]["status"]) == ("ok", "cell timeout"), printed
     assert 0 < found["01_a"]["seconds"] < 60 and code == 1
     nothing_is_left(out)
+    write_notebook(hang, PARAMETERS, WORK)
+    code, printed = run(lesson, hang, "--timeout", 40, "--out", out, PYTHONPATH=path)
+    assert code == 0 and printed.count("not run again") == 1, printed
+    nothing_is_left(out)
+
+
+def test_in_a_container_with_a_quota_below_its_cores_one_run_is_at_work(tmp_path, write_notebook):
+    """Two would share a processor that is counted twice, with twice the threads."""
+    lesson = write_notebook(tmp_path / "a.ipynb", PARAMETERS, """
+import os, time
+from pathlib import Path
+began = time.monotonic()
+time.sleep(2)
+Path(f"{os.environ['TIMES']}/{rank}").write_text(
+    f"{began} {time.monotonic()} {os.environ['OMP_NUM_THREADS']}")""")
+    (tmp_path / "times").mkdir()
+    prefix = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))]
+    if may_mount():  # as a container shows its quota: half a processor less than two
+        prefix = ["unshare", "-rm", "sh", "-ec", "mount -t tmpfs none /sys/fs/cgroup; "
+                  'echo "150000 100000" > /sys/fs/cgroup/cpu.max; "$@"', "sh"]
+    prefix += ["env", "-u", "OMP_NUM_THREADS"]
+    code, printed = run(lesson, "--grid", "rank=1,2", "--workers", "auto", "--out",
+                        tmp_path / "out", prefix=prefix, TIMES=str(tmp_path / "times"))
+    assert code == 0, printed
+    times = sorted(tuple(map(float, path.read_text().split()))
+                   for path in (tmp_path / "times").iterdir())
+    assert times[0][1] < times[1][0], "both were at work at a time"
+    assert [threads for *_, threads in times] == [1, 1]
+    nothing_is_left(tmp_path / "out")
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,7 @@ def test_a_batch_on_a_cluster_that_is_stopped_ends_its_runs_there(two_nodes, tmp
     wait_for(lambda: not lives(int(pid.read_text())), 20)
 
 
+@pytest.mark.slow  # as all that need Ray, which `make test` does not install
 def test_a_cluster_that_is_not_there_is_named(tmp_path, write_notebook):
     lesson = write_notebook(tmp_path / "01_a.ipynb", PARAMETERS, WORK)
     words = [lesson, "--out", tmp_path / "out", "--executor", "ray", "--address", "127.0.0.1:9"]

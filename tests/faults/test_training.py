@@ -44,3 +44,28 @@ def test_a_run_that_was_cut_in_training_ends_as_one_that_was_not(tmp_path, write
     printed = (tmp_path / "cut" / "out" / "01_a.ipynb").read_text()
     assert "checkpoint-" in printed, "it says from where it goes on"
     assert found["cut"]["claims"] == found["whole"]["claims"]
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_ends_the_run_with_the_remedy_and_keeps_the_others(
+        tmp_path, write_notebook):
+    train = f"""
+import sys
+sys.path.insert(0, {str(TESTS)!r})
+import tiny
+import ftkit as ft
+
+run = ft.fit(tiny.encoder(), tiny.reviews(16), epochs=2, batch_size=8, learning_rate=rate, warmup=0)
+ft.claim("loss", float(run.history["loss"].dropna().sum()), metric="loss", at_least=0)
+"""
+    lesson = write_notebook(tmp_path / "01_a.ipynb", ("rate = 1e-3", ["parameters"]), train)
+    out = tmp_path / "out"
+    code, printed = run(lesson, "--grid", "rate=1e38,1e-3", "--out", out)
+    found = records(out)
+    assert code == 1 and found["01_a--rate=0.001"]["status"] == "ok", printed
+    wrong = found["01_a--rate=1e+38"]
+    assert wrong["status"] == "error" and wrong["claims"] == []
+    assert "Diverged" in wrong["message"] and "rate is too high" in wrong["message"]
+    nothing_is_left(out)
+    code, printed = run(lesson, "--grid", "rate=1e-2,1e-3", "--out", out)
+    assert code == 0 and printed.count("not run again") == 1, printed

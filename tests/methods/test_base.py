@@ -45,7 +45,7 @@ def test_the_method_within_says_what_learns_and_how_fast(name):
     assert [p.requires_grad for p in part.parameters()] == [
         p.requires_grad for p in same.parameters()
     ]
-    assert (top.learning_rate, top.layerwise_lr_decay) == (1e-4, 0.5)
+    assert (top.learning_rate, top.layerwise_lr_decay) == (5e-4, 0.5)
     assert replace(method, trainable=ft.LoRA()).learning_rate == ft.LoRA().learning_rate
 
 
