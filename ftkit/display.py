@@ -238,6 +238,23 @@ def display(thing):
         display(thing)
 
 
+def show_widget(make, otherwise):
+    """Display what `make(ipywidgets)` returns in an open notebook that has ipywidgets.
+
+    otherwise: {mime type: text}, which is displayed elsewhere.
+    """
+    if in_notebook():
+        try:
+            import ipywidgets
+        except ImportError:
+            pass
+        else:
+            return display(make(ipywidgets))
+    from IPython.display import display as show
+
+    return show(otherwise, raw=True)
+
+
 def markdown_table(header, rows):
     """Return a Markdown table."""
     def line(words):

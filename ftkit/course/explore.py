@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ftkit.course.plots import Tokens, answer_of, asked_of, truth_of
-from ftkit.display import Table, display, in_notebook
+from ftkit.display import Table, show_widget
 from ftkit.errors import DataError, FtkitError, SettingError
 
 BEST = 5  # next tokens of the token inspector
@@ -90,16 +90,7 @@ class View:
         return f"<div style='line-height:1.4'>{''.join(parts)}</div>"
 
     def _ipython_display_(self):
-        if in_notebook():
-            try:
-                import ipywidgets
-            except ImportError:
-                pass
-            else:
-                return display(self.widget(ipywidgets))
-        from IPython.display import display as show
-
-        return show({"text/plain": repr(self), "text/html": self.html()}, raw=True)
+        show_widget(self.widget, {"text/plain": repr(self), "text/html": self.html()})
 
     def widget(self, ipywidgets):
         """The View with its controls, a widget."""

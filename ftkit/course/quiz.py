@@ -13,7 +13,7 @@ from pathlib import Path
 from ftkit.assets import atomic
 from ftkit.assets.fetch import cache_home
 from ftkit.course.exercises import Checked
-from ftkit.display import display, in_notebook
+from ftkit.display import show_widget
 from ftkit.errors import DataError, SettingError
 
 KEPT = "questions.json"  # in the cache folder: what was answered
@@ -85,16 +85,7 @@ class Quiz:
         return f"{self.right} of {len(self.answers)} answers right."
 
     def _ipython_display_(self):
-        if in_notebook():
-            try:
-                import ipywidgets
-            except ImportError:
-                pass
-            else:
-                return display(self.widget(ipywidgets))
-        from IPython.display import display as show
-
-        return show({"text/plain": repr(self), "text/markdown": repr(self)}, raw=True)
+        show_widget(self.widget, {"text/plain": repr(self), "text/markdown": repr(self)})
 
     def widget(self, ipywidgets):
         """The questions with buttons for their options, a widget."""
