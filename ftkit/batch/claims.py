@@ -54,7 +54,7 @@ def leading(claims):
 
 
 def claim_cells(claim):
-    """Return a claim's row: claim, opponent, its value, tuned, difference, needed, held."""
+    """Return a claim's row: claim, opponent, its value, the method's, difference, needed, held."""
     # A claim about a value alone repeats it as its difference; one column is enough.
     alone = claim.get("after") and not claim.get("before")
     difference = None if alone else claim.get("difference")

@@ -140,6 +140,8 @@ def lessons_table(folder, link):
         laptop = re.search(r"\| `cpu` \|\s*([^|]+?)(?: on [^|]*)?\s*\|", header)
         claim = leading(record["claims"])
         sides = [claim.get("before"), claim.get("after")] if claim else []
+        if claim and not any(sides):  # a value alone
+            sides = [claim.get("difference")]
         numbers = " → ".join(number(side["value"]) for side in sides if side)
         words = ""
         if claim:
