@@ -197,9 +197,16 @@ def generate(
     stop: a string (such as "\\n") or a list of them; the text ends before it. dtype: as in
     evaluate. disable: "prefix_caching" reads what all prompts begin with once for each;
     "eager_attention"; "group_by_length".
-    Returns the new text alone, a string or a list of strings. Raises NotANumber where the logits
-    are NaN, of which an argmax would make the vocabulary's first word.
+    Returns the new text alone, a string or a list of strings. Raises SettingError for a model that
+    writes no text, NotANumber where the logits are NaN, of which an argmax would make the
+    vocabulary's first word.
     """
+    if not hasattr(model.net, "generate"):
+        raise SettingError(f"{model.name} was loaded for {model.task!r}, which writes no text; "
+                           'load a decoder with task="causal-lm", or a T5 with "seq2seq-lm".')
+    if type(max_new_tokens) is not int or max_new_tokens < 1:
+        raise SettingError(f"max_new_tokens={max_new_tokens!r}: a whole number from 1 on is "
+                           "expected.")
     single = isinstance(prompts, str)
     texts = [prefix + prompt for prompt in ([prompts] if single else prompts)]
     stops = [stop] if isinstance(stop, str) else list(stop or [])

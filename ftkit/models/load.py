@@ -30,7 +30,8 @@ def load_model(
     a registered version, "registry:support-voice@champion" or "registry:support-voice/3"; a folder
     with the name of a catalog model is "./name".
     task: one of models.TASKS; by default what a saved folder says, else "causal-lm" for a decoder.
-    labels: class names for classification and tagging. pretrained=False keeps the architecture and
+    labels: class names for classification and tagging; by default those of the head that is stored
+    there, if it is one for the task. pretrained=False keeps the architecture and
     draws new weights from `seed`, which also fixes the weights of a new head.
     dtype: "float32", "bf16", "fp16", or "nf4" for 4-bit weights under LoRA (QLoRA; needs CUDA and
     the package bitsandbytes). revision: a commit of a hub model, for hub ids only. pooling: "mean"
@@ -39,7 +40,8 @@ def load_model(
     Returns a Model in evaluation mode on this machine's device.
     Raises SettingError for an unknown task or a stored head of another size than the labels ask
     for, DataError when labels or weights are missing, FetchError when the source is neither known
-    nor found. Warns of weights that the network has no place for.
+    nor found. Warns of weights that the network has no place for, and of a stored head whose
+    classes have other names.
     """
     if str(source).startswith(mlflow_store.PREFIX):
         folder, version = mlflow_store.version_folder(str(source))
@@ -58,6 +60,8 @@ def load_model(
     labels = labels if labels is not None else card.get("labels")
     if task not in SPECS:
         raise SettingError(f"task {task!r} does not exist; choose one of {', '.join(TASKS)}.")
+    if SPECS[task].labelled:
+        labels = _labels(folder, task, labels, card)
     if SPECS[task].labelled and not labels:
         raise DataError(f"task {task!r} needs labels, for example labels=data.labels.")
     if (folder / "adapter_config.json").exists():
@@ -174,6 +178,23 @@ def _hub_folder(repository, revision):
         ) from error
 
 
+def _labels(folder, task, labels, card):
+    """The labels that were asked for, else those of the head that a folder has for the task."""
+    if card or not (folder / "config.json").exists():  # its own labels have been read
+        return labels
+    config = _read_config(folder)
+    head = SPECS[task].auto.removeprefix("AutoModel")
+    if not any(name.endswith(head) for name in config.architectures or ()) or config.num_labels < 2:
+        return labels
+    stored = [config.id2label[i] for i in sorted(config.id2label)]
+    named = not all(str(name).startswith("LABEL_") for name in stored)
+    if labels and named and len(labels) == len(stored) and [*map(str, labels)] != stored:
+        warnings.warn(f"the head that is stored in {folder} answers {', '.join(stored)}, and you "
+                      f"call these {', '.join(map(str, labels))}, in this order. Leave labels out "
+                      "to keep its own.", stacklevel=3)
+    return labels or stored
+
+
 def _default_task(folder):
     config = _read_config(folder)
     kinds = " ".join(config.architectures or [])
@@ -183,6 +204,11 @@ def _default_task(folder):
 
 
 def _read_config(folder, **options):
+    if not (Path(folder) / "config.json").exists():
+        raise FetchError(
+            f"{folder} holds no model: it has no config.json. Give the folder that save or "
+            "save_pretrained wrote."
+        )
     try:
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
     except ValueError as error:
