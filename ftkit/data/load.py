@@ -291,21 +291,21 @@ def _own_data(content, name: str, names: dict, task: str | None, split: tuple,
         parts = own.split_own(given["train"], shares if len(given) > 1 else split, name)
         given = {part: parts[part] if part == "train" or part in absent else given[part]
                  for part in SPLITS}
-    tags = None
+    tags = classes = None
     if labels and task != "classification":
         raise DataError(f"labels= names classes, and {name} is read as {task}; leave it out, or "
                         'give task="classification".')
     if task == "tagging":
         tags = own.label_names(given, task, name, notes)
     elif task == "classification":
-        labels = (own.check_labels(given, labels, name) if labels
-                  else own.label_names(given, task, name, notes))
-        numbers = {label: number for number, label in enumerate(labels)}
+        classes = (own.check_labels(given, labels, name) if labels
+                   else own.label_names(given, task, name, notes))
+        numbers = {label: number for number, label in enumerate(classes)}
         given = {
             part: columns | {"label": [numbers[label] for label in columns["label"]]}
             for part, columns in given.items()
         }
-    return Data(_to_datasets(given, labels), name=name, task=task, rows_read=rows_read, tags=tags,
+    return Data(_to_datasets(given, classes), name=name, task=task, rows_read=rows_read, tags=tags,
                 notes=notes)
 
 
