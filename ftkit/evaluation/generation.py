@@ -15,6 +15,7 @@ from ftkit.data.templates import apply_template
 from ftkit.errors import DataError, SettingError
 from ftkit.models import capabilities, precision
 from ftkit.models.learned_prompt import learned_tokens, prompt_cache
+from ftkit.models.model import check_model
 from ftkit.models.structure import inner
 from ftkit.models.weights import no_answer
 from ftkit.speed import attention, feature_cache, optimizations, tree_attention
@@ -201,6 +202,7 @@ def generate(
     writes no text, NotANumber where the logits are NaN, of which an argmax would make the
     vocabulary's first word.
     """
+    check_model(model)
     if not hasattr(model.net, "generate"):
         raise SettingError(f"{model.name} was loaded for {model.task!r}, which writes no text; "
                            'load a decoder with task="causal-lm", or a T5 with "seq2seq-lm".')
@@ -388,6 +390,7 @@ def _expand(past, rows):
 
 
 def _need_decoder(model):
+    check_model(model)
     if not model.spec.next_token:
         raise SettingError(
             f"likelihoods need a causal-lm model; {model.name} was loaded for {model.task!r}."

@@ -1,12 +1,15 @@
 """Loads a base model and its tokenizer for a task: from the catalog, a local folder or the hub."""
 
+import json
 import shutil
 import warnings
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from ftkit.assets import catalog, fetch, mlflow_store
 from ftkit.errors import DataError, FetchError, SettingError
@@ -74,7 +77,7 @@ def load_model(
     if SPECS[task].next_token and getattr(config, "is_decoder", None) is False:
         if not capabilities.predicts_next(net):  # of kinds that are no decoders by themselves
             raise _no_decoder(config)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = _tokenizer(folder, config)
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     if net.config.pad_token_id is None:
@@ -180,7 +183,12 @@ def _hub_folder(repository, revision):
 
 def _labels(folder, task, labels, card):
     """The labels that were asked for, else those of the head that a folder has for the task."""
-    if card or not (folder / "config.json").exists():  # its own labels have been read
+    if labels is not None:
+        given, labels = labels, [] if isinstance(labels, str | int) else list(labels)
+        if len(labels) < 2 or len(set(labels)) < len(labels):
+            raise DataError(f"labels={given!r}: a list of two or more different names was "
+                            "expected, for example labels=data.labels.")
+    if card or (folder / "adapter_config.json").exists():  # their labels stand elsewhere
         return labels
     config = _read_config(folder)
     head = SPECS[task].auto.removeprefix("AutoModel")
@@ -210,8 +218,16 @@ def _read_config(folder, **options):
             "save_pretrained wrote."
         )
     try:
-        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
+        with _read(folder):
+            return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False,
+                                                           **options)
     except ValueError as error:
+        if "does not recognize this architecture" in str(error):
+            kind = json.loads((Path(folder) / "config.json").read_text()).get("model_type")
+            raise SettingError(
+                f"the model in {folder} is of the kind {kind!r}, which transformers "
+                f"{transformers.__version__} does not know; choose another."
+            ) from error
         if "custom code" not in str(error):
             raise
         # Without the library's words, which say how to have the code run.
@@ -257,14 +273,11 @@ def _network(folder, config, task, pretrained, dtype, seed, saved_for=None):
                 net = kind.from_config(config, trust_remote_code=False, **options)
                 return with_pooling(head_apart(net))
             _check_safe(folder)
-            net, found = kind.from_pretrained(
-                folder,
-                config=config,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                **options,
-            )
+            with _read(folder):
+                net, found = kind.from_pretrained(
+                    folder, config=config, use_safetensors=True, trust_remote_code=False,
+                    output_loading_info=True, **options,
+                )
         except RuntimeError as error:
             if "ignore_mismatched_sizes" not in str(error):
                 raise
@@ -284,6 +297,33 @@ def _network(folder, config, task, pretrained, dtype, seed, saved_for=None):
     net = with_pooling(net)
     check_loaded(net, found, task, folder, whole=saved_for == task)
     return net
+
+
+def _tokenizer(folder, config):
+    """The tokenizer of a folder. Where there is none the library makes one of five tokens."""
+    with _read(folder):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    expected = getattr(config.get_text_config(), "vocab_size", 0)
+    if len(tokenizer) < expected / 2:
+        raise FetchError(
+            f"{folder} has no tokenizer that fits: it knows {len(tokenizer):,} tokens, the network "
+            f"{expected:,}. Copy the tokenizer's files there (tokenizer.json, "
+            "tokenizer_config.json and the like) from the model that it was trained from."
+        )
+    return tokenizer
+
+
+@contextmanager
+def _read(folder):
+    """Turn what the libraries raise for a folder that is incomplete or damaged into a sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0].rstrip(".")
+        raise FetchError(
+            f"{folder} cannot be read as a model: {first}. It needs config.json, weights as "
+            "safetensors and the tokenizer's files, whole and all from one source."
+        ) from error
 
 
 def _no_decoder(config):
