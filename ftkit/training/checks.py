@@ -63,6 +63,21 @@ def count_updates(settings, rows, processes):
     return max(1, math.ceil(settings["num_train_epochs"] * epoch)), epoch
 
 
+def check_base(model, method):
+    """Raise SettingError where a peft adapter's base would be trained: it is saved without it."""
+    if not getattr(model.net, "peft_config", None):
+        return
+    base = model.net.get_base_model()
+    body = base if model.spec.writes else base.base_model
+    if any(p.requires_grad and "lora_" not in name and "modules_to_save" not in name
+           for name, p in body.named_parameters()):
+        raise SettingError(
+            f"{type(method).__name__} would train the base under the adapter of {model.name}, and "
+            "an adapter is saved without its base. Put LoRA into the weights first, "
+            "ft.merge(model); or begin with the base, and add an adapter to what was trained."
+        )
+
+
 def check_losses(model, method, smoothing, own):
     """Raise SettingError where label smoothing or a loss of the caller's would not be used.
 

@@ -171,6 +171,7 @@ def fit(
     structure.with_dropout(tuned.net)  # an earlier method may have switched some off
     tuned = method.apply(tuned)
     check_trained(tuned.net)
+    checks.check_base(tuned, method)
     trainable = trainable_summary(tuned)
     rows = encode(train, tuned, max_length=max_length, loss_on=loss_on)
     held = encode(validation, tuned, max_length=max_length, loss_on=loss_on) if validation else None
