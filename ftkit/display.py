@@ -49,15 +49,9 @@ def finished(figure):
 def label_bar(axes, place, value, errors, fontsize=9, text=None):
     """Write a bar's value beyond the end of its interval, on the side that the bar points to."""
     up = value >= 0
-    axes.annotate(
-        text or f"{value:.3g}",
-        (place, value + errors[1] if up else value - errors[0]),
-        ha="center",
-        va="bottom" if up else "top",
-        xytext=(0, 2 if up else -2),
-        textcoords="offset points",
-        fontsize=fontsize,
-    )
+    axes.annotate(text or f"{value:.3g}", (place, value + errors[1] if up else value - errors[0]),
+                  ha="center", va="bottom" if up else "top", xytext=(0, 2 if up else -2),
+                  textcoords="offset points", fontsize=fontsize)
     axes.margins(y=0.12)  # room for the label
 
 

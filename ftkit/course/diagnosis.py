@@ -47,10 +47,8 @@ def diagnose(runs):
 def _panels(histories):
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(
-        1, len(histories), figsize=(max(4.5, 2.8 * len(histories)), 3.2), dpi=100, sharey=True,
-        squeeze=False, layout="constrained",
-    )
+    figure, axes = plt.subplots(1, len(histories), figsize=(max(4.5, 2.8 * len(histories)), 3.2),
+                                dpi=100, sharey=True, squeeze=False, layout="constrained")
     for one, (name, history) in zip(axes[0], histories.items(), strict=True):
         for i, (column, label) in enumerate((("loss", "training"), ("eval_loss", "validation"))):
             rows = history.dropna(subset=[column])

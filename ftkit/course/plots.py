@@ -35,10 +35,8 @@ def plot_bars(estimates, title, ylabel, *, baseline=None):
     """
     figure, axes = new_figure((max(4, 1.1 * len(estimates) + 1.5), SIZE[1]))
     values, errors = _errors(estimates.values())
-    bars = axes.bar(
-        range(len(values)), values, color="0.85", edgecolor="0.1", width=0.6,
-        yerr=errors if errors.any() else None, capsize=4,
-    )
+    bars = axes.bar(range(len(values)), values, color="0.85", edgecolor="0.1", width=0.6,
+                    yerr=errors if errors.any() else None, capsize=4)
     for i, bar in enumerate(bars):
         bar.set_hatch(HATCHES[i % len(HATCHES)])
     for i, value in enumerate(values):
@@ -123,22 +121,11 @@ def plot_calibration(evaluations, title="Is the model as sure as it should be?",
             raise SettingError(f"{name!r} has no probabilities, so its confidence is not known.")
         sure, right = ev.probabilities.max(1), ev.predictions == ev.references
         parts = np.array_split(np.argsort(sure, kind="stable"), min(bins, len(sure)))
-        axes.plot(
-            [sure[p].mean() for p in parts],
-            [right[p].mean() for p in parts],
-            label=name,
-            marker=MARKERS[i],
-            linestyle=LINES[i],
-            color=COLORS[i],
-        )
+        axes.plot([sure[p].mean() for p in parts], [right[p].mean() for p in parts], label=name,
+                  marker=MARKERS[i], linestyle=LINES[i], color=COLORS[i])
     axes.plot([0, 1], [0, 1], color="0.1", linewidth=1, linestyle=":", label="as sure as right")
-    axes.set(
-        title=title,
-        xlabel="confidence (probability)",
-        ylabel="accuracy (share right)",
-        xlim=(0, 1),
-        ylim=(0, 1),
-    )
+    axes.set(title=title, xlabel="confidence (probability)", ylabel="accuracy (share right)",
+             xlim=(0, 1), ylim=(0, 1))
     axes.legend(frameon=False, fontsize=9)
     return finished(figure)
 

@@ -160,10 +160,9 @@ def _rendered(turns, tokenizer, prompt=False):
 def _marked(turns, tokenizer):
     """The text of a conversation, and the spans that the template marks as the assistant's."""
     turns = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
-    found = tokenizer.apply_chat_template(
-        turns, return_dict=True, return_assistant_tokens_mask=True,
-        tokenizer_kwargs={"return_offsets_mapping": True},
-    )
+    found = tokenizer.apply_chat_template(turns, return_dict=True,
+                                          return_assistant_tokens_mask=True,
+                                          tokenizer_kwargs={"return_offsets_mapping": True})
     spans = []
     for (begin, end), on in zip(found["offset_mapping"], found["assistant_masks"], strict=True):
         if on and spans and spans[-1][1] >= begin:

@@ -134,10 +134,8 @@ def _drawn(
 ) -> Data:
     """Return the data with so many rows of each split."""
     drawn = {split: _draw(data, split, sizes[split], seed, first.get(split, 0)) for split in SPLITS}
-    return Data(
-        drawn, name=data.name, task=data.task, card=data.card, rows_read=data.rows_read,
-        tags=data.tags, notes=data.notes, origin=origin,
-    )
+    return Data(drawn, name=data.name, task=data.task, card=data.card, rows_read=data.rows_read,
+                tags=data.tags, notes=data.notes, origin=origin)
 
 
 def _is_hub_id(name: str, path: Path) -> bool:

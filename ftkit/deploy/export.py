@@ -26,12 +26,8 @@ PROMPTS = ("Where is my order 10234? It was due on 3 May.", "Größe, señor, na
 
 
 def export(
-    run_or_model: Any,
-    folder: str | Path,
-    *,
-    format: str = "safetensors",
-    prompts: Sequence[str] = (),
-    card: str = "",
+    run_or_model: Any, folder: str | Path, *, format: str = "safetensors",
+    prompts: Sequence[str] = (), card: str = "",
 ) -> Parity:
     """Write a model as other programs read it, let them read it, and compare both by ft.parity.
 

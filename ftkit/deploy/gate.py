@@ -49,9 +49,7 @@ class Verdict:
 
 
 def ship(
-    candidate: Model | str,
-    champion: Model | str,
-    task_claims: Sequence[Any],
+    candidate: Model | str, champion: Model | str, task_claims: Sequence[Any],
     general_suite: Sequence[SuitePart] | None = None,
 ) -> Verdict:
     """Decide whether a candidate takes the champion's place: task won, nothing else got worse.

@@ -64,11 +64,7 @@ class Parity:
 
 
 def parity(
-    a: Model,
-    b: Any,
-    prompts: Sequence[str | list[dict]],
-    *,
-    max_new_tokens: int = 24,
+    a: Model, b: Any, prompts: Sequence[str | list[dict]], *, max_new_tokens: int = 24,
     tolerance: float | None = None,
 ) -> Parity:
     """Compare two models that ought to be the same: merged, loaded again, exported, served.
@@ -325,8 +321,7 @@ def _written(model, ids, limit):
     made = model.net.generate(
         input_ids=batch, attention_mask=torch.ones_like(batch), max_new_tokens=limit,
         do_sample=False, num_beams=1, repetition_penalty=1.0, eos_token_id=ends or None,
-        pad_token_id=model.tokenizer.pad_token_id, return_dict_in_generate=True,
-        output_logits=True,
+        pad_token_id=model.tokenizer.pad_token_id, return_dict_in_generate=True, output_logits=True,
     )
     start = 0 if model.net.config.is_encoder_decoder else len(ids)
     return made.sequences[0, start:].tolist(), [step[0].float().cpu() for step in made.logits]

@@ -50,14 +50,8 @@ class Version:
 
 
 def register(
-    run_or_model: Any,
-    name: str,
-    *,
-    data: Any = None,
-    base: Model | None = None,
-    claims: Sequence[Any] = (),
-    aliases: Sequence[str] = (),
-    note: str = "",
+    run_or_model: Any, name: str, *, data: Any = None, base: Model | None = None,
+    claims: Sequence[Any] = (), aliases: Sequence[str] = (), note: str = "",
 ) -> Version:
     """Put a model into the registry as a new version, with where it comes from.
 

@@ -66,12 +66,10 @@ def general_suite(
     """
     if rows < 4:
         raise SettingError(f"rows={rows} can tell nothing; give 4 or more, better 200.")
-    parts = [
-        SuitePart("yes/no questions", "loss", 0.05, _yes_no(rows, seed), _decoders),
-        SuitePart("open questions", "loss", 0.1, _loss_on("nq-open", rows, seed), _decoders),
-        SuitePart("general text", "loss", 0.05, _loss_on("xsum-text", rows, seed), _decoders),
-        SuitePart("chat format", "well formed", 0.1, _well_formed(rows // 4, seed), _chats),
-    ]
+    parts = [SuitePart("yes/no questions", "loss", 0.05, _yes_no(rows, seed), _decoders),
+             SuitePart("open questions", "loss", 0.1, _loss_on("nq-open", rows, seed), _decoders),
+             SuitePart("general text", "loss", 0.05, _loss_on("xsum-text", rows, seed), _decoders),
+             SuitePart("chat format", "well formed", 0.1, _well_formed(rows // 4, seed), _chats)]
     if unknown := set(bounds or {}) - {part.name for part in parts}:
         raise SettingError(
             f"bounds names {min(unknown)!r}; the parts are "
@@ -102,10 +100,8 @@ def _yes_no(rows, seed):
         prompts = [f"{_begins(row['text_pair'])}\nQuestion: {row['text']}?\nAnswer:"
                    for row in asked]
         scores = log_likelihood(model, prompts, [" no", " yes"])
-        return from_predictions(
-            scores.argmax(1), np.array(asked["label"]), labels=["no", "yes"],
-            probabilities=softmax(list(scores)), dataset=asked,
-        )
+        return from_predictions(scores.argmax(1), np.array(asked["label"]), labels=["no", "yes"],
+                                probabilities=softmax(list(scores)), dataset=asked)
     return measure
 
 

@@ -158,10 +158,7 @@ def _over(estimates, span=None):
     if all(estimate is first for estimate in estimates[1:]) and len(estimates) > 1:
         return first  # of an opponent that was not trained, or once
     seeds = f"{len(estimates)} training seed{'s'[: len(estimates) != 1]}"
-    return over_seeds(
-        [estimate.value for estimate in estimates],
-        [estimate.samples for estimate in estimates],
-        min(estimate.groups for estimate in estimates),
-        span=span or (-np.inf, np.inf),
-        covers=f"{first.covers} and {seeds}",
-    )
+    return over_seeds([estimate.value for estimate in estimates],
+                      [estimate.samples for estimate in estimates],
+                      min(estimate.groups for estimate in estimates),
+                      span=span or (-np.inf, np.inf), covers=f"{first.covers} and {seeds}")

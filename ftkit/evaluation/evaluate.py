@@ -129,17 +129,8 @@ class Evaluation:
 
 
 def evaluate(
-    model,
-    dataset,
-    *,
-    batch_size=None,
-    max_length=None,
-    generate=False,
-    max_new_tokens=32,
-    stop=None,
-    loss_on="response",
-    dtype=None,
-    disable=(),
+    model, dataset, *, batch_size=None, max_length=None, generate=False, max_new_tokens=32,
+    stop=None, loss_on="response", dtype=None, disable=(),
 ):
     """Measure a model on a held-out split.
 
@@ -205,23 +196,12 @@ def _measure(model, dataset, rows, found, writing):
         return from_tags(said, dataset["tags"][:], **common)
     probabilities = softmax(found["logits"])
     references = np.array([r["labels"] for r in rows.rows])
-    return from_predictions(
-        probabilities.argmax(1),
-        references,
-        probabilities=probabilities,
-        labels=model.labels,
-        **common,
-    )
+    return from_predictions(probabilities.argmax(1), references, probabilities=probabilities,
+                            labels=model.labels, **common)
 
 
 def from_predictions(
-    predictions,
-    references,
-    *,
-    labels=None,
-    probabilities=None,
-    dataset=None,
-    groups=None,
+    predictions, references, *, labels=None, probabilities=None, dataset=None, groups=None,
     texts=None,
 ):
     """An Evaluation of answers that came from anywhere: a rule, a majority, a prompt.
@@ -243,17 +223,9 @@ def from_predictions(
         parts["loss"] = mean_metric(losses_of, span=POSITIVE)
         parts["calibration_error"] = calibration(probabilities.max(1), right)
         wrong = wrong | np.isnan(probabilities).any(1)
-    return Evaluation(
-        parts,
-        predictions,
-        references,
-        probabilities,
-        texts,
-        labels,
-        dataset,
-        _groups(dataset) if groups is None else groups,
-        undefined=wrong if wrong.any() else None,
-    )
+    return Evaluation(parts, predictions, references, probabilities, texts, labels, dataset,
+                      _groups(dataset) if groups is None else groups,
+                      undefined=wrong if wrong.any() else None)
 
 
 def from_values(values, references, *, dataset=None, groups=None):
@@ -298,14 +270,8 @@ def from_texts(texts, references, *, dataset=None, groups=None):
     texts, references = ([t.strip() for t in each] for each in (texts, references))
     _need_pairs(texts, references, "texts")
     groups = _groups(dataset) if groups is None else groups
-    return Evaluation(
-        text_metrics(texts, references),
-        object_array(texts),
-        object_array(references),
-        texts=texts,
-        dataset=dataset,
-        groups=groups,
-    )
+    return Evaluation(text_metrics(texts, references), object_array(texts),
+                      object_array(references), texts=texts, dataset=dataset, groups=groups)
 
 
 def from_scores(name, values, weights=None, *, groups=None, dataset=None):

@@ -32,14 +32,7 @@ POSITIONS = 512  # whose logits over the vocabulary are held at a time
 
 
 def log_likelihood(
-    model,
-    prompts,
-    candidates,
-    *,
-    prefix="",
-    batch_size=ROWS,
-    normalize=False,
-    dtype=None,
+    model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=False, dtype=None,
     disable=(),
 ):
     """The log-likelihood of each candidate answer after each prompt.
@@ -181,14 +174,7 @@ def contextual_calibration(scores, null_scores):
 
 
 def generate(
-    model,
-    prompts,
-    *,
-    max_new_tokens=32,
-    stop=None,
-    prefix="",
-    batch_size=ROWS,
-    dtype=None,
+    model, prompts, *, max_new_tokens=32, stop=None, prefix="", batch_size=ROWS, dtype=None,
     disable=(),
 ):
     """Continue prompts greedily, many side by side.
@@ -248,14 +234,8 @@ def _written(model, tokens, limit, stops, sharing):
     new, done, alive = [[] for _ in tokens], ["" for _ in tokens], list(range(len(tokens)))
     ended, last = set(), _last_only(model.net)
     for _ in range(limit):
-        step = inner(model.net)(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=past,
-            use_cache=True,
-            **last,
-        )
+        step = inner(model.net)(input_ids=ids, attention_mask=mask, position_ids=positions,
+                                past_key_values=past, use_cache=True, **last)
         past, (most, chosen) = preallocate(step.past_key_values), step.logits[:, -1].max(-1)
         if most.isnan().any():
             raise no_answer(model, "the next token")
@@ -289,13 +269,9 @@ def _by_library(model, texts, limit, stops):
     options = {"padding_side": "left" if decoder else "right", "add_special_tokens": not decoder}
     batch = model.tokenizer(texts, return_tensors="pt", padding=True, **options)
     batch = {k: v.to(model.device) for k, v in batch.items() if k != "token_type_ids"}
-    ids = model.net.generate(
-        **batch,
-        max_new_tokens=limit,
-        do_sample=False,
-        pad_token_id=model.tokenizer.pad_token_id,
-        logits_processor=transformers.LogitsProcessorList([_Checked(model)]),
-    )
+    ids = model.net.generate(**batch, max_new_tokens=limit, do_sample=False,
+                             pad_token_id=model.tokenizer.pad_token_id,
+                             logits_processor=transformers.LogitsProcessorList([_Checked(model)]))
     if decoder:
         ids = ids[:, batch["input_ids"].shape[1] :]
     return [_cut(t, stops) for t in model.tokenizer.batch_decode(ids, skip_special_tokens=True)]

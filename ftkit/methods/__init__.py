@@ -23,33 +23,16 @@ from ftkit.methods.full import Full
 from ftkit.methods.lora import LoRA, merge
 from ftkit.methods.mixup import Mixup
 from ftkit.methods.multi_task import (
-    MultiTask,
-    extract_task_head,
-    joint_labels,
-    share_label_init,
-    temperature_sampling,
+                                      MultiTask,
+                                      extract_task_head,
+                                      joint_labels,
+                                      share_label_init,
+                                      temperature_sampling,
 )
 from ftkit.methods.prompt import PrefixTuning, PromptTuning, nearest_words
 from ftkit.methods.reinforce import Reinforce, reinforce_loss
 
-__all__ = [
-    "Adapter",
-    "Distill",
-    "EWC",
-    "Freeze",
-    "Full",
-    "LoRA",
-    "Mixup",
-    "MultiTask",
-    "PrefixTuning",
-    "PromptTuning",
-    "Reinforce",
-    "share_label_init",
-    "fisher",
-    "joint_labels",
-    "merge",
-    "temperature_sampling",
-    "nearest_words",
-    "reinforce_loss",
-    "extract_task_head",
-]
+__all__ = ["Adapter", "Distill", "EWC", "Freeze", "Full", "LoRA", "Mixup", "MultiTask",
+           "PrefixTuning", "PromptTuning", "Reinforce", "share_label_init", "fisher",
+           "joint_labels", "merge", "temperature_sampling", "nearest_words", "reinforce_loss",
+           "extract_task_head"]

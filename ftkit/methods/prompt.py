@@ -108,14 +108,9 @@ class PrefixTuning:
             )
         start = _keys_and_values(model, _words(self, model))
         stacked, heads, count, size = start.shape
-        config = peft.PrefixTuningConfig(
-            task_type=kind,
-            num_virtual_tokens=count,
-            num_layers=stacked // 2,
-            num_attention_heads=heads,
-            token_dim=heads * size,
-            num_transformer_submodules=1,
-        )
+        config = peft.PrefixTuningConfig(task_type=kind, num_virtual_tokens=count,
+                                         num_layers=stacked // 2, num_attention_heads=heads,
+                                         token_dim=heads * size, num_transformer_submodules=1)
         with quiet_peft():
             model.net = peft.get_peft_model(model.net, config)
         with torch.no_grad():

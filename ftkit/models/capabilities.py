@@ -107,13 +107,8 @@ def _continues(model):
         places = (left.cumsum(-1) - 1).clamp(min=0)
         out = model(input_ids=padded, attention_mask=left, position_ids=places, **plain)
         out.past_key_values.batch_select_indices(torch.tensor([1], device=ids.device))
-        step = model(
-            input_ids=ids[1:, 3:],
-            attention_mask=F.pad(left, (0, 1), value=1)[1:],
-            position_ids=places[1:, -1:] + 1,
-            past_key_values=out.past_key_values,
-            **plain,
-        )
+        step = model(input_ids=ids[1:, 3:], attention_mask=F.pad(left, (0, 1), value=1)[1:],
+                     position_ids=places[1:, -1:] + 1, past_key_values=out.past_key_values, **plain)
     except FAILURES:
         return False
     return (

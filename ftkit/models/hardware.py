@@ -132,15 +132,9 @@ def this_machine():
         if (own := os.environ.get("LOCAL_RANK")) is not None:
             torch.cuda.set_device(int(own))  # "cuda" is each process's own card from here on
         card = torch.cuda.get_device_properties(torch.cuda.current_device())
-        return Machine(
-            "cuda",
-            card.name,
-            card.total_memory,
-            cores,
-            (card.major, card.minor),
-            flash=importlib.util.find_spec("torch.nn.attention.varlen") is not None,
-            devices=torch.cuda.device_count(),
-        )
+        return Machine("cuda", card.name, card.total_memory, cores, (card.major, card.minor),
+                       flash=importlib.util.find_spec("torch.nn.attention.varlen") is not None,
+                       devices=torch.cuda.device_count())
     memory = usable_memory()
     if torch.backends.mps.is_available():
         return Machine("mps", "Apple GPU", memory, cores)
@@ -251,16 +245,8 @@ def choose_compile(machine, seconds):
 
 
 def estimate_memory(
-    shape,
-    *,
-    batch_size,
-    length,
-    dtype="float32",
-    trainable=1.0,
-    attention="sdpa",
-    checkpointing=False,
-    weights="float32",
-    labelled=1.0,
+    shape, *, batch_size, length, dtype="float32", trainable=1.0, attention="sdpa",
+    checkpointing=False, weights="float32", labelled=1.0,
 ):
     """Bytes that a training step needs at its peak: weights, gradients, AdamW, activations, logits.
 
@@ -319,17 +305,9 @@ def plan(
     room = machine.memory * USABLE
 
     def needs(micro, checkpointing):
-        return estimate_memory(
-            shape,
-            batch_size=micro,
-            length=length,
-            dtype=dtype.value,
-            trainable=trainable,
-            attention=attention.value,
-            checkpointing=checkpointing,
-            weights=weights,
-            labelled=labelled,
-        )
+        return estimate_memory(shape, batch_size=micro, length=length, dtype=dtype.value,
+                               trainable=trainable, attention=attention.value,
+                               checkpointing=checkpointing, weights=weights, labelled=labelled)
 
     # Evenly, so that an update is made of as many examples as were asked for.
     parts = [part for part in range(batch_size, 0, -1) if batch_size % part == 0]
@@ -350,17 +328,8 @@ def plan(
     if checkpointing:
         why.append("activations are computed again in the backward pass, to save memory")
     optimizer = "adamw_torch" if machine.device == "mps" else "adamw_torch_fused"
-    return Plan(
-        dtype.value,
-        attention.value,
-        checkpointing,
-        quantization.value,
-        micro,
-        -(-batch_size // micro),
-        optimizer,
-        estimate,
-        why,
-    )
+    return Plan(dtype.value, attention.value, checkpointing, quantization.value, micro,
+                -(-batch_size // micro), optimizer, estimate, why)
 
 
 def shape_of(net):

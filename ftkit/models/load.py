@@ -77,14 +77,8 @@ def load_model(
         net.config.pad_token_id = tokenizer.pad_token_id
     if dtype != "nf4":  # 4-bit weights are placed while they are loaded
         net = net.to(this_machine().device)
-    model = Model(
-        net.eval(),
-        tokenizer,
-        task,
-        card.get("name", name),
-        list(labels) if labels else None,
-        {"seed": seed},
-    )
+    model = Model(net.eval(), tokenizer, task, card.get("name", name),
+                  list(labels) if labels else None, {"seed": seed})
     # Saved from a name that can be fetched again, so that an adapter can find its base.
     net.config.name_or_path = name if not Path(name).exists() else str(folder)
     return model
@@ -127,11 +121,9 @@ def _catalog_folder(entry):
         options = {"gguf_file": file, "trust_remote_code": False}
         with quiet():
             net, found = transformers.AutoModelForCausalLM.from_pretrained(
-                scratch,
-                dtype=torch.float32,
+                scratch, dtype=torch.float32,
                 quantization_config=transformers.GgufConfig(dequantize=True),
-                output_loading_info=True,
-                **options,
+                output_loading_info=True, **options
             )
             check_loaded(net, found, "causal-lm", entry.member)
             tokenizer = transformers.AutoTokenizer.from_pretrained(scratch, **options)
@@ -231,14 +223,9 @@ def _network(folder, config, task, pretrained, dtype, seed, saved_for=None):
                 net = kind.from_config(config, trust_remote_code=False, **options)
                 return with_pooling(head_apart(net))
             _check_safe(folder)
-            net, found = kind.from_pretrained(
-                folder,
-                config=config,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                **options,
-            )
+            net, found = kind.from_pretrained(folder, config=config, use_safetensors=True,
+                                              trust_remote_code=False, output_loading_info=True,
+                                              **options)
         except RuntimeError as error:
             if "ignore_mismatched_sizes" not in str(error):
                 raise
@@ -277,12 +264,9 @@ def _four_bits():
             "with LoRA, which leaves the base as it is too."
         )
     compute = torch.bfloat16 if choose_dtype(machine).value == "bf16" else torch.float16
-    config = transformers.BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
-    )
+    config = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
+                                             bnb_4bit_use_double_quant=True,
+                                             bnb_4bit_compute_dtype=compute)
     own = torch.cuda.current_device()  # of several processes, each has one of its own
     return {"quantization_config": config, "device_map": {"": own}, "dtype": compute}
 

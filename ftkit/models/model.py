@@ -66,14 +66,8 @@ class Model:
 
     def copy(self):
         """A second model with weights of its own; the tokenizer is shared."""
-        return Model(
-            copy.deepcopy(self.net),
-            self.tokenizer,
-            self.task,
-            self.name,
-            self.labels,
-            dict(self.settings),
-        )
+        return Model(copy.deepcopy(self.net), self.tokenizer, self.task, self.name, self.labels,
+                     dict(self.settings))
 
     def save(self, folder):
         """Write weights (safetensors), tokenizer and task to `folder`, for load_model(folder).

@@ -18,10 +18,9 @@ README = "README.md"  # a model card: peft writes one, and people write theirs o
 # What a model is loaded from; if another program wrote it, it is of the model all the same.
 _LOADED = ("adapter_config.json", "*.safetensors", "*.safetensors.index.json")
 # What a model saved before its card listed the files consists of.
-_USUAL = (
-    "*config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.jinja", "*.model",
-)
+_USUAL = ("*config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json",
+          "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.jinja",
+          "*.model")
 
 
 def save_folder(folder, build):

@@ -34,13 +34,8 @@ _TIME = (1980, 1, 1, 0, 0, 0)  # of each member: when it was written is in the r
 
 
 def capsule(
-    run: Any,
-    file: str | Path,
-    *,
-    model: str | Path | None = None,
-    notebook: str | Path | None = None,
-    data: Any = None,
-    with_data: bool = False,
+    run: Any, file: str | Path, *, model: str | Path | None = None,
+    notebook: str | Path | None = None, data: Any = None, with_data: bool = False,
 ) -> Path:
     """Pack a run into one file, with which `ft.replay` does it again and compares.
 

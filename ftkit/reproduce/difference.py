@@ -66,11 +66,7 @@ class Explanation:
 
 
 def explain_difference(
-    run_a: Any,
-    run_b: Any,
-    *,
-    model: Model | Sequence[Model] | None = None,
-    data: Any = None,
+    run_a: Any, run_b: Any, *, model: Model | Sequence[Model] | None = None, data: Any = None,
     updates: int | None = None,
 ) -> Explanation:
     """Say why two runs differ: list every recorded difference, and measure what each one does.

@@ -64,11 +64,7 @@ class Replay:
 
 
 def replay(
-    file: str | Path,
-    *,
-    base: Any = None,
-    data: Any = None,
-    tolerance: float = TOLERANCE,
+    file: str | Path, *, base: Any = None, data: Any = None, tolerance: float = TOLERANCE,
     notebook: bool | None = None,
 ) -> Replay:
     """Do a run again from a capsule of `ft.capsule`, offline in a fresh folder, and compare.

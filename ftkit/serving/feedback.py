@@ -67,13 +67,8 @@ class Feedback:
             store.close()
 
     def add(
-        self,
-        prompt: str | Sequence[dict],
-        answer: str,
-        *,
-        thumb: str | None = None,
-        correction: str | None = None,
-        model: str = "",
+        self, prompt: str | Sequence[dict], answer: str, *, thumb: str | None = None,
+        correction: str | None = None, model: str = "",
     ) -> int:
         """Keep what a user said about an answer. Returns the entry's number.
 

@@ -98,11 +98,7 @@ class Service:
 
 
 def serve(
-    model: Model | str,
-    *,
-    name: str = "",
-    port: int = 0,
-    token: str = "",
+    model: Model | str, *, name: str = "", port: int = 0, token: str = "",
     feedback: Feedback | str | Path | None = None,
 ) -> Service:
     """Serve a chat model on this machine, behind the interface that OpenAI clients speak.

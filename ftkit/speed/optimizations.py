@@ -4,18 +4,9 @@ import os
 
 from ftkit.errors import SettingError
 
-OPTIMIZATIONS = (
-    "group_by_length",
-    "logits_to_keep",
-    "eager_attention",
-    "fast_dropout",
-    "keep_freed_memory",
-    "feature_cache",
-    "padding_free",
-    "cuda_graphs",
-    "compile_blocks",
-    "prefix_caching",
-)
+OPTIMIZATIONS = ("group_by_length", "logits_to_keep", "eager_attention", "fast_dropout",
+                 "keep_freed_memory", "feature_cache", "padding_free", "cuda_graphs",
+                 "compile_blocks", "prefix_caching")
 
 
 def disabled(disable):

@@ -31,17 +31,8 @@ OPTIONS = frozenset(inspect.signature(FUSED).parameters) if FUSED else frozenset
 
 
 def document_attention(
-    module,
-    query,
-    key,
-    value,
-    attention_mask,
-    scaling=None,
-    dropout=0.0,
-    sliding_window=None,
-    cu_seq_lens_q=None,
-    max_length_q=None,
-    **kwargs,
+    module, query, key, value, attention_mask, scaling=None, dropout=0.0, sliding_window=None,
+    cu_seq_lens_q=None, max_length_q=None, **kwargs
 ):
     """Causal attention over texts that stand behind each other in one row.
 
@@ -214,12 +205,9 @@ def packed(model, trainer, dtype):
     rows = trainer.train_dataset
     labels = sum(label != IGNORED for row in rows for label in row["labels"][1:])
     card = model.device.type == "cuda"
-    collate = PackedCollator(
-        model.tokenizer.pad_token_id,
-        unit=unit(trainer) if card else 1,
-        longest=-(-int(rows.lengths.max()) // 128) * 128 if card else None,
-        labelled=min(1.0, labels / rows.lengths.sum() + 0.05),
-    )
+    collate = PackedCollator(model.tokenizer.pad_token_id, unit=unit(trainer) if card else 1,
+                             longest=-(-int(rows.lengths.max()) // 128) * 128 if card else None,
+                             labelled=min(1.0, labels / rows.lengths.sum() + 0.05))
     before = trainer.data_collator
     kernel = compat.attention_kernel(inner(model.net).config)
     half = FORMATS[dtype] if FORMATS[dtype] in HALF else None

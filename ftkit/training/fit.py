@@ -105,28 +105,10 @@ def _one_at_a_time(train):
 
 @_one_at_a_time
 def fit(
-    model,
-    data,
-    *,
-    method=None,
-    epochs=3,
-    learning_rate=None,
-    batch_size=BATCH,
-    seed=0,
-    max_length=None,
-    patience=None,
-    schedule="linear",
-    warmup=0.06,
-    loss_on="response",
-    dtype=None,
-    checkpoint_dir=None,
-    resume=False,
-    name=None,
-    quiet=False,
-    disable=(),
-    compile_blocks=None,
-    track=None,
-    **trainer_arguments,
+    model, data, *, method=None, epochs=3, learning_rate=None, batch_size=BATCH, seed=0,
+    max_length=None, patience=None, schedule="linear", warmup=0.06, loss_on="response", dtype=None,
+    checkpoint_dir=None, resume=False, name=None, quiet=False, disable=(), compile_blocks=None,
+    track=None, **trainer_arguments
 ):
     """Train a copy of a model; the model given stays as it is.
 
@@ -154,10 +136,8 @@ def fit(
     method, disable = Full() if method is None else method, optimizations.disabled(disable)
     track = tracking.wanted(track)
     checks.check_method(method)
-    checks.check_numbers(
-        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
-        max_length=max_length, patience=patience or None, warmup=warmup,
-    )
+    checks.check_numbers(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
+                         seed=seed, max_length=max_length, patience=patience or None, warmup=warmup)
     passed, extra = _sort_arguments(trainer_arguments)
     smoothing, own_loss = passed.get("label_smoothing_factor", 0), extra.get("compute_loss_func")
     checks.check_losses(model, method, smoothing, own_loss)
@@ -177,27 +157,18 @@ def fit(
     cut += [checks.check_supervised(tuned.task, held, "validation")] if held else []
     each = -(-min(batch_size, len(rows)) // processes)
     chosen = precision.for_training(
-        tuned.net,
-        tokens=epochs * int(rows.lengths.sum()),
-        batch=each,
-        length=int(np.median(rows.lengths)),
-        dtype=dtype,
+        tuned.net, tokens=epochs * int(rows.lengths.sum()), batch=each,
+        length=int(np.median(rows.lengths)), dtype=dtype,
         flags={name: passed.pop(name) for name in ("bf16", "fp16") if name in passed},
     )
-    plan = hardware.plan(
-        hardware.this_machine(),
-        hardware.shape_of(structure.inner(tuned.net)),
-        dtype=chosen,
-        length=int(np.quantile(rows.lengths, 0.95)),
-        batch_size=each,
-        trainable=trainable["share"],
-    )
+    plan = hardware.plan(hardware.this_machine(), hardware.shape_of(structure.inner(tuned.net)),
+                         dtype=chosen, length=int(np.quantile(rows.lengths, 0.95)), batch_size=each,
+                         trainable=trainable["share"])
     rate = getattr(method, "learning_rate", 1e-4) if learning_rate is None else learning_rate
-    told = records.told(
-        method, trainer_arguments, epochs=epochs, learning_rate=rate, batch_size=batch_size,
-        seed=seed, max_length=max_length, patience=patience, schedule=schedule, warmup=warmup,
-        loss_on=loss_on, dtype=chosen.value, disable=sorted(disable), compile_blocks=compile_blocks,
-    )
+    told = records.told(method, trainer_arguments, epochs=epochs, learning_rate=rate,
+                        batch_size=batch_size, seed=seed, max_length=max_length, patience=patience,
+                        schedule=schedule, warmup=warmup, loss_on=loss_on, dtype=chosen.value,
+                        disable=sorted(disable), compile_blocks=compile_blocks)
     split = 1 if "per_device_train_batch_size" in passed else plan.accumulation
     accumulate = passed.pop("gradient_accumulation_steps", 1) * split
     checks.check_saving(checkpoint_dir, resume, passed)
@@ -253,15 +224,10 @@ def fit(
         with (
             measured() as used,
             apply.applied(
-                tuned,
-                trainer,
-                plan,
-                tokens=in_all / in_epoch * int(rows.lengths.sum()),
-                disable=disable,
-                own_batches="data_collator" in extra,
+                tuned, trainer, plan, tokens=in_all / in_epoch * int(rows.lengths.sum()),
+                disable=disable, own_batches="data_collator" in extra,
                 whole_logits="compute_metrics" in extra or smoothing or own_loss is not None,
-                compile_blocks=compile_blocks,
-                own_size="per_device_train_batch_size" in passed,
+                compile_blocks=compile_blocks, own_size="per_device_train_batch_size" in passed,
             ) as choices,
         ):
             for size in ("per_device_train_batch_size", "gradient_accumulation_steps"):
@@ -289,10 +255,8 @@ def fit(
         tuned.net.name_or_path = UNSAVED  # an adapter on top of it could not find it again
     run = _finish(tuned, trainer, used, trainable, method, settings, plan, keep)
     if trainer.is_world_process_zero():
-        run.folder = records.write(
-            run, name=name, data=data, energy=used.energy, base=model, told=told,
-            splits={"train": train, "validation": validation},
-        )
+        run.folder = records.write(run, name=name, data=data, energy=used.energy, base=model,
+                                   told=told, splits={"train": train, "validation": validation})
     if track and trainer.is_world_process_zero():
         tracking.send(run)
     return run
@@ -339,21 +303,9 @@ def _trainer(model, settings, rows, held, extra, keep, said):
     if arguments.parallel_mode.name == "NOT_DISTRIBUTED":
         compat.use_one_device(arguments)  # several cards are for torchrun
     extra = {"data_collator": Collator(model, arguments.seed)} | extra
-    callbacks = [
-        *(extra.pop("callbacks", None) or []),
-        Epochs(),
-        *([keep] if keep else []),
-        said,
-    ]
-    trainer = KitTrainer(
-        model=model.net,
-        args=arguments,
-        train_dataset=rows,
-        eval_dataset=held,
-        callbacks=callbacks,
-        task=model.task,
-        **extra,
-    )
+    callbacks = [*(extra.pop("callbacks", None) or []), Epochs(), *([keep] if keep else []), said]
+    trainer = KitTrainer(model=model.net, args=arguments, train_dataset=rows, eval_dataset=held,
+                         callbacks=callbacks, task=model.task, **extra)
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
 
@@ -374,14 +326,5 @@ def _finish(tuned, trainer, used, trainable, method, settings, plan, keep):
     if keep:
         metrics["best_epoch"] = keep.epoch
     kept = {k: v for k, v in settings.items() if k != "output_dir" and not records.is_secret(k)}
-    return Run(
-        tuned,
-        history,
-        used.seconds,
-        used.peak_memory,
-        trainable,
-        metrics,
-        {"method": repr(method), **kept},
-        plan=plan,
-        added_memory=used.added_memory,
-    )
+    return Run(tuned, history, used.seconds, used.peak_memory, trainable, metrics,
+               {"method": repr(method), **kept}, plan=plan, added_memory=used.added_memory)

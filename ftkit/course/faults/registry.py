@@ -26,8 +26,7 @@ class Fault:
 
 
 def plants(
-    name: str, *, symptom: str, check: str, mend: str,
-    tasks: tuple[str, ...] = (CLASSES, TEXTS),
+    name: str, *, symptom: str, check: str, mend: str, tasks: tuple[str, ...] = (CLASSES, TEXTS),
 ) -> Callable:
     """Decorate a function that returns the context manager of a fault: it joins the list."""
 

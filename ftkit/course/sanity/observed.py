@@ -98,10 +98,9 @@ def watched(model, rows, max_length, *, seed, **given):
             found.orders.setdefault(epoch, []).append(index)
         return collate(batch)
 
-    found.run = fit.fit(
-        model, rows, max_length=max_length, seed=seed, quiet=True, data_collator=watching,
-        callbacks=[_Watch(found)], disable=("group_by_length",), **options | given,
-    )
+    found.run = fit.fit(model, rows, max_length=max_length, seed=seed, quiet=True,
+                        data_collator=watching, callbacks=[_Watch(found)],
+                        disable=("group_by_length",), **options | given)
     return found
 
 

@@ -56,14 +56,8 @@ class SanityChecks(Table):
 
 
 def sanity_checks(
-    model,
-    data,
-    *,
-    method=None,
-    max_length: int | None = None,
-    reward: Callable | None = None,
-    only: str | Sequence[str] | None = None,
-    seed: int = 0,
+    model, data, *, method=None, max_length: int | None = None, reward: Callable | None = None,
+    only: str | Sequence[str] | None = None, seed: int = 0,
 ) -> SanityChecks:
     """Check a pipeline from its data to the saved model for faults that raise no error.
 
