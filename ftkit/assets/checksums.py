@@ -85,9 +85,7 @@ def _is_blob(path):
     if len(path.name) == 40:
         found = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            found.update(part)
-    return found.hexdigest() == path.name
+        return hashlib.file_digest(file, lambda: found).hexdigest() == path.name
 
 
 def stamp(path):
@@ -98,8 +96,5 @@ def stamp(path):
 
 def digest(path):
     """Return the xxh3 checksum of a file, in hex (several gigabytes a second)."""
-    found = xxhash.xxh3_128()
     with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            found.update(part)
-    return found.hexdigest()
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()

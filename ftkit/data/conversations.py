@@ -63,6 +63,11 @@ def turn_marks(tokenizer):
     return opening, ends
 
 
+def end_tokens(tokenizer):
+    """The ids of the tokens that may end an answer: eos, and the last of what ends a turn."""
+    return {tokenizer.eos_token_id, *turn_marks(tokenizer)[1][-1:]}
+
+
 def _special(tokenizer):
     """The special tokens of a tokenizer, by their ids."""
     added = tokenizer.added_tokens_decoder.items()

@@ -10,18 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 import datasets
-from datasets import (
-    ClassLabel,
-    Dataset,
-    DatasetDict,
-    Features,
-    List,
-    Value,
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-    load_from_disk,
-)
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from ftkit.assets import catalog, fetch
 from ftkit.data import files, formats, own, recipe
@@ -33,6 +22,7 @@ from ftkit.errors import DataError, SettingError
 # Part of the cache key, so that changed code never meets rows of the old one. The text is read now,
 # with the code that runs: edited later on, it would name rows that it did not make.
 _CODE = recipe.code_of(Path(__file__))
+OWN = [*own.NAMES, "task", "split", "drop_empty"]  # options for data of one's own
 
 
 class Data(DatasetDict):
@@ -102,21 +92,29 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
     sizes = dict(zip(SPLITS, (n_train, n_validation, n_test), strict=True))
     if files.is_table(source):
         content = files.from_memory(source)
-        return _drawn(_own_data(content, "the table", **_own_options(options, ())), sizes, seed, {})
+        _check_options(options, OWN, "your own data")
+        return _drawn(_own_data(content, "the table", options), sizes, seed, {})
     if not isinstance(source, str | Path):
         raise DataError(
             f"source is a {type(source).__name__}; expected a name, a path, a pandas DataFrame, a "
             "datasets.Dataset, or a dict of them with train, validation and test."
         )
     name, path = str(source), Path(source).expanduser()
+    first: dict[str, int] = {}  # rows of each split that come first in every draw
     if name in recipe.names():
         data, first = _from_recipe(name, options)
     elif path.exists():
-        data, first = _from_files(path, **_own_options(options, ("paragraphs", "sep"))), {}
+        _check_options(options, [*OWN, "paragraphs", "sep"], "your own data")
+        how = {key: options[key] for key in ("paragraphs", "sep") if key in options}
+        data = _own_data(files.read_own(path, **how), path.name, options)
     elif name in [entry.name for entry in catalog.models()]:
         raise SettingError(f"{name!r} is a model. Load it with load_model.")
     elif _is_hub_id(name, path):
-        data, first = _from_hub(name, **_own_options(options, ("config", "revision"))), {}
+        _check_options(options, [*OWN, "config", "revision"], "your own data")
+        with _no_progress_bars():
+            splits = hub_dataset(name, options.get("config"), options.get("revision"))
+            columns = files.from_datasets(splits)
+        data = _own_data(columns, name, options)
     elif "/" in name or path.suffix:
         raise DataError(f"There is no file or folder {name!r} (looked in {Path.cwd()}).")
     else:
@@ -210,7 +208,7 @@ def _from_recipe(name: str, options: dict) -> tuple[Data, dict[str, int]]:
     folder = fetch.cached_folder(cache_key(found, options), build)
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     # in memory, or `map` would keep its results beside the files of the cache
-    splits = load_from_disk(str(folder), keep_in_memory=True)
+    splits = datasets.load_from_disk(str(folder), keep_in_memory=True)
     data = Data(splits, name=name, task=source.task, card=str(package_file(found.entry.card)),
                 rows_read=facts["rows_read"],
                 tags=source.labels if source.task == "tagging" else None)
@@ -228,35 +226,14 @@ def cache_key(found: recipe.Recipe, options: dict) -> str:
     return f"data/{found.entry.name}-{stable_hash(content)[:16]}"
 
 
-def _from_files(path: Path, *, paragraphs=False, sep=None, **options) -> Data:
-    return _own_data(files.read_own(path, paragraphs=paragraphs, sep=sep), path.name, **options)
-
-
-def _from_hub(name: str, *, config=None, revision=None, **options) -> Data:
-    with _no_progress_bars():
-        columns = files.from_datasets(hub_dataset(name, config, revision))
-    return _own_data(columns, name, **options)
-
-
-def _own_options(options: dict, more: tuple[str, ...]) -> dict:
-    _check_options(options, [*own.NAMES, "task", "split", "drop_empty", *more], "your own data")
-    return {
-        "names": {column: options.get(column) for column in own.NAMES},
-        "task": options.get("task"),
-        "split": tuple(options.get("split", FRACTIONS)),
-        "drop_empty": options.get("drop_empty", False),
-        **{key: options[key] for key in more if key in options},
-    }
-
-
-def _own_data(content, name: str, names: dict, task: str | None, split: tuple,
-              drop_empty: bool) -> Data:
+def _own_data(content, name: str, options: dict) -> Data:
     """Return Data of columns, or of splits of them; a split that is missing is taken from train."""
     given = content if next(iter(content), None) in SPLITS and isinstance(
         next(iter(content.values())), dict) else {"train": content}
     if "train" not in given:
         raise DataError(f"{name} has no train split, only {', '.join(given) or 'none'}.")
-    notes: list[str] = []
+    names = {column: options.get(column) for column in own.NAMES}
+    split, notes = tuple(options.get("split", FRACTIONS)), list[str]()
     called = {part: f"{name} ({part})" if len(given) > 1 else name for part in given}
     rows_read = sum(map(files.count, given.values()))
     given = {
@@ -266,10 +243,11 @@ def _own_data(content, name: str, names: dict, task: str | None, split: tuple,
         )
         for part, columns in given.items()
     }
-    task = own.find_task(given["train"], task, name, notes)
+    task = own.find_task(given["train"], options.get("task"), name, notes)
     for part, columns in given.items():
         own.find_task(columns, task, called[part], notes)
-        columns = own.filled(columns, task, called[part], drop_empty, notes)
+        columns = own.filled(columns, task, called[part], options.get("drop_empty", False),
+                             notes)
         given[part] = typed(columns, own.COLUMNS[task], task, called[part], notes)
     if task == "tagging":
         given = own.read_tags(given, name, notes)
@@ -338,13 +316,13 @@ def _feature(value):
 @contextmanager
 def _no_progress_bars():
     """Silence the bars of `datasets` for a step that takes milliseconds."""
-    silent = are_progress_bars_disabled()
-    disable_progress_bars()
+    silent = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
     try:
         yield
     finally:
         if not silent:
-            enable_progress_bars()
+            datasets.enable_progress_bars()
 
 
 def _draw(data: Data, split: str, n: int | None, seed: int, first: int) -> Dataset:

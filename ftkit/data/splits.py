@@ -100,16 +100,22 @@ def merge_groups(groups: Sequence[Group], texts: Sequence[str]) -> list[Group]:
     """
     parent: dict[Group, Group] = {group: group for group in groups}
     order = {group: number for number, group in enumerate(parent)}
-
-    def root(group):
-        while parent[group] != group:
-            parent[group] = group = parent[parent[group]]
-        return group
-
+    root = _roots(parent)
     for row, first in enumerate(near_sets(texts)):
         a, b = sorted((root(groups[first]), root(groups[row])), key=order.__getitem__)
         parent[b] = a
     return [root(group) for group in groups]
+
+
+def _roots(parent):
+    """A function that follows `parent` up to the one that stands for a whole set."""
+
+    def root(member):
+        while parent[member] != member:
+            parent[member] = member = parent[parent[member]]
+        return member
+
+    return root
 
 
 def near_sets(texts: Sequence[str]) -> list[int]:
@@ -127,12 +133,7 @@ def near_sets(texts: Sequence[str]) -> list[int]:
         first.setdefault(text, position)
     unique = list(first.values())
     parent = list(range(len(unique)))
-
-    def root(text):
-        while parent[text] != text:
-            parent[text] = text = parent[parent[text]]
-        return text
-
+    root = _roots(parent)
     if len(unique) > 1:
         runs, starts, prefix = _rarest_first([texts[position] for position in unique])
         rows = np.repeat(np.arange(len(unique)), np.diff(starts))

@@ -22,6 +22,7 @@ from ftkit.evaluation.metrics import (
     text_metrics,
     value_metrics,
 )
+from ftkit.evaluation.predict import logits_of
 from ftkit.evaluation.wording import notes
 from ftkit.models import precision, structure
 from ftkit.models.hardware import Computed, this_machine
@@ -59,6 +60,10 @@ class Evaluation:
     computed: Computed | None = None
     undefined: np.ndarray | None = None
     _found: dict = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        if self.groups is None:
+            self.groups = _groups(self.dataset)
 
     def __len__(self):
         return len(next(iter(self.parts.values())).parts)
@@ -173,31 +178,27 @@ def evaluate(
     writing = {"max_new_tokens": max_new_tokens, "stop": stop, "dtype": dtype, "disable": disable}
     evaluation = _measure(model, dataset, rows, found, writing if generate else None)
     evaluation.computed = computed
-    undefined = np.isnan(found["nll"]) | [_no_number(row) for row in found["logits"]]
+    # NaN, or an infinity that softmax turns into it; a class shut out may have minus infinity.
+    undefined = np.isnan(found["nll"]) | [row is not None and not (row < np.inf).all()
+                                          for row in found["logits"]]
     evaluation.undefined = undefined if undefined.any() else None
     return evaluation
 
 
-def _no_number(logits):
-    """Whether logits hold NaN or an infinity that softmax turns into it (a class shut out may)."""
-    return logits is not None and not (logits < np.inf).all()
-
-
 def _measure(model, dataset, rows, found, writing):
     """The Evaluation of what a forward pass found, by task."""
-    common = {"dataset": dataset, "groups": _groups(dataset)}
     if model.spec.language:
-        return _language(model, dataset, found, writing, common)
+        return _language(model, dataset, found, writing)
     if model.spec.answer == "number":
         values = np.nan_to_num(np.concatenate(found["logits"]).ravel(), posinf=0.0)
-        return from_values(values, dataset["label"], **common)
+        return from_values(values, dataset["label"], dataset=dataset)
     if model.spec.answer == "tags":
         said = words_tags(model.labels, rows.rows, found["logits"], dataset["tags"][:])
-        return from_tags(said, dataset["tags"][:], **common)
+        return from_tags(said, dataset["tags"][:], dataset=dataset)
     probabilities = softmax(found["logits"])
     references = np.array([r["labels"] for r in rows.rows])
     return from_predictions(probabilities.argmax(1), references, probabilities=probabilities,
-                            labels=model.labels, **common)
+                            labels=model.labels, dataset=dataset)
 
 
 def from_predictions(
@@ -224,8 +225,7 @@ def from_predictions(
         parts["calibration_error"] = calibration(probabilities.max(1), right)
         wrong = wrong | np.isnan(probabilities).any(1)
     return Evaluation(parts, predictions, references, probabilities, texts, labels, dataset,
-                      _groups(dataset) if groups is None else groups,
-                      undefined=wrong if wrong.any() else None)
+                      groups, undefined=wrong if wrong.any() else None)
 
 
 def from_values(values, references, *, dataset=None, groups=None):
@@ -240,10 +240,8 @@ def from_values(values, references, *, dataset=None, groups=None):
         if not np.isfinite(found).all():
             i = int(np.flatnonzero(~np.isfinite(found))[0])
             raise DataError(f"{name} {i} is {found[i]}; a finite number was expected.")
-    groups = _groups(dataset) if groups is None else groups
-    return Evaluation(
-        value_metrics(values, references), values, references, dataset=dataset, groups=groups
-    )
+    return Evaluation(value_metrics(values, references), values, references, dataset=dataset,
+                      groups=groups)
 
 
 def from_tags(predictions, references, *, dataset=None, groups=None):
@@ -258,7 +256,6 @@ def from_tags(predictions, references, *, dataset=None, groups=None):
     for i, (one, two) in enumerate(zip(said, right, strict=True)):
         if len(one) != len(two):
             raise DataError(f"sentence {i}: {len(one)} tags for {len(two)} words.")
-    groups = _groups(dataset) if groups is None else groups
     return Evaluation(tag_metrics(said, right), said, right, dataset=dataset, groups=groups)
 
 
@@ -269,7 +266,6 @@ def from_texts(texts, references, *, dataset=None, groups=None):
     """
     texts, references = ([t.strip() for t in each] for each in (texts, references))
     _need_pairs(texts, references, "texts")
-    groups = _groups(dataset) if groups is None else groups
     return Evaluation(text_metrics(texts, references), object_array(texts),
                       object_array(references), texts=texts, dataset=dataset, groups=groups)
 
@@ -280,7 +276,6 @@ def from_scores(name, values, weights=None, *, groups=None, dataset=None):
     With weights, `values` are the sums over each example, such as its summed loss in nats.
     """
     _need_pairs(values, values if weights is None else weights, "values", "weights")
-    groups = _groups(dataset) if groups is None else groups
     return Evaluation({name: mean_metric(values, weights)}, dataset=dataset, groups=groups)
 
 
@@ -300,30 +295,18 @@ def _groups(dataset):
 @torch.inference_mode()
 def _forward(model, rows, batches, disable):
     """Logits of each example, or for language models its summed loss and number of tokens."""
-    collate = Collator(model)
-    keep = model.net.training
-    model.net.eval()
     out = {"logits": [None] * len(rows), "nll": np.zeros(len(rows)), "tokens": np.zeros(len(rows))}
-    try:
+    if not model.spec.language:
+        return out | {"logits": logits_of(model, rows, batches)}
+    collate = Collator(model)
+    with structure.at_rest(model.net):
         for index in batches:
             batch = {k: v.to(model.device) for k, v in collate([rows[i] for i in index]).items()}
-            _run(model, batch, index, out, disable)
-    finally:
-        model.net.train(keep)
+            values, members = _token_losses(model, batch, disable)
+            places = np.asarray(index)[members.cpu().numpy()]
+            np.add.at(out["nll"], places, values.float().cpu().numpy())
+            np.add.at(out["tokens"], places, 1)
     return out
-
-
-def _run(model, batch, index, out, disable):
-    if model.spec.language:
-        values, members = _token_losses(model, batch, disable)
-        members = members.cpu().numpy()
-        np.add.at(out["nll"], np.asarray(index)[members], values.float().cpu().numpy())
-        np.add.at(out["tokens"], np.asarray(index)[members], 1)
-        return
-    batch.pop("labels", None)
-    logits = tasks.of(model).logits(model.net, batch)
-    for i, row in zip(index, logits.float().cpu().numpy(), strict=True):
-        out["logits"][i] = row
 
 
 def _token_losses(model, batch, disable):
@@ -337,7 +320,7 @@ def _token_losses(model, batch, disable):
     return torch.nn.functional.cross_entropy(picked, labels[rows, columns], reduction="none"), rows
 
 
-def _language(model, dataset, found, writing, common):
+def _language(model, dataset, found, writing):
     nll, tokens = found["nll"], found["tokens"]
     if not tokens.sum():
         raise DataError(
@@ -346,13 +329,13 @@ def _language(model, dataset, found, writing, common):
         )
     parts = loss_metrics(nll, tokens)
     if writing is None:
-        return Evaluation(parts, **common)
+        return Evaluation(parts, dataset=dataset)
     prompts, references = as_prompt_and_response(
         dataset, model.tokenizer, chat=model.spec.next_token
     )
     # Of a model whose losses are NaN every metric will be; there is nothing that it could write.
     lost = np.isnan(nll).any()
     written = [""] * len(prompts) if lost else generation.generate(model, prompts, **writing)
-    evaluation = from_texts(written, references, **common)
+    evaluation = from_texts(written, references, dataset=dataset)
     evaluation.parts = parts | evaluation.parts
     return evaluation

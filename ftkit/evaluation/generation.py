@@ -50,7 +50,10 @@ def log_likelihood(
     decoder or a candidate is empty, NotANumber where a likelihood is NaN, of which an argmax would
     make the first candidate.
     """
-    _need_decoder(model)
+    if not model.spec.next_token:
+        raise SettingError(
+            f"likelihoods need a causal-lm model; {model.name} was loaded for {model.task!r}."
+        )
     disable = optimizations.disabled(disable)
     prompts, own = list(prompts), len(candidates) and not isinstance(candidates[0], str)
     lists = candidates if own else [candidates] * len(prompts)
@@ -354,10 +357,3 @@ def _expand(past, rows):
     wide = copy.deepcopy(past)
     wide.batch_repeat_interleave(rows)
     return wide
-
-
-def _need_decoder(model):
-    if not model.spec.next_token:
-        raise SettingError(
-            f"likelihoods need a causal-lm model; {model.name} was loaded for {model.task!r}."
-        )

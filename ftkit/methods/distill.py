@@ -92,7 +92,8 @@ class Distill(WrappedMethod):
         """
         if self.teacher is None:
             raise SettingError("Distill needs somebody to learn from; give it a teacher=.")
-        logits, index, theirs = zip(*self._asked.about(_as_read(inputs)), strict=True)
+        asked = {k: v for k, v in inputs.items() if k not in ("logits_to_keep", "shift_labels")}
+        logits, index, theirs = zip(*self._asked.about(asked), strict=True)
         said = teachers.labelled_logits(self.teacher.spec, inputs, outputs).float()
         if not len(said):  # no labelled token in the batch
             return loss
@@ -135,11 +136,6 @@ class Distill(WrappedMethod):
                 f"hidden={self.hidden} compares vectors of {widths[0]} and {widths[1]} numbers; "
                 "use hidden=0, or a student of the teacher's width."
             )
-
-
-def _as_read(inputs):
-    """A batch without what it says about the student's logits."""
-    return {k: v for k, v in inputs.items() if k not in ("logits_to_keep", "shift_labels")}
 
 
 def kd_loss(student, teacher, temperature, index=None):

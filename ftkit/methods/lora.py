@@ -74,7 +74,8 @@ class LoRA:
             with quiet_peft():
                 model.net = peft.get_peft_model(net, config)
         except NoMatchingPeftModuleError as error:
-            linear = {n.rsplit(".", 1)[-1] for n, m in net.named_modules() if _is_linear(m)}
+            linear = {n.rsplit(".", 1)[-1] for n, m in net.named_modules()
+                      if isinstance(m, torch.nn.Linear) or type(m).__name__ == "Conv1D"}
             raise SettingError(
                 f"LoRA(target_modules={self.target_modules}) names no layer of {model.name}; its "
                 f"linear layers end in {', '.join(sorted(linear))}."
@@ -134,13 +135,8 @@ def merge(model):
 
 def _bits(net):
     """4 or 8 for a network held in so few bits, else 0."""
-    return 4 * getattr(net, "is_loaded_in_4bit", False) or 8 * getattr(
-        net, "is_loaded_in_8bit", False
-    )
-
-
-def _is_linear(module):
-    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
+    return 4 * getattr(net, "is_loaded_in_4bit", False) or (
+        8 * getattr(net, "is_loaded_in_8bit", False))
 
 
 def _past_their_module(net):

@@ -6,7 +6,6 @@ sentences, Guo et al. 2019, "Augmenting Data with Mixup for Sentence Classificat
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from ftkit.errors import SettingError
@@ -57,27 +56,22 @@ class Mixup(WrappedMethod):
             raise SettingError(f"Mixup(alpha={self.alpha}) draws no shares; choose above 0.")
         return self.free(model)
 
-    def loss(self, net, inputs, outputs, loss, update=None):
+    def loss(self, net, inputs, outputs, loss, update):
         """The mixed loss in place of the task's own; one share for an update, as in the paper.
 
-        In a training, neighbours in the batch are partners, so that an update comes to the same
-        however it is split into batches of an even number. Raises SettingError where each batch
-        has one example.
+        Neighbours in the batch are partners, so that an update comes to the same however it is
+        split into batches of an even number. Raises SettingError where each batch has one example.
         """
-        logits, labels = outputs["logits"], inputs["labels"]
-        random = np.random if update is None else update.random()
-        share = float(random.beta(self.alpha, self.alpha))
-        if update is None:
-            order = torch.randperm(len(labels), device=logits.device)
-        elif update.rows == 1:
+        if update.rows == 1:
             raise SettingError(
                 "Mixup mixes the examples of a batch, and here each batch has one; choose "
                 "batch_size=2 or more for each process, or a smaller model that lets it be so."
             )
-        else:
-            order = torch.arange(len(labels), device=logits.device)
-            pairs = len(labels) // 2 * 2  # the last one of an odd number stays alone
-            order[:pairs] = order[:pairs] ^ 1
+        logits, labels = outputs["logits"], inputs["labels"]
+        share = float(update.random().beta(self.alpha, self.alpha))
+        order = torch.arange(len(labels), device=logits.device)
+        pairs = len(labels) // 2 * 2  # the last one of an odd number stays alone
+        order[:pairs] = order[:pairs] ^ 1
         if logits.shape[-1] == 1:
             mean_square = torch.nn.functional.mse_loss
             return mixed_loss(logits.squeeze(-1), labels, share, order, mean_square)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ftkit import compat
 from ftkit.errors import DataError, SettingError
 from ftkit.methods.base import WrappedMethod
 
@@ -162,10 +161,9 @@ def extract_task_head(model, tasks, name):
     cut, labels = model.copy(), list(tasks[name])
     first = model.labels.index(f"{name}: {labels[0]}")
     head = _head(cut.net, len(model.labels))
-    for key, parameter in compat.parameters_of(head).items():
-        if parameter is not None:
-            rows = parameter.detach()[first : first + len(labels)].clone()
-            setattr(head, key, torch.nn.Parameter(rows))
+    for key, parameter in list(head.named_parameters(recurse=False)):
+        rows = parameter.detach()[first : first + len(labels)].clone()
+        setattr(head, key, torch.nn.Parameter(rows))
     head.out_features = cut.net.num_labels = len(labels)
     cut.net.config.id2label = dict(enumerate(labels))  # num_labels follows
     cut.net.config.label2id = {label: i for i, label in enumerate(labels)}

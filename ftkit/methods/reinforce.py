@@ -66,28 +66,23 @@ class Reinforce(WrappedMethod):
         ]
         return sum(part.sum().item() for part in found), sum(map(len, found))
 
-    def loss(self, net, inputs, outputs, loss, update=None):
+    def loss(self, net, inputs, outputs, loss, update):
         """Minus the reward that the batch's draws can expect, up to its gradient."""
-        logits = outputs["logits"].float()
+        logits, reference_logits = outputs["logits"].float(), None
         actions, rewards = self._draw(inputs, logits, update)
-        reference_logits = None
         if self.kl:
             with torch.no_grad():
                 reference_logits = self.reference_model.net(**_read(inputs)).logits.float()
-        total, number = update.found if update else (0.0, 0)
+        total, number = update.found
         baseline = total / number if number else None
         return reinforce_loss(logits, actions, rewards, self.kl, reference_logits, baseline)
 
     def _draw(self, inputs, logits, update, batch=None):
         """Actions and their rewards, the same for a row however its update was split."""
-        probabilities = logits.detach().softmax(-1)
-        if update is None:
-            actions = torch.distributions.Categorical(probabilities).sample()
-        else:
-            drawn = update.random().random(update.size)[update.places(batch)]
-            drawn = torch.tensor(drawn, device=logits.device)[:, None]
-            actions = (probabilities.double().cumsum(-1) < drawn).sum(-1)
-            actions = actions.clamp(max=logits.shape[-1] - 1)  # a sum that rounding left below 1
+        drawn = update.random().random(update.size)[update.places(batch)]
+        drawn = torch.tensor(drawn, device=logits.device)[:, None]
+        actions = (logits.detach().softmax(-1).double().cumsum(-1) < drawn).sum(-1)
+        actions = actions.clamp(max=logits.shape[-1] - 1)  # a sum that rounding left below 1
         rewards = torch.as_tensor(self.reward(inputs["labels"], actions), device=logits.device)
         return actions, rewards.float()
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from ftkit import compat
 from ftkit.errors import DataError, FetchError, SettingError
 from ftkit.models import bottleneck
 from ftkit.models.saving import read_card
@@ -26,14 +25,15 @@ class AdapterRegistry:
     """What a network's adapters need beside the network: plain attributes, copied with it.
 
     parts: {name: {path: module}}. about: {name: task, labels and settings}. active: the name whose
-    parts are in place. base: hash of the weights that the parts were made for.
+    parts are in place. base: hash of the weights that the parts were made for. hosts: the paths of
+    the modules whose output goes through a part.
     """
 
     def __init__(self, model):
         self.base = model.hash("base")
         self.parts = {BASE: head_of(model)}
         self.about = {BASE: {"task": model.task, "labels": model.labels, "settings": None}}
-        self.active = BASE
+        self.active, self.hosts = BASE, set()
 
 
 def head_of(model):
@@ -78,10 +78,9 @@ def add(model, name, parts, settings, task, labels):
         )
     registry = getattr(model.net, "adapter_registry", None) or AdapterRegistry(model)
     model.net.adapter_registry = registry
-    for path in parts:
-        host = model.net.get_submodule(path)
-        if not compat.has_forward_hook(host, _through):
-            host.register_forward_hook(_through)
+    for path in parts.keys() - registry.hosts:
+        model.net.get_submodule(path).register_forward_hook(_through)
+    registry.hosts |= parts.keys()
     slots = {f"{path}.{SLOT}": module for path, module in parts.items()}
     registry.parts[name] = slots | _new_head(model, task, labels)
     registry.about[name] = {"task": task, "labels": labels, "settings": settings}
@@ -121,11 +120,8 @@ def set_adapter(model, name):
     net = model.net
     registry = getattr(net, "adapter_registry", None)
     if registry is None or name not in registry.parts:
-        known = (
-            ", ".join(registry.parts)
-            if registry
-            else "none: load a saved one first, with ft.load_adapter"
-        )
+        known = ", ".join(registry.parts) if registry else (
+            "none: load a saved one first, with ft.load_adapter")
         raise SettingError(f"{model.name} has no adapter {name!r}; it has {known}.")
     for path in registry.parts[registry.active]:
         if path.endswith(f".{SLOT}"):

@@ -5,13 +5,12 @@ ability is tried once for a kind of network, and counts only where the result is
 """
 
 import inspect
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 
 from ftkit import compat
-from ftkit.models.structure import IGNORED, inner
+from ftkit.models.structure import IGNORED, at_rest, inner
 
 FAILURES = (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
 _known = {}  # (what was tried, class of network, its configuration, type of weights): the answer
@@ -27,20 +26,9 @@ def once(ability, net):
     flash = "flash" in str(compat.attention_kernel(model.config))
     key = (ability, type(model), config, flash, model.dtype)
     if key not in _known:
-        with _at_rest(model):
+        with at_rest(model), torch.no_grad(), torch.autocast(model.device.type, enabled=False):
             _known[key] = ability(model)
     return _known[key]
-
-
-@contextmanager
-def _at_rest(model):
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-            yield
-    finally:
-        model.train(training)
 
 
 def two_texts(model):

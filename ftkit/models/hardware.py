@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -334,7 +334,7 @@ def plan(
 
 def shape_of(net):
     """The ModelShape of a transformers model, read from its configuration."""
-    config = net.config.get_text_config() if hasattr(net.config, "get_text_config") else net.config
+    config = net.config.get_text_config()
 
     def first(*names, default=1):
         return next((v for n in names if (v := getattr(config, n, None)) is not None), default)
@@ -344,9 +344,8 @@ def shape_of(net):
         parameters=weights_in(net.parameters()),
         layers=first("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
         hidden=hidden,
-        intermediate=first(
-            "intermediate_size", "d_ff", "n_inner", "hidden_dim", default=4 * hidden
-        ),
+        intermediate=first("intermediate_size", "d_ff", "n_inner", "hidden_dim",
+                           default=4 * hidden),
         heads=first("num_attention_heads", "num_heads", "n_head", "n_heads"),
         vocabulary=config.vocab_size,
         gated=str(first("hidden_act", "hidden_activation", default="")) in ("silu", "swiglu"),
@@ -359,8 +358,3 @@ def weights_in(parameters):
         p.numel() * (2 * p.element_size() if type(p).__name__ == "Params4bit" else 1)
         for p in parameters
     )
-
-
-def with_memory(machine, memory):
-    """The same machine with another memory size in bytes, for asking 'what if'."""
-    return replace(machine, memory=memory)

@@ -141,11 +141,6 @@ def _catalog_folder(entry):
 def _hub_folder(repository, revision):
     """The folder of a hub model (safetensors only), downloaded on first use to the hub's cache."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
     options = {"revision": revision, "allow_patterns": patterns}
@@ -158,7 +153,7 @@ def _hub_folder(repository, revision):
             )
             folder = Path(snapshot_download(repository, force_download=True, **options))
         return folder
-    except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
+    except OSError as error:  # those of the hub and of its cache are, too
         state = "FTKIT_OFFLINE is set" if fetch.offline() else "the hub did not give it"
         raise FetchError(
             f"hub model {repository!r} is not in the cache and {state}. Check the name and the "

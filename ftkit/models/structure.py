@@ -8,7 +8,6 @@ import torch
 
 from ftkit.errors import SettingError
 
-IGNORED = -100
 IGNORED = -100  # the label that no loss looks at
 
 
@@ -25,6 +24,17 @@ def backbone(net):
 def head(net):
     """The output embedding of a language model: hidden states to logits over the vocabulary."""
     return inner(net).get_output_embeddings()
+
+
+@contextmanager
+def at_rest(net):
+    """While open, a network is in evaluation mode; then in the mode that it was in before."""
+    training = net.training
+    net.eval()
+    try:
+        yield
+    finally:
+        net.train(training)
 
 
 @contextmanager

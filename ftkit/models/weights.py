@@ -7,7 +7,6 @@ import torch
 from ftkit.errors import DataError, NotANumber, SettingError
 from ftkit.models.specs import SPECS
 
-# Tasks whose head is made new where a checkpoint has none; other heads were pretrained.
 SHOWN = 4  # names in a message
 
 

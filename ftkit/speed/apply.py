@@ -88,9 +88,7 @@ def _label_logits(net, trainer, disable):
     """While open, a decoder's head is applied at labels only, and its learned prompt runs once."""
     learned = learned_tokens(net)
     prefix = learned and net.active_peft_config.peft_type == "PREFIX_TUNING"
-    checkpointing = trainer.args.gradient_checkpointing or getattr(
-        trainer.args, "activation_checkpointing", False
-    )
+    checkpointing = trainer.args.activation_checkpointing
     if prefix and checkpointing:
         raise SettingError(
             "activation checkpointing would drop the keys and values of the prefix; give fit a "

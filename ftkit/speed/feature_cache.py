@@ -195,7 +195,9 @@ class _Reader:
         unsaid = self.model.config.use_cache if self.decodes and use_cache is None else False
         if use_cache or unsaid:
             return None
-        if self.model.training and _checkpointed(self.blocks):
+        if self.model.training and any(
+            getattr(block, "gradient_checkpointing", False) for block in self.blocks
+        ):
             return None
         if attention_mask is None:
             return [input_ids.shape[1]] * len(input_ids)
@@ -221,7 +223,9 @@ class _Reader:
                 for i, (text, n) in enumerate(zip(texts, lengths, strict=True))
             ]
         texts = [xxhash.xxh3_128_hexdigest(text) for text in texts]
-        found = {text: self._look_up(text) for text in texts}
+        found = {text: self.kept.get(text) for text in texts}
+        found = {text: self.store.get(text) if hidden is None else hidden
+                 for text, hidden in found.items()}
         if new := [i for i, text in enumerate(texts) if found[text] is None]:
             for i, hidden in zip(new, self._run_frozen(named, lengths, new), strict=True):
                 found[texts[i]] = hidden
@@ -235,10 +239,6 @@ class _Reader:
         for i, text in enumerate(texts):
             hidden[i, : lengths[i]] = found[text]
         return hidden
-
-    def _look_up(self, text):
-        hidden = self.kept.get(text)
-        return self.store.get(text) if hidden is None else hidden
 
     def _run_frozen(self, named, lengths, rows):
         """Run the lower blocks over some rows of a batch. Returns a tensor for each, on the CPU."""
@@ -296,10 +296,6 @@ def _random_part(modules):
         if getattr(module, "attention_dropout", 0):
             return "attention_dropout"
     return None
-
-
-def _checkpointed(blocks):
-    return any(getattr(block, "gradient_checkpointing", False) for block in blocks)
 
 
 def _autocast(device):

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from ftkit import compat
 from ftkit.models.precision import FORMATS
-from ftkit.models.structure import IGNORED, backbone, inner
+from ftkit.models.structure import IGNORED, at_rest, backbone, inner
+from ftkit.speed.attention import kernel
 from ftkit.speed.packed_loss import PackedLoss, read
 
 NAME = "documents"
@@ -150,6 +150,13 @@ class PackedCollator:
         return usual if labelled <= usual else tokens
 
 
+def text_states(net, *texts):
+    """The hidden states of the last of several texts, lists of token ids, that share a row."""
+    batch = PackedCollator(0)([{"input_ids": ids, "labels": ids} for ids in texts])
+    given = read(batch, next(net.parameters()).device)
+    return backbone(net)(use_cache=False, **given)[0][0][-len(texts[-1]) :].float()
+
+
 @torch.no_grad()
 def keeps_apart(net):
     """Whether a decoder gives texts in one row exactly what it gives each of them alone.
@@ -158,28 +165,17 @@ def keeps_apart(net):
     the last bit, and they must be those of the text alone within rounding. What mixes tokens in
     another way than by attention fails, and so does attention that is computed elsewhere.
     """
-    body, config = backbone(net), inner(net).config
-    words = config.get_text_config().vocab_size
+    words = inner(net).config.get_text_config().vocab_size
     device, draw = next(net.parameters()).device, torch.Generator().manual_seed(0)
     first, other, text = (torch.randint(words, (n,), generator=draw).tolist() for n in (9, 9, 7))
-    collate = PackedCollator(0)
-    before, training = compat.attention_kernel(config), net.training
-
-    def states(*texts):
-        batch = collate([{"input_ids": ids, "labels": ids} for ids in texts])
-        return body(use_cache=False, **read(batch, device))[0][0][-len(text) :].float()
-
     try:
-        net.eval()
-        inner(net).set_attn_implementation(NAME)
-        one, two = states(first, text), states(other, text)
-        inner(net).set_attn_implementation(before)
-        alone = body(input_ids=torch.tensor([text], device=device), use_cache=False)[0][0].float()
+        with at_rest(net):
+            with kernel(inner(net), NAME):
+                one, two = text_states(net, first, text), text_states(net, other, text)
+            ids = torch.tensor([text], device=device)
+            alone = backbone(net)(input_ids=ids, use_cache=False)[0][0].float()
     except (ValueError, TypeError, RuntimeError, NotImplementedError):
         return False
-    finally:
-        inner(net).set_attn_implementation(before)
-        net.train(training)
     near = 1e-4 if next(net.parameters()).dtype == torch.float32 else 3e-2
     return torch.equal(one, two) and (one - alone).norm() <= near * alone.norm()
 
@@ -209,13 +205,11 @@ def packed(model, trainer, dtype):
                              longest=-(-int(rows.lengths.max()) // 128) * 128 if card else None,
                              labelled=min(1.0, labels / rows.lengths.sum() + 0.05))
     before = trainer.data_collator
-    kernel = compat.attention_kernel(inner(model.net).config)
     half = FORMATS[dtype] if FORMATS[dtype] in HALF else None
     trainer.packed_loss = PackedLoss(model.net, half)
     trainer.data_collator, trainer.group_by_length = collate, False
-    inner(model.net).set_attn_implementation(NAME)
     try:
-        yield
+        with kernel(inner(model.net), NAME):
+            yield
     finally:
-        inner(model.net).set_attn_implementation(kernel)
         trainer.data_collator, trainer.packed_loss = before, None

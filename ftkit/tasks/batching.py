@@ -114,15 +114,10 @@ def encode(dataset, model, *, max_length=None, loss_on="response"):
     rows, whole, wanted = _rows(dataset, model, limit, loss_on)
     lengths = [len(r["input_ids"]) if "input_ids" in r else len(r["question"]) for r in rows]
     task = tasks.of(model)
-    return Encoded(rows, lengths, task.choice_sets(rows), _cut(rows, whole, wanted, limit, task))
-
-
-def _cut(rows, whole, wanted, limit, task):
-    left = None
-    if wanted is not None:
-        left = np.array([supervised(row["labels"]) for row in rows])
-    records = task.records(wanted, whole)
-    return Cut(limit, np.array(whole), None if wanted is None else np.array(wanted), left, records)
+    left = None if wanted is None else np.array([supervised(row["labels"]) for row in rows])
+    before = None if wanted is None else np.array(wanted)
+    cut = Cut(limit, np.array(whole), before, left, task.records(wanted, whole))
+    return Encoded(rows, lengths, task.choice_sets(rows), cut)
 
 
 def _rows(dataset, model, limit, loss_on):

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import xxhash
 
-from ftkit.data.conversations import turn_marks
+from ftkit.data.conversations import end_tokens
 from ftkit.data.own import alike_names, main_texts
 from ftkit.data.splits import near_sets, normalized
 from ftkit.display import Table
@@ -180,7 +180,7 @@ def _tokens(splits, texts, model, max_length):
     """Lengths, what the limit takes away, answers that do not end, tokens that are not known."""
     lengths, cut, lost, open_end, unknown, beyond = ({name: 0 for name in splits}
                                                      for _ in range(6))
-    odd, remedy, ends, limit = [], "", _ends(model), 0
+    odd, remedy, ends, limit = [], "", end_tokens(model.tokenizer), 0
     unk = model.tokenizer.unk_token_id
     for name, rows in splits.items():
         whole = []
@@ -221,11 +221,6 @@ def _tokens(splits, texts, model, max_length):
     if unk is not None:
         table.append(_row("unknown tokens", unknown, _some(map(repr, odd))))
     return table
-
-
-def _ends(model):
-    """The tokens that may end an answer."""
-    return {model.tokenizer.eos_token_id, *turn_marks(model.tokenizer)[1][-1:]}
 
 
 def _unknown(text, tokenizer, known):

@@ -6,7 +6,7 @@ from ftkit.data.conll import as_bio, check_tagged, is_bio
 from ftkit.errors import DataError
 from ftkit.models.structure import IGNORED
 from ftkit.tasks.base import Task
-from ftkit.tasks.tokens import columns_of, need
+from ftkit.tasks.tokens import columns_of, need, tokenized
 
 
 def align_tags(tags, word_ids, labels, *, where="the sentence") -> list[int]:
@@ -94,13 +94,7 @@ class Tagging(Task):
         tags = dataset["tags"][:] if tagged else [[model.labels[0]] * len(w) for w in sentences]
         for i, (words, own) in enumerate(zip(sentences, tags, strict=True)):
             check_tagged(words, own, f"row {i}")
-        options = {"is_split_into_words": True}
-        tokens = model.tokenizer(sentences, truncation=True, max_length=limit, **options)
-        whole = list(map(len, tokens["input_ids"]))
-        if full := [i for i, n in enumerate(whole) if n == limit]:
-            again = model.tokenizer([sentences[i] for i in full], verbose=False, **options)
-            for i, ids in zip(full, again["input_ids"], strict=True):
-                whole[i] = len(ids)
+        tokens, whole = tokenized(model, sentences, limit, is_split_into_words=True)
         rows = []
         for i, own in enumerate(tags):
             words = tokens.word_ids(i)

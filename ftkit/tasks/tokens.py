@@ -52,15 +52,13 @@ def strings(dataset, column, *, filled=False):
     return values
 
 
-def tokenized(model, texts, limit, pairs=None):
+def tokenized(model, texts, limit, pairs=None, **options):
     """The tokens of texts, cut at the limit, and how many each has before that."""
-    options = {"truncation": True, "max_length": limit}
-    tokens = model.tokenizer(texts, pairs, **options)
+    tokens = model.tokenizer(texts, pairs, truncation=True, max_length=limit, **options)
     whole = list(map(len, tokens["input_ids"]))
     if full := [i for i, n in enumerate(whole) if n == limit]:
-        again = model.tokenizer(
-            [texts[i] for i in full], pairs and [pairs[i] for i in full], verbose=False
-        )
+        again = model.tokenizer([texts[i] for i in full], pairs and [pairs[i] for i in full],
+                                verbose=False, **options)
         for i, ids in zip(full, again["input_ids"], strict=True):
             whole[i] = len(ids)
     return tokens, whole

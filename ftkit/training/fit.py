@@ -30,9 +30,6 @@ from ftkit.training.trainer import KitTrainer
 BATCH = 16
 POINTS = 25  # of the loss curve
 _ARGUMENTS = {f.name for f in dataclasses.fields(transformers.TrainingArguments)}
-# transformers below 5.18 has the older name only.
-CHECKPOINTING = next(n for n in ("activation_checkpointing", "gradient_checkpointing")
-                     if n in _ARGUMENTS)
 _TRAINER = set(inspect.signature(transformers.Trainer.__init__).parameters) - {
     "self",
     "model",
@@ -139,6 +136,8 @@ def fit(
     checks.check_numbers(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
                          seed=seed, max_length=max_length, patience=patience or None, warmup=warmup)
     passed, extra = _sort_arguments(trainer_arguments)
+    if "gradient_checkpointing" in passed:  # the older name, which the plan's choice would hide
+        passed.setdefault("activation_checkpointing", passed.pop("gradient_checkpointing"))
     smoothing, own_loss = passed.get("label_smoothing_factor", 0), extra.get("compute_loss_func")
     checks.check_losses(model, method, smoothing, own_loss)
     processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun and accelerate say so
@@ -161,8 +160,9 @@ def fit(
         length=int(np.median(rows.lengths)), dtype=dtype,
         flags={name: passed.pop(name) for name in ("bf16", "fp16") if name in passed},
     )
-    plan = hardware.plan(hardware.this_machine(), hardware.shape_of(structure.inner(tuned.net)),
-                         dtype=chosen, length=int(np.quantile(rows.lengths, 0.95)), batch_size=each,
+    machine, tokens = hardware.this_machine(), int(rows.lengths.sum())
+    plan = hardware.plan(machine, hardware.shape_of(structure.inner(tuned.net)), dtype=chosen,
+                         length=int(np.quantile(rows.lengths, 0.95)), batch_size=each,
                          trainable=trainable["share"])
     rate = getattr(method, "learning_rate", 1e-4) if learning_rate is None else learning_rate
     told = records.told(method, trainer_arguments, epochs=epochs, learning_rate=rate,
@@ -185,9 +185,9 @@ def fit(
         "optim": plan.optimizer,
         "bf16": plan.dtype == "bf16",
         "fp16": plan.dtype == "fp16",
-        "use_cpu": hardware.this_machine().device == "cpu",
+        "use_cpu": machine.device == "cpu",
         "report_to": "none",
-        CHECKPOINTING: plan.checkpointing,
+        "activation_checkpointing": plan.checkpointing,
         "remove_unused_columns": False,
         "save_strategy": "epoch" if checkpoint_dir else "no",
         "save_total_limit": 2,
@@ -196,7 +196,7 @@ def fit(
         "logging_nan_inf_filter": False,  # would show a loss that is NaN as 0
         "prediction_loss_only": True,
         "label_names": ["labels"],
-        "dataloader_pin_memory": hardware.this_machine().device == "cuda",
+        "dataloader_pin_memory": machine.device == "cuda",
     } | passed
     in_all, in_epoch = checks.count_updates(settings, len(rows), processes)
     # Rounded down: the first step of a warm-up has rate 0, and a short run would waste it.
@@ -210,7 +210,7 @@ def fit(
     if split > 1 or plan.checkpointing:  # batches in parts, and why
         said.details("; ".join(plan.why[3:]))
     said.tell(*cut)
-    said.tokens = int(rows.lengths.sum())
+    said.tokens = tokens
     keep = KeepBest(patience) if patience else None
     stopped, restore = None, precision.as_it_was(tuned.net)
     try:
@@ -224,7 +224,7 @@ def fit(
         with (
             measured() as used,
             apply.applied(
-                tuned, trainer, plan, tokens=in_all / in_epoch * int(rows.lengths.sum()),
+                tuned, trainer, plan, tokens=in_all / in_epoch * tokens,
                 disable=disable, own_batches="data_collator" in extra,
                 whole_logits="compute_metrics" in extra or smoothing or own_loss is not None,
                 compile_blocks=compile_blocks, own_size="per_device_train_batch_size" in passed,

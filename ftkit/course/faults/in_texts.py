@@ -62,15 +62,10 @@ def end_token_masked():
     """The pad token is the end token, and whoever masks padding by its number masks both."""
 
     def change(labels, model):
-        return labels.masked_fill(torch.isin(labels, torch.tensor(sorted(_ends(model)))), IGNORED)
+        ends = torch.tensor(sorted(conversations.end_tokens(model.tokenizer)))
+        return labels.masked_fill(torch.isin(labels, ends), IGNORED)
 
     return _collating(change)
-
-
-def _ends(model):
-    """The tokens that may end an answer."""
-    marks = conversations.turn_marks(model.tokenizer)[1]
-    return {model.tokenizer.eos_token_id, *marks[-1:]}
 
 
 @plants(
