@@ -139,10 +139,9 @@ def pin(archive: Archive) -> str:
     """
     known = ARCHIVES.setdefault(archive.name, archive)
     if known != archive:
-        raise SettingError(
-            f"{archive.requirement} (sha256 {archive.sha256[:12]}…) is pinned, but "
-            f"{known.requirement} (sha256 {known.sha256[:12]}…) was before. Pin one of them, once."
-        )
+        raise SettingError(f"{archive.requirement} (sha256 {archive.sha256[:12]}…) is pinned, but "
+                           f"{known.requirement} (sha256 {known.sha256[:12]}…) was before. Pin one "
+                           "of them, once.")
     return archive.name
 
 

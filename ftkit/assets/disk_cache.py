@@ -52,9 +52,8 @@ def limit():
             return int(gigabytes * 1e9)
     except ValueError:
         pass
-    raise SettingError(
-        f"FTKIT_CACHE_GB={given!r} is no number of gigabytes; 0 or more is expected."
-    )
+    raise SettingError(f"FTKIT_CACHE_GB={given!r} is no number of gigabytes; 0 or more is "
+                       "expected.")
 
 
 @cache

@@ -75,10 +75,8 @@ def failed(archive: Archive, output: str) -> Exception:
             "Check the network, and that your package index carries it (`pip config list` shows "
             "which is used)."
         )
-    return FetchError(
-        f"{archive.filename} could not be downloaded: pip download {archive.requirement} "
-        f"said: {last} {remedy}"
-    )
+    return FetchError(f"{archive.filename} could not be downloaded: pip download "
+                      f"{archive.requirement} said: {last} {remedy}")
 
 
 def _largest_file(folder: Path) -> int:

@@ -86,10 +86,9 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
             return path
         state = "is damaged in" if path.exists() else "is not in"
         if offline():
-            raise FetchError(
-                f"{archive.filename} {state} the cache ({path.parent}) and FTKIT_OFFLINE forbids "
-                f"downloading it. Unset FTKIT_OFFLINE and run `ftkit fetch --all` once."
-            )
+            raise FetchError(f"{archive.filename} {state} the cache ({path.parent}) and "
+                             "FTKIT_OFFLINE forbids downloading it. Unset FTKIT_OFFLINE and run "
+                             "`ftkit fetch --all` once.")
         if path.exists():
             _say_damaged(path.name, "its checksum is another", "fetched")
             path.unlink()
@@ -130,10 +129,9 @@ def open_archive(name: str) -> Iterator[zipfile.ZipFile | Sdist]:
         if is_cached(name, deep=True):
             raise
         path.unlink(missing_ok=True)
-        raise _Damaged(
-            f"{path.name} in the cache was damaged ({type(error).__name__}: {error}) and has been "
-            f"removed. Load it again with the network on, or run `ftkit fetch --all`."
-        ) from None
+        raise _Damaged(f"{path.name} in the cache was damaged ({type(error).__name__}: {error}) "
+                       "and has been removed. Load it again with the network on, or run `ftkit "
+                       "fetch --all`.") from None
 
 
 def read_member(name: str, member: str) -> bytes:
@@ -305,10 +303,9 @@ def _clear_errors(doing: str, size: int = 0) -> Iterator[None]:
         if number in _NO_SPACE or "No space left on device" in str(error):
             raise _no_space(doing, size) from error
         if isinstance(error, OSError) and _concerns_cache(error):
-            raise FetchError(
-                f"The cache folder {cache_home()} cannot be written while {doing}: "
-                f"{error.strerror}. Make it writable, or set FTKIT_HOME to a folder that is."
-            ) from error
+            raise FetchError(f"The cache folder {cache_home()} cannot be written while {doing}: "
+                             f"{error.strerror}. Make it writable, or set FTKIT_HOME to a folder "
+                             "that is.") from error
         raise
 
 
@@ -323,10 +320,9 @@ def _concerns_cache(error: OSError) -> bool:
 
 def _no_space(doing: str, size: int) -> FetchError:
     need = f" ({size / 1e6:,.0f} MB are needed)" if size else ""
-    return FetchError(
-        f"No space left on the disk of the cache folder {cache_home()} while {doing}{need}. "
-        f"Free some space, or set FTKIT_HOME to a folder on another disk."
-    )
+    return FetchError(f"No space left on the disk of the cache folder {cache_home()} while "
+                      f"{doing}{need}. Free some space, or set FTKIT_HOME to a folder on another "
+                      "disk.")
 
 
 def _clear_leftovers(path: Path) -> None:
@@ -341,17 +337,14 @@ def _clear_leftovers(path: Path) -> None:
 def _verify(path: Path, archive: Archive) -> None:
     size = path.stat().st_size
     if size < archive.size:
-        raise FetchError(
-            f"{archive.filename} is truncated: {size:,} of {archive.size:,} bytes arrived. "
-            f"Nothing was kept. Run `ftkit fetch {archive.name}` again."
-        )
+        raise FetchError(f"{archive.filename} is truncated: {size:,} of {archive.size:,} bytes "
+                         f"arrived. Nothing was kept. Run `ftkit fetch {archive.name}` again.")
     got = _sha256(path)
     if got != archive.sha256:
-        raise FetchError(
-            f"{archive.filename} has the wrong checksum: expected sha256 {archive.sha256}, got "
-            f"{got}. Nothing was kept. Run `ftkit fetch {archive.name}` again; if it stays wrong, "
-            f"your package index serves another file (`pip config list`)."
-        )
+        raise FetchError(f"{archive.filename} has the wrong checksum: expected sha256 "
+                         f"{archive.sha256}, got {got}. Nothing was kept. Run `ftkit fetch "
+                         f"{archive.name}` again; if it stays wrong, your package index serves "
+                         "another file (`pip config list`).")
 
 
 def _sha256(path: Path) -> str:

@@ -68,11 +68,10 @@ def index_download(archive: Archive, scratch: Path, progress=None) -> Path:
                 said.append(f"{_host(index)} does not list it.")
             except Exception as error:  # of requests, of pypi-simple, of the network
                 said.append(f"{_host(index)}: {type(error).__name__}: {error}.")
-    raise FetchError(
-        f"{archive.filename} could not be downloaded. {' '.join(said) or 'pip has no index.'} "
-        "Check the network, the proxy, and that your package index carries source archives (`pip "
-        "config list` shows which is used). What was fetched before works without a network."
-    )
+    raise FetchError(f"{archive.filename} could not be downloaded. "
+                     f"{' '.join(said) or 'pip has no index.'} Check the network, the proxy, and "
+                     "that your package index carries source archives (`pip config list` shows "
+                     "which is used). What was fetched before works without a network.")
 
 
 def pip_settings() -> dict[str, list[str]]:

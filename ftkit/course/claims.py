@@ -180,9 +180,7 @@ def conclude():
         lines = "; ".join(
             f"{c.claim!r}: {Estimate(**c.difference)}, needed {json.dumps(c.bound)}" for c in failed
         )
-        raise ClaimNotHeld(
-            f"{len(failed)} of {len(made)} claims did not hold: {lines}. Run it "
-            "with another seed, more test data or a longer training before you "
-            "believe either side."
-        )
+        raise ClaimNotHeld(f"{len(failed)} of {len(made)} claims did not hold: {lines}. Run it "
+                           "with another seed, more test data or a longer training before you "
+                           "believe either side.")
 

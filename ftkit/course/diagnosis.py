@@ -30,10 +30,8 @@ def diagnose(runs):
     runs = runs if isinstance(runs, dict) else {"this run": runs}
     for name, run in runs.items():
         if "eval_loss" not in run.history:
-            raise SettingError(
-                f"run {name!r} has no validation curve, which a diagnosis needs; train it with a "
-                'split "validation".'
-            )
+            raise SettingError(f"run {name!r} has no validation curve, which a diagnosis needs; "
+                               'train it with a split "validation".')
     if in_notebook():
         try:
             import ipywidgets

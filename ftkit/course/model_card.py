@@ -23,15 +23,11 @@ def model_card(run, *, title, data, uses, limits, tables, licence="unknown", lan
 
     asked = {"title": title, "data": data, "uses": uses, "licence": licence, "language": language}
     if empty := [name for name, value in asked.items() if not value or not value.strip()]:
-        raise SettingError(
-            f"{', '.join(empty)} of the model card is empty; write a sentence, or for a licence "
-            'that you do not know "unknown".'
-        )
+        raise SettingError(f"{', '.join(empty)} of the model card is empty; write a sentence, or "
+                           'for a licence that you do not know "unknown".')
     if not limits or not tables or not all(tables.values()):
-        raise SettingError(
-            "a model card needs limits and tables with rows; measure first, and say what the "
-            "model should not be used for."
-        )
+        raise SettingError("a model card needs limits and tables with rows; measure first, and say "
+                           "what the model should not be used for.")
     model, trained = run.model, run.trainable
     entry = next((entry for entry in catalog.models() if entry.name == model.name), None)
     head = ModelCardData(license=licence, language=language, pipeline_tag=_PIPELINES[model.task],

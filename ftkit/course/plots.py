@@ -187,10 +187,8 @@ def asked_of(row):
         found["messages"] = turns[:-1] if turns and turns[-1]["role"] == "assistant" else turns
     found |= {name: row[name] for name in ("chosen", "rejected") if row.get(name) is not None}
     if not found:
-        raise DataError(
-            f"the data has the columns {', '.join(row)}; one of {', '.join(known)}, or chosen and "
-            "rejected, was expected to show. Rename one."
-        )
+        raise DataError(f"the data has the columns {', '.join(row)}; one of {', '.join(known)}, or "
+                        "chosen and rejected, was expected to show. Rename one.")
     return {name: _shown(value) for name, value in found.items()}
 
 

@@ -20,15 +20,13 @@ def parse_conll(text: str, source: str) -> list[dict]:
         begins = columns[:1] == ["-DOCSTART-"]
         if columns and not begins:
             if len(columns) < 2:
-                raise DataError(
-                    f"{source}, line {number}: {line!r} has no tag. Expected a token and its tag."
-                )
+                raise DataError(f"{source}, line {number}: {line!r} has no tag. Expected a token "
+                                "and its tag.")
             width = width or len(columns)
             if len(columns) != width:
-                raise DataError(
-                    f"{source}, line {number}: {line!r} has {len(columns)} columns, the lines "
-                    f"before it have {width}. Expected the same number in every line."
-                )
+                raise DataError(f"{source}, line {number}: {line!r} has {len(columns)} columns, "
+                                f"the lines before it have {width}. Expected the same number in "
+                                "every line.")
             tokens.append(columns[0])
             tags.append(columns[-1])
         elif tokens:
@@ -43,14 +41,12 @@ def check_tagged(tokens, tags, where) -> None:
     if not tokens or tags is None:
         raise DataError(f"{where} has no {'tags' if tokens else 'tokens'}. Take it out.")
     if len(tokens) != len(tags):
-        raise DataError(
-            f"{where}: {len(tokens)} tokens but {len(tags)} tags. Expected one tag for each token."
-        )
+        raise DataError(f"{where}: {len(tokens)} tokens but {len(tags)} tags. Expected one tag for "
+                        "each token.")
     for number, (token, tag) in enumerate(zip(tokens, tags, strict=True), 1):
         if any(part is None or not str(part).strip() for part in (token, tag)):
-            raise DataError(
-                f"{where}: token {number} is {token!r} with the tag {tag!r}; neither may be empty."
-            )
+            raise DataError(f"{where}: token {number} is {token!r} with the tag {tag!r}; neither "
+                            "may be empty.")
 
 
 def in_order(tags) -> list[str]:

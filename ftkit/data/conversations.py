@@ -82,10 +82,8 @@ def answer_ends(prompts, tokenizer):
     found = [ends if ends and opening and prompt.endswith(opening) else [eos]
              for prompt in prompts]
     if [None] in found:
-        raise SettingError(
-            "the tokenizer has no eos token, so an answer could not end. Set one, such as "
-            'model.tokenizer.eos_token = "</s>".'
-        )
+        raise SettingError("the tokenizer has no eos token, so an answer could not end. Set one, "
+                           'such as model.tokenizer.eos_token = "</s>".')
     return found
 
 
@@ -128,9 +126,8 @@ def conversation_tokens(conversations, tokenizer, where="row {}"):
                 text, own = _plain(turns, tokenizer.eos_token)
         except jinja2.TemplateError as error:
             roles = ", ".join(turn["role"] for turn in turns)
-            raise DataError(
-                f"{where.format(i)}: the chat template refuses this conversation ({roles}): {error}"
-            ) from None
+            raise DataError(f"{where.format(i)}: the chat template refuses this conversation "
+                            f"({roles}): {error}") from None
         except DataError as error:
             raise DataError(f"{where.format(i)}: {error}") from None
         texts.append(text)
@@ -203,12 +200,10 @@ def _located(turns, tokenizer, shape=None):
         words = _words(turn)
         at = text.find(words, start) if start is not None else -1
         if at < 0:
-            raise DataError(
-                f"the chat template writes turn {i + 1} otherwise than it stands in the data, or "
-                "earlier turns otherwise once more follow, so it cannot be told what the assistant "
-                "writes. Mark it in the template with {% generation %}, or give each answer a row "
-                "of its own."
-            )
+            raise DataError(f"the chat template writes turn {i + 1} otherwise than it stands in "
+                            "the data, or earlier turns otherwise once more follow, so it cannot "
+                            "be told what the assistant writes. Mark it in the template with {% "
+                            "generation %}, or give each answer a row of its own.")
         # before the words may stand what the template adds to an answer, such as an empty thought
         spans.append((start, at + len(words)))
     return text, spans

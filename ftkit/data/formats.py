@@ -54,10 +54,9 @@ def recognized(columns: Columns, source: str) -> Columns:
         ]
     for i, chat in enumerate(found.get("messages", ()), 1):
         if chat and not any(turn["role"] == "assistant" for turn in chat):
-            raise DataError(
-                f"{source}, row {i}: none of the {len(chat)} turns is the assistant's, so there is "
-                "no answer to learn from. Take the row out, or add its answer."
-            )
+            raise DataError(f"{source}, row {i}: none of the {len(chat)} turns is the assistant's, "
+                            "so there is no answer to learn from. Take the row out, or add its "
+                            "answer.")
     return found
 
 

@@ -95,10 +95,9 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
         _check_options(options, OWN, "your own data")
         return _drawn(_own_data(content, "the table", options), sizes, seed, {})
     if not isinstance(source, str | Path):
-        raise DataError(
-            f"source is a {type(source).__name__}; expected a name, a path, a pandas DataFrame, a "
-            "datasets.Dataset, or a dict of them with train, validation and test."
-        )
+        raise DataError(f"source is a {type(source).__name__}; expected a name, a path, a pandas "
+                        "DataFrame, a datasets.Dataset, or a dict of them with train, validation "
+                        "and test.")
     name, path = str(source), Path(source).expanduser()
     first: dict[str, int] = {}  # rows of each split that come first in every draw
     if name in recipe.names():
@@ -118,10 +117,8 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
     elif "/" in name or path.suffix:
         raise DataError(f"There is no file or folder {name!r} (looked in {Path.cwd()}).")
     else:
-        raise SettingError(
-            f"{name!r} is not a data set of the catalog, a file or a hub id. "
-            f"{catalog.nearest(name, recipe.names())}"
-        )
+        raise SettingError(f"{name!r} is not a data set of the catalog, a file or a hub id. "
+                           f"{catalog.nearest(name, recipe.names())}")
     asked = {f"n_{split}": size for split, size in sizes.items()}
     origin = {"source": name, **asked, "seed": seed, **options}
     return _drawn(data, sizes, seed, first, origin)
@@ -330,10 +327,8 @@ def _draw(data: Data, split: str, n: int | None, seed: int, first: int) -> Datas
 
     rows = data[split]
     if n is not None and not 0 <= n <= len(rows):
-        raise DataError(
-            f"n_{split}={n}: {data.name!r} has {len(rows)} rows in its {split} split. "
-            f"Ask for at most that, or leave n_{split} out for all of them."
-        )
+        raise DataError(f"n_{split}={n}: {data.name!r} has {len(rows)} rows in its {split} split. "
+                        f"Ask for at most that, or leave n_{split} out for all of them.")
     drawn = np.random.default_rng([seed, SPLITS.index(split)]).permutation(len(rows))
     drawn = np.concatenate([np.arange(first), drawn[drawn >= first]])
     if data.task == "instruction" and "kind" in rows.column_names:

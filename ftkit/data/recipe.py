@@ -130,10 +130,8 @@ def find(name: str) -> Recipe:
     recipe = module(stem)
     entry, source = getattr(recipe, "ENTRY", None), getattr(recipe, "source", None)
     if not isinstance(entry, DataEntry) or not callable(source):
-        raise DataError(
-            f"{path} is no recipe: expected ENTRY = DataEntry(…) and a function source() that "
-            "returns a Source. A file that recipes share begins with _."
-        )
+        raise DataError(f"{path} is no recipe: expected ENTRY = DataEntry(…) and a function "
+                        "source() that returns a Source. A file that recipes share begins with _.")
     return Recipe(replace(entry, name=name, task=source().task), source, code)
 
 
@@ -188,16 +186,14 @@ def hub_dataset(repository: str, config: str | None = None, revision: str | None
     Raises FetchError when FTKIT_OFFLINE forbids the network, or the hub does not give it.
     """
     if fetch.offline():
-        raise FetchError(
-            f"{repository!r} is on the hub and FTKIT_OFFLINE forbids the network. Unset it, or "
-            f"use a data set of the catalog (`ftkit data` lists them) or a local file."
-        )
+        raise FetchError(f"{repository!r} is on the hub and FTKIT_OFFLINE forbids the network. "
+                         "Unset it, or use a data set of the catalog (`ftkit data` lists them) or "
+                         "a local file.")
     import datasets
 
     try:
         return datasets.load_dataset(repository, config, revision=revision)
     except Exception as error:  # the hub's client raises many kinds; each means the same here
-        raise FetchError(
-            f"The hub did not give {repository!r} (revision {revision or 'main'}): {error} "
-            f"Check the name, the network, and whether it needs a login."
-        ) from error
+        raise FetchError(f"The hub did not give {repository!r} (revision "
+                         f"{revision or 'main'}): {error} Check the name, the network, "
+                         "and whether it needs a login.") from error

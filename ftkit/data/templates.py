@@ -80,15 +80,12 @@ def as_prompt_and_response(dataset, tokenizer, *, chat=True):
         prompts = [few_shot([], q) for q in dataset["question"]]
         return prompts, [" " + answers[0] for answers in dataset["answers"]]
     if {"chosen", "rejected"} <= set(names):
-        raise DataError(
-            "pairs of a chosen and a rejected answer are learned with a loss that compares the two "
-            "(lesson 14). To learn the chosen answers alone, rename the column: "
-            'data.rename_column("chosen", "response").'
-        )
-    raise DataError(
-        "columns text, messages, prompt and response, instruction and output, source and target, "
-        f"or question and answers were expected; the data has {', '.join(names)}."
-    )
+        raise DataError("pairs of a chosen and a rejected answer are learned with a loss that "
+                        "compares the two (lesson 14). To learn the chosen answers alone, rename "
+                        'the column: data.rename_column("chosen", "response").')
+    raise DataError("columns text, messages, prompt and response, instruction and output, source "
+                    "and target, or question and answers were expected; the data has "
+                    f"{', '.join(names)}.")
 
 
 def _last_answer(turns, tokenizer):

@@ -78,10 +78,9 @@ def _texts(values: list, column: str, source: str, notes: list[str]) -> list:
     changed = 0
     for i, value in enumerate(values, 1):
         if isinstance(value, dict | bytes) or (isinstance(value, list) and column != "prompt"):
-            raise DataError(
-                f"{source}, row {i}: {column} is {short(value)}, a {type(value).__name__}; a text "
-                f"was expected. Conversations belong into messages=, words with tags into tokens=."
-            )
+            raise DataError(f"{source}, row {i}: {column} is {short(value)}, a "
+                            f"{type(value).__name__}; a text was expected. Conversations belong "
+                            "into messages=, words with tags into tokens=.")
         if isinstance(value, list):  # the turns of a conversation
             found.append([{k: _clean(v) for k, v in turn.items()} for turn in value])
             continue
@@ -107,10 +106,8 @@ def _labels(values: list, source: str, notes: list[str]) -> list[str]:
     found, changed = [], []
     for i, value in enumerate(values, 1):
         if isinstance(value, list | dict | bytes):
-            raise DataError(
-                f"{source}, row {i}: the label is {short(value)}, a {type(value).__name__}; "
-                "expected one class for each row."
-            )
+            raise DataError(f"{source}, row {i}: the label is {short(value)}, a "
+                            f"{type(value).__name__}; expected one class for each row.")
         label = _clean(str(value).strip())
         if label != str(value):
             changed.append(str(value))
@@ -138,10 +135,9 @@ def _check_choices(columns: Columns, source: str) -> None:
     ):
         good = isinstance(choices, list) and all(isinstance(choice, str) for choice in choices)
         if not good or not isinstance(answer, int) or not 0 <= answer < len(choices):
-            raise DataError(
-                f"{source}, row {i}: choices are {short(choices)} and the answer is {answer!r}; "
-                "expected a list of texts, and the number of the right one, from 0."
-            )
+            raise DataError(f"{source}, row {i}: choices are {short(choices)} and the answer is "
+                            f"{answer!r}; expected a list of texts, and the number of the right "
+                            "one, from 0.")
 
 
 def _as_it_is(values: list) -> list:
@@ -171,9 +167,8 @@ def as_number(value, where: str) -> float:
         found = math.nan
     if not math.isfinite(found):
         point = " Write decimals with a point." if "," in str(value) else ""
-        raise DataError(
-            f"{where}: the label {value!r} is no finite number, as regression needs.{point}"
-        )
+        raise DataError(f"{where}: the label {value!r} is no finite number, as regression "
+                        f"needs.{point}")
     return found
 
 

@@ -86,14 +86,12 @@ def parity(
         raise SettingError(f"prompts is one string, {prompts!r:.40}; give a list of them.")
     if isinstance(b, Model):
         if a.task != b.task:
-            raise SettingError(
-                f"{a.name} is for {a.task!r} and {b.name} for {b.task!r}; load both for one task."
-            )
+            raise SettingError(f"{a.name} is for {a.task!r} and {b.name} for {b.task!r}; load both "
+                               "for one task.")
         return _of_models(a, b, prompts, max_new_tokens, tolerance)
     if not a.spec.next_token:
-        raise SettingError(
-            f"{a.name} is for {a.task!r} and writes no answers; give two models, not a function."
-        )
+        raise SettingError(f"{a.name} is for {a.task!r} and writes no answers; give two models, "
+                           "not a function.")
     if hasattr(b, "answer"):
         return _of_answers(a, partial(b.answer, max_new_tokens=max_new_tokens), prompts,
                            max_new_tokens, tolerance)
@@ -258,10 +256,9 @@ def _logits(a, b, inputs, tolerance, rows, findings):
     for ids in inputs:
         one, two = _forward(a, ids), _forward(b, ids)
         if one.shape != two.shape:
-            raise SettingError(
-                f"{a.name} gives logits of shape {tuple(one.shape)} and {b.name} of shape "
-                f"{tuple(two.shape)} for one prompt; load both with the same labels."
-            )
+            raise SettingError(f"{a.name} gives logits of shape {tuple(one.shape)} and {b.name} of "
+                               f"shape {tuple(two.shape)} for one prompt; load both with the same "
+                               "labels.")
         largest = max(largest, float(one.abs().max()), float(two.abs().max()))
         gaps.append(float((one - two).abs().max()))
         if one.shape[-1] > 1:
@@ -301,10 +298,8 @@ def _forward(model, ids):
     finally:
         model.net.train(training)
     if getattr(output, "logits", None) is None:
-        raise SettingError(
-            f"{model.name} was loaded for {model.task!r} and gives no logits; load it for "
-            "classification, tagging, causal-lm or another task with a head."
-        )
+        raise SettingError(f"{model.name} was loaded for {model.task!r} and gives no logits; load "
+                           "it for classification, tagging, causal-lm or another task with a head.")
     return output.logits[0].float().cpu()
 
 

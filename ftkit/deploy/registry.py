@@ -73,10 +73,8 @@ def register(
     run = None if isinstance(run_or_model, Model) else run_or_model
     for one in (name, *aliases):
         if not mlflow_store.NAME.fullmatch(one):
-            raise SettingError(
-                f"{one!r} cannot name a model or an alias; begin with a letter and use letters, "
-                "digits, points, hyphens and underscores."
-            )
+            raise SettingError(f"{one!r} cannot name a model or an alias; begin with a letter and "
+                               "use letters, digits, points, hyphens and underscores.")
     store = mlflow_store.client()
     rows = row_hashes(data) if data is not None else None
     record = _record_of(run)
@@ -255,10 +253,8 @@ def roll_back(name: str, alias: str = "champion") -> Version:
         while history and history[-1] == int(now.version):
             history.pop()
         if not history:
-            raise FetchError(
-                f"{name}@{alias} is version {now.version} and stood for no other before; "
-                "ft.promote points it to any version."
-            )
+            raise FetchError(f"{name}@{alias} is version {now.version} and stood for no other "
+                             "before; ft.promote points it to any version.")
         store.set_registered_model_alias(name, alias, str(history[-1]))
         store.set_registered_model_tag(name, HISTORY + alias, json.dumps(history))
     return version(f"{name}/{history[-1]}")

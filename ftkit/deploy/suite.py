@@ -71,10 +71,8 @@ def general_suite(
              SuitePart("general text", "loss", 0.05, _loss_on("xsum-text", rows, seed), _decoders),
              SuitePart("chat format", "well formed", 0.1, _well_formed(rows // 4, seed), _chats)]
     if unknown := set(bounds or {}) - {part.name for part in parts}:
-        raise SettingError(
-            f"bounds names {min(unknown)!r}; the parts are "
-            f"{', '.join(part.name for part in parts)}."
-        )
+        raise SettingError(f"bounds names {min(unknown)!r}; the parts are "
+                           f"{', '.join(part.name for part in parts)}.")
     return [replace(part, bound=(bounds or {}).get(part.name, part.bound)) for part in parts]
 
 
@@ -132,8 +130,6 @@ def names(parts: Sequence[SuitePart]) -> list[str]:
     """The names of parts. Raises SettingError where there are none, or two of one name."""
     found = [part.name for part in parts]
     if not found or len(set(found)) != len(found):
-        raise SettingError(
-            f"the general suite has the parts {found}; at least one is needed, each by a name of "
-            "its own, such as those of ft.general_suite()."
-        )
+        raise SettingError(f"the general suite has the parts {found}; at least one is needed, each "
+                           "by a name of its own, such as those of ft.general_suite().")
     return found

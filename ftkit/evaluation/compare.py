@@ -62,10 +62,8 @@ def compare(after, before, metric, *, relative=False):
     """
     first, second = before[metric], after[metric]
     if not before.same_examples(after):
-        raise SettingError(
-            "compare needs two evaluations of the same examples in the same order; "
-            "evaluate both models on one data set."
-        )
+        raise SettingError("compare needs two evaluations of the same examples in the same order; "
+                           "evaluate both models on one data set.")
     numbers = _same_groups(before, after)
     one, two = before.per_example(metric), after.per_example(metric)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -95,16 +93,13 @@ def _same_groups(before, after):
     one, two = (group_numbers(e.groups, len(e)) for e in (before, after))
     if not np.array_equal(one, two):
         sizes = [f"{int(found.max()) + 1} groups" for found in (one, two)]
-        raise SettingError(
-            f"the two evaluations group their {len(one)} examples differently ({sizes[0]} before, "
-            f"{sizes[1]} after), so that their resamples are no pairs. Give both the same groups, "
-            "as in ft.from_predictions(..., dataset=test)."
-        )
+        raise SettingError(f"the two evaluations group their {len(one)} examples differently "
+                           f"({sizes[0]} before, {sizes[1]} after), so that their resamples are no "
+                           "pairs. Give both the same groups, as in ft.from_predictions(..., "
+                           "dataset=test).")
     if before.seed != after.seed:
-        raise SettingError(
-            f"the two evaluations resample with seeds {before.seed} and {after.seed}; pairs need "
-            "one seed."
-        )
+        raise SettingError(f"the two evaluations resample with seeds {before.seed} and "
+                           f"{after.seed}; pairs need one seed.")
     return one
 
 
@@ -114,23 +109,19 @@ def paired_by_seed(after, before, seeds, least):
     Raises SettingError for too few or repeated seeds, and for other numbers of evaluations.
     """
     if seeds is None:
-        raise SettingError(
-            "a list of evaluations needs the seeds of its trainings, as in seeds=[0, 1, 2]."
-        )
+        raise SettingError("a list of evaluations needs the seeds of its trainings, as in "
+                           "seeds=[0, 1, 2].")
     if len(set(seeds)) != len(seeds) or len(seeds) < least:
-        raise SettingError(
-            f"seeds is {list(seeds)}; at least {least} different ones are needed to tell what "
-            "another training would give."
-        )
+        raise SettingError(f"seeds is {list(seeds)}; at least {least} different ones are needed to "
+                           "tell what another training would give.")
     sides = [after] if before is None else [after, before]
     if not isinstance(after, Sequence) or any(
         isinstance(side, Sequence) and len(side) != len(seeds) for side in sides
     ):
         found = [len(side) if isinstance(side, Sequence) else "one" for side in sides]
-        raise SettingError(
-            f"{len(seeds)} seeds, but {' and '.join(map(str, found))} evaluations: give a list "
-            "with one for each seed (and as opponent such a list or one evaluation)."
-        )
+        raise SettingError(f"{len(seeds)} seeds, but {' and '.join(map(str, found))} evaluations: "
+                           "give a list with one for each seed (and as opponent such a list or one "
+                           "evaluation).")
     return [side if isinstance(side, Sequence) else [side] * len(seeds) for side in sides]
 
 

@@ -114,9 +114,8 @@ class Evaluation:
         from sklearn.metrics import confusion_matrix
 
         if self.predictions is None or self.labels is None:
-            raise SettingError(
-                "a confusion matrix needs predicted classes; this evaluation has none."
-            )
+            raise SettingError("a confusion matrix needs predicted classes; this evaluation has "
+                               "none.")
         return confusion_matrix(self.references, self.predictions, labels=range(len(self.labels)))
 
     def __repr__(self):
@@ -156,10 +155,8 @@ def evaluate(
     """
     task = tasks.of(model)
     if task.spec.answer is None:
-        raise SettingError(
-            "an encoder without a head has nothing to evaluate; load it with "
-            'task="classification", "choice" or another.'
-        )
+        raise SettingError("an encoder without a head has nothing to evaluate; load it with "
+                           'task="classification", "choice" or another.')
     disable = optimizations.disabled(disable)
     rows = encode(dataset, model, max_length=max_length, loss_on=loss_on)
     if task.spec.answer in ("class", "number") and "label" not in dataset.column_names:
@@ -281,10 +278,8 @@ def from_scores(name, values, weights=None, *, groups=None, dataset=None):
 
 def _need_pairs(answers, references, what, against="references"):
     if len(answers) != len(references) or not len(references):
-        raise DataError(
-            f"{len(answers)} {what} for {len(references)} {against}; "
-            "one is needed for each example, and at least one."
-        )
+        raise DataError(f"{len(answers)} {what} for {len(references)} {against}; one is needed for "
+                        "each example, and at least one.")
 
 
 def _groups(dataset):
@@ -323,10 +318,8 @@ def _token_losses(model, batch, disable):
 def _language(model, dataset, found, writing):
     nll, tokens = found["nll"], found["tokens"]
     if not tokens.sum():
-        raise DataError(
-            "no token carries a loss: every text is shorter than two tokens, or "
-            "max_length cut all responses away."
-        )
+        raise DataError("no token carries a loss: every text is shorter than two tokens, or "
+                        "max_length cut all responses away.")
     parts = loss_metrics(nll, tokens)
     if writing is None:
         return Evaluation(parts, dataset=dataset)

@@ -51,17 +51,14 @@ def log_likelihood(
     make the first candidate.
     """
     if not model.spec.next_token:
-        raise SettingError(
-            f"likelihoods need a causal-lm model; {model.name} was loaded for {model.task!r}."
-        )
+        raise SettingError(f"likelihoods need a causal-lm model; {model.name} was loaded for "
+                           f"{model.task!r}.")
     disable = optimizations.disabled(disable)
     prompts, own = list(prompts), len(candidates) and not isinstance(candidates[0], str)
     lists = candidates if own else [candidates] * len(prompts)
     if len(lists) != len(prompts):
-        raise SettingError(
-            f"{len(lists)} lists of candidates for {len(prompts)} prompts; "
-            "give one list for all, or one for each."
-        )
+        raise SettingError(f"{len(lists)} lists of candidates for {len(prompts)} prompts; give one "
+                           "list for all, or one for each.")
     first = _tokens(model, [prefix + prompt for prompt in prompts])
     distinct = sorted({c for cs in lists for c in cs})
     options = {"add_special_tokens": False}
@@ -169,9 +166,8 @@ def contextual_calibration(scores, null_scores):
     scores, null = np.asarray(scores, dtype=float), np.atleast_2d(null_scores).mean(axis=0)
     for name, values in (("scores", scores), ("null_scores", np.asarray(null_scores))):
         if np.isnan(values).any():
-            raise DataError(
-                f"{name} hold NaN; log-likelihoods, as of ft.log_likelihood, were expected."
-            )
+            raise DataError(f"{name} hold NaN; log-likelihoods, as of ft.log_likelihood, were "
+                            "expected.")
     there = np.isfinite(scores)
     return np.where(there, scores - np.where(there, null, 0), scores)
 
@@ -317,10 +313,9 @@ def _tokens(model, texts):
         return []
     rows = begun(model.tokenizer(texts, add_special_tokens=False)["input_ids"], model.tokenizer)
     if empty := [i for i, row in enumerate(rows) if not row]:
-        raise SettingError(
-            f"prompt {empty[0]} is {texts[empty[0]]!r}, and the tokenizer puts no BOS before a "
-            "text, so there is nothing that an answer could follow. Give at least a word."
-        )
+        raise SettingError(f"prompt {empty[0]} is {texts[empty[0]]!r}, and the tokenizer puts no "
+                           "BOS before a text, so there is nothing that an answer could follow. "
+                           "Give at least a word.")
     return rows
 
 

@@ -41,10 +41,8 @@ def predict(model, texts, *, max_length=None, max_new_tokens=32, stop=None, top=
     """
     task = tasks.of(model)
     if task.spec.answer is None:
-        raise SettingError(
-            f"{model.name} was loaded for {model.task!r} and has no head to answer with; load it "
-            'with task="classification" or another, and train it.'
-        )
+        raise SettingError(f"{model.name} was loaded for {model.task!r} and has no head to answer "
+                           'with; load it with task="classification" or another, and train it.')
     single = isinstance(texts, str | dict | tuple)
     rows = _rows([texts] if single else texts, model)
     if task.spec.writes:

@@ -252,9 +252,8 @@ def bootstrap(statistic, *arrays, groups=None, n=RESAMPLES, seed=0):
     arrays = [np.asarray(a) for a in arrays]
     length = len(arrays[0])
     if not length or any(len(a) != length for a in arrays):
-        raise SettingError(
-            f"bootstrap needs arrays of one length above 0, got {[len(a) for a in arrays]}."
-        )
+        raise SettingError("bootstrap needs arrays of one length above 0, got "
+                           f"{[len(a) for a in arrays]}.")
     numbers = group_numbers(groups, length)
     size = int(numbers.max()) + 1
     samples = []
@@ -264,11 +263,10 @@ def bootstrap(statistic, *arrays, groups=None, n=RESAMPLES, seed=0):
             samples.append(statistic(*(a[index] for a in arrays)))
     value, samples = statistic(*arrays), np.asarray(samples, dtype=float)
     if size > 2 and _is_extreme(statistic, arrays, numbers, float(value), samples):
-        raise SettingError(
-            "this statistic is the largest or smallest of the examples, whose interval cannot be "
-            "found by resampling. Claim the plain number, as in ft.claim(text, float(x.max()), "
-            "at_most=...), or a quantile, as in lambda x: np.quantile(x, 0.9)."
-        )
+        raise SettingError("this statistic is the largest or smallest of the examples, whose "
+                           "interval cannot be found by resampling. Claim the plain number, as in "
+                           "ft.claim(text, float(x.max()), at_most=...), or a quantile, as in "
+                           "lambda x: np.quantile(x, 0.9).")
     binary = statistic is np.mean and len(arrays) == 1 and np.isin(arrays[0], (0, 1)).all()
     span = (0, 1) if binary else (-np.inf, np.inf)
     alike = effective_groups(np.bincount(numbers)) if size > 1 else 1.0

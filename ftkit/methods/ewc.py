@@ -132,10 +132,9 @@ class EWC(WrappedMethod):
         model = self.free(model)
         for state in self._states():
             if not any(True for _ in matching_parameters(model.net, state)):
-                raise SettingError(
-                    f"no trained weight of {model.name} is in this state of {len(state.anchors)} "
-                    "tensors; give ft.fisher the model that the new task goes on from."
-                )
+                raise SettingError(f"no trained weight of {model.name} is in this state of "
+                                   f"{len(state.anchors)} tensors; give ft.fisher the model that "
+                                   "the new task goes on from.")
         return model
 
     def loss(self, net, inputs, outputs, loss):

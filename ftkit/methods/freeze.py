@@ -44,10 +44,8 @@ class Freeze:
         check_layerwise_lr_decay(self)
         layers = blocks(model.net)
         if not 0 <= self.unfreeze_last <= len(layers):
-            raise SettingError(
-                f"Freeze(unfreeze_last={self.unfreeze_last}) asks for more blocks than "
-                f"{model.name} has: choose 0 to {len(layers)}."
-            )
+            raise SettingError(f"Freeze(unfreeze_last={self.unfreeze_last}) asks for more blocks "
+                               f"than {model.name} has: choose 0 to {len(layers)}.")
         model.net.requires_grad_(False)
         below, above = around(model.net)
         for block in list(layers)[len(layers) - self.unfreeze_last :]:
@@ -60,8 +58,7 @@ class Freeze:
             for parameter in module.parameters():
                 parameter.requires_grad_(id(parameter) not in bottom)
         if not any(p.requires_grad for p in model.net.parameters()):
-            raise SettingError(
-                f"Freeze(unfreeze_last={self.unfreeze_last}) leaves nothing to train in "
-                f"{model.name}: it has no head of its own; choose unfreeze_last=1 or more."
-            )
+            raise SettingError(f"Freeze(unfreeze_last={self.unfreeze_last}) leaves nothing to "
+                               f"train in {model.name}: it has no head of its own; choose "
+                               "unfreeze_last=1 or more.")
         return model

@@ -48,10 +48,8 @@ class Mixup(WrappedMethod):
         Raises SettingError for another task, and for an alpha that draws no shares.
         """
         if model.task not in self.tasks:
-            raise SettingError(
-                f"Mixup mixes the labels of whole texts and {model.name} is loaded for "
-                f"{model.task!r}; use it with {' or '.join(self.tasks)}."
-            )
+            raise SettingError(f"Mixup mixes the labels of whole texts and {model.name} is loaded "
+                               f"for {model.task!r}; use it with {' or '.join(self.tasks)}.")
         if not self.alpha > 0:
             raise SettingError(f"Mixup(alpha={self.alpha}) draws no shares; choose above 0.")
         return self.free(model)
@@ -63,10 +61,9 @@ class Mixup(WrappedMethod):
         split into batches of an even number. Raises SettingError where each batch has one example.
         """
         if update.rows == 1:
-            raise SettingError(
-                "Mixup mixes the examples of a batch, and here each batch has one; choose "
-                "batch_size=2 or more for each process, or a smaller model that lets it be so."
-            )
+            raise SettingError("Mixup mixes the examples of a batch, and here each batch has one; "
+                               "choose batch_size=2 or more for each process, or a smaller model "
+                               "that lets it be so.")
         logits, labels = outputs["logits"], inputs["labels"]
         share = float(update.random().beta(self.alpha, self.alpha))
         order = torch.arange(len(labels), device=logits.device)

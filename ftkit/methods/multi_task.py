@@ -42,15 +42,12 @@ class MultiTask(WrappedMethod):
         """
         wanted = joint_labels(self.tasks)
         if model.spec.answer != "class" and not model.spec.writes:
-            raise SettingError(
-                f"MultiTask is for classifiers and language models, and {model.name} does "
-                f"{model.task}; load it with another task."
-            )
+            raise SettingError("MultiTask is for classifiers and language models, and "
+                               f"{model.name} does {model.task}; load it with another task.")
         if model.spec.answer == "class" and len(model.labels) != len(wanted):
-            raise SettingError(
-                f"{model.name} has a head for {len(model.labels)} labels and the tasks have "
-                f"{len(wanted)}; load it with labels=ft.joint_labels(tasks)."
-            )
+            raise SettingError(f"{model.name} has a head for {len(model.labels)} labels and the "
+                               f"tasks have {len(wanted)}; load it with "
+                               "labels=ft.joint_labels(tasks).")
         return self.free(model)
 
     def loss(self, net, inputs, outputs, loss):
@@ -154,10 +151,8 @@ def extract_task_head(model, tasks, name):
     if hasattr(model.net, "peft_config"):
         raise SettingError(f"{model.name} carries an adapter; merge it first, ft.merge(model).")
     if hasattr(model.net, "adapter_registry"):
-        raise SettingError(
-            f"{model.name} carries bottleneck adapters, whose head belongs to them; train with "
-            "Full, Freeze or LoRA (then merged) to cut a task out."
-        )
+        raise SettingError(f"{model.name} carries bottleneck adapters, whose head belongs to them; "
+                           "train with Full, Freeze or LoRA (then merged) to cut a task out.")
     cut, labels = model.copy(), list(tasks[name])
     first = model.labels.index(f"{name}: {labels[0]}")
     head = _head(cut.net, len(model.labels))

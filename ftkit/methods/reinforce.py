@@ -43,14 +43,12 @@ class Reinforce(WrappedMethod):
         reference_model.
         """
         if model.spec.answer != "class":
-            raise SettingError(
-                f"Reinforce draws one label, and {model.name} does {model.task}; load it with "
-                'task="classification", or use trl\'s GRPO for texts (lesson 14).'
-            )
+            raise SettingError(f"Reinforce draws one label, and {model.name} does {model.task}; "
+                               'load it with task="classification", or use '
+                               "trl\'s GRPO for texts (lesson 14).")
         if self.kl and self.reference_model is None:
-            raise SettingError(
-                f"Reinforce(kl={self.kl}) needs a reference_model, such as the base model."
-            )
+            raise SettingError(f"Reinforce(kl={self.kl}) needs a reference_model, such as the base "
+                               "model.")
         return self.free(model)
 
     def before_update(self, net, update):

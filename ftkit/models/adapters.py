@@ -67,15 +67,11 @@ def add(model, name, parts, settings, task, labels):
     network without adapters, or a network that peft has changed.
     """
     if name == BASE or not name:
-        raise SettingError(
-            f"an adapter cannot have name={name!r}: it is needed for the network without any "
-            "adapter; choose another, such as the task's."
-        )
+        raise SettingError(f"an adapter cannot have name={name!r}: it is needed for the network "
+                           "without any adapter; choose another, such as the task's.")
     if hasattr(model.net, "get_base_model"):
-        raise SettingError(
-            f"{model.name} carries a peft adapter (LoRA or a prompt); apply one method or the "
-            "other to the base."
-        )
+        raise SettingError(f"{model.name} carries a peft adapter (LoRA or a prompt); apply one "
+                           "method or the other to the base.")
     registry = getattr(model.net, "adapter_registry", None) or AdapterRegistry(model)
     model.net.adapter_registry = registry
     for path in parts.keys() - registry.hosts:
@@ -153,17 +149,14 @@ def load_adapter(model, folder, name=None):
     if "adapter" not in card:
         raise FetchError(f"{folder} holds no bottleneck adapter; save one with model.save(folder).")
     if SPECS[card["task"]].auto != model.spec.auto:
-        raise SettingError(
-            f"the adapter in {folder} is for {card['task']!r}, and {model.name} was loaded for "
-            f"{model.task!r}; load the base with task={card['task']!r}."
-        )
+        raise SettingError(f"the adapter in {folder} is for {card['task']!r}, and {model.name} was "
+                           f"loaded for {model.task!r}; load the base with task={card['task']!r}.")
     settings = card["adapter"] | ({"name": name} if name else {})
     name = settings["name"]
     present = getattr(model.net, "adapter_registry", None)
     if present is not None and name in present.parts:
-        raise SettingError(
-            f"{model.name} has an adapter {name!r} already; load this one with another name=."
-        )
+        raise SettingError(f"{model.name} has an adapter {name!r} already; load this one with "
+                           "another name=.")
     need_base(model, folder, card)
     parts = bottleneck.parts(model, settings["bottleneck_size"], settings["placement"])
     add(model, name, parts, settings, card["task"], card["labels"])
@@ -188,21 +181,18 @@ def write(model, folder):
 
     registry = model.net.adapter_registry
     if registry.active == BASE:
-        raise SettingError(
-            f"no adapter of {model.name} is active, so there is nothing to save; set one with "
-            f"ft.set_adapter: {', '.join(n for n in registry.parts if n != BASE)}."
-        )
+        raise SettingError(f"no adapter of {model.name} is active, so there is nothing to save; "
+                           "set one with ft.set_adapter: "
+                           f"{', '.join(n for n in registry.parts if n != BASE)}.")
     if model.hash("base") != registry.base:
-        raise SettingError(
-            f"the base of {model.name} was changed after its adapter was added, and an adapter's "
-            "folder stores no base; train the adapter on a saved model instead."
-        )
+        raise SettingError(f"the base of {model.name} was changed after its adapter was added, and "
+                           "an adapter's folder stores no base; train the adapter on a saved model "
+                           "instead.")
     base = str(model.net.config.name_or_path or "")
     if not base or model.net.name_or_path == UNSAVED:
-        raise SettingError(
-            f"the adapter's base {model.name} has no folder or name to be loaded from again; "
-            "save it with model.save(folder), load it from there and train on that."
-        )
+        raise SettingError(f"the adapter's base {model.name} has no folder or name to be loaded "
+                           "from again; save it with model.save(folder), load it from there and "
+                           "train on that.")
     parameters = own(model, registry.active)
     tensors = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
     save_file(tensors, folder / FILE, metadata={"format": "pt"})
@@ -217,10 +207,8 @@ def write(model, folder):
 def need_base(model, folder, card):
     """Raise DataError unless `model` has the base weights that a saved adapter was trained on."""
     if _dtype(model) == card["base_dtype"] and model.hash("base") != card["base_hash"]:
-        raise DataError(
-            f"the adapter in {folder} was trained on {card['base']}, and the weights of "
-            f"{model.name} are others; load it beside that base, as it was then."
-        )
+        raise DataError(f"the adapter in {folder} was trained on {card['base']}, and the weights "
+                        f"of {model.name} are others; load it beside that base, as it was then.")
 
 
 def fill(model, name, folder):
@@ -235,10 +223,8 @@ def fill(model, name, folder):
     ]
     if wrong:
         del model.net.adapter_registry.parts[name]
-        raise DataError(
-            f"the adapter in {folder} does not fit {model.name}: {wrong[0]} is missing in one of "
-            "them, or has another shape."
-        )
+        raise DataError(f"the adapter in {folder} does not fit {model.name}: {wrong[0]} is missing "
+                        "in one of them, or has another shape.")
     with torch.no_grad():
         for key, parameter in wanted.items():
             parameter.copy_(stored[key]).requires_grad_(False)

@@ -60,9 +60,8 @@ def hosts(net, placement):
         for i, block in enumerate(list_):
             ends = [n for n, _ in block.named_modules() if f".{n}".endswith(_ENDINGS)]
             if len(ends) < 2:
-                raise SettingError(
-                    f"where the sub-layers of a {net.config.model_type} model end is not "
-                    'known here; use placement="pfeiffer", which asks for whole blocks only.'
-                )
+                raise SettingError(f"where the sub-layers of a {net.config.model_type} model end "
+                                   'is not known here; use placement="pfeiffer", which asks for '
+                                   "whole blocks only.")
             found += [f"{stack}.{i}.{end}" for end in ends]
     return found

@@ -105,10 +105,8 @@ def profile(name, **sizes):
     if name not in PROFILES:
         raise SettingError(f"profile {name!r} does not exist; choose one of {', '.join(PROFILES)}.")
     if sizes and name not in sizes:
-        raise SettingError(
-            f"this notebook has no sizes for profile {name!r}, only for {', '.join(sizes)}; "
-            f"add {name}=dict(...) to its ft.profile call."
-        )
+        raise SettingError(f"this notebook has no sizes for profile {name!r}, only for "
+                           f"{', '.join(sizes)}; add {name}=dict(...) to its ft.profile call.")
     _current["profile"] = name
     if name == "smoke":
         display.display(display.Banner("Profile smoke:", (
@@ -316,11 +314,9 @@ def plan(
     fits = next((t for t in tries if needs(*t) <= room), None)
     if fits is None:
         least = needs(1, True) / GIB
-        raise SettingError(
-            f"one example of {length} tokens needs about {least:.1f} GiB and {machine.name} has "
-            f"{machine.memory / GIB:.1f} GiB; train fewer weights (Freeze, LoRA), shorten "
-            "max_length, or choose a smaller model."
-        )
+        raise SettingError(f"one example of {length} tokens needs about {least:.1f} GiB and "
+                           f"{machine.name} has {machine.memory / GIB:.1f} GiB; train fewer "
+                           "weights (Freeze, LoRA), shorten max_length, or choose a smaller model.")
     micro, checkpointing = fits
     estimate = needs(micro, checkpointing)
     why = [dtype.why, attention.why, quantization.why]

@@ -102,9 +102,8 @@ def _folder(source, revision):
         pinned = next((entry.revision for entry in catalog.models() if entry.hub == text), None)
         return _hub_folder(text, revision or pinned), text
     hint = catalog.nearest(text, [entry.name for entry in catalog.models()])
-    raise FetchError(
-        f"model {text!r} is no folder, no hub id (owner/name) and not in the catalog. {hint}"
-    )
+    raise FetchError(f"model {text!r} is no folder, no hub id (owner/name) and not in the catalog. "
+                     f"{hint}")
 
 
 def _catalog_folder(entry):
@@ -147,18 +146,15 @@ def _hub_folder(repository, revision):
     try:
         folder = Path(snapshot_download(repository, local_files_only=fetch.offline(), **options))
         if wrong := fetch.hub_damage(folder):
-            warnings.warn(
-                f"{folder} was damaged since it was downloaded ({wrong}): it is fetched again.",
-                stacklevel=4,
-            )
+            warnings.warn(f"{folder} was damaged since it was downloaded ({wrong}): it is fetched "
+                          "again.", stacklevel=4)
             folder = Path(snapshot_download(repository, force_download=True, **options))
         return folder
     except OSError as error:  # those of the hub and of its cache are, too
         state = "FTKIT_OFFLINE is set" if fetch.offline() else "the hub did not give it"
-        raise FetchError(
-            f"hub model {repository!r} is not in the cache and {state}. Check the name and the "
-            "network, give a local folder, or choose a model that `ftkit models` lists."
-        ) from error
+        raise FetchError(f"hub model {repository!r} is not in the cache and {state}. Check the "
+                         "name and the network, give a local folder, or choose a model that `ftkit "
+                         "models` lists.") from error
 
 
 def _default_task(folder):
@@ -176,10 +172,9 @@ def _read_config(folder, **options):
         if "custom code" not in str(error):
             raise
         # Without the library's words, which say how to have the code run.
-        raise SettingError(
-            f"the model in {folder} comes with code of its own (auto_map in config.json), which "
-            "is never run. Choose a model of a kind that transformers itself has."
-        ) from None
+        raise SettingError(f"the model in {folder} comes with code of its own (auto_map in "
+                           "config.json), which is never run. Choose a model of a kind that "
+                           "transformers itself has.") from None
 
 
 def _check_safe(folder):
@@ -187,10 +182,9 @@ def _check_safe(folder):
     folder = Path(folder)
     pickles = [path.name for kind in ("*.bin", "*.pt", "*.pth") for path in folder.glob(kind)]
     if pickles and not [*folder.glob("*.safetensors")]:
-        raise SettingError(
-            f"the weights in {folder} are a pickle ({pickles[0]}), which may run any code when it "
-            "is read. Get them as model.safetensors from who made them, or choose another model."
-        )
+        raise SettingError(f"the weights in {folder} are a pickle ({pickles[0]}), which may run "
+                           "any code when it is read. Get them as model.safetensors from who made "
+                           "them, or choose another model.")
 
 
 def _config(folder, task, labels):
@@ -225,39 +219,34 @@ def _network(folder, config, task, pretrained, dtype, seed, saved_for=None):
             if "ignore_mismatched_sizes" not in str(error):
                 raise
             stored = transformers.AutoConfig.from_pretrained(folder).num_labels
-            raise SettingError(
-                f"the model in {folder} has a head for {stored} labels, and task {task!r} asks for "
-                f"{config.num_labels} here. Load it with the labels it was trained on; or, for a "
-                'new head on its body, load it with task="encoder", save that, and load the saved '
-                "one with your labels."
-            ) from error
+            raise SettingError(f"the model in {folder} has a head for {stored} labels, and task "
+                               f"{task!r} asks for {config.num_labels} here. Load it with the "
+                               "labels it was trained on; or, for a new head on its body, load it "
+                               'with task="encoder", save that, and load the saved one with your '
+                               "labels.") from error
         except ValueError as error:
             if "Unrecognized configuration class" not in str(error):
                 raise
-            raise SettingError(
-                f"a {config.model_type} model cannot do task {task!r}; choose another of either."
-            ) from error
+            raise SettingError(f"a {config.model_type} model cannot do task {task!r}; choose "
+                               "another of either.") from error
     net = with_pooling(net)
     check_loaded(net, found, task, folder, whole=saved_for == task)
     return net
 
 
 def _no_decoder(config):
-    return SettingError(
-        f"this {config.model_type} model does not predict a next token from those before it, as "
-        "task 'causal-lm' asks: it reads in both directions, or stands behind an encoder. Load it "
-        'with task="masked-lm" or "seq2seq-lm", or take a decoder.'
-    )
+    return SettingError(f"this {config.model_type} model does not predict a next token from those "
+                        "before it, as task 'causal-lm' asks: it reads in both directions, or "
+                        'stands behind an encoder. Load it with task="masked-lm" or "seq2seq-lm", '
+                        "or take a decoder.")
 
 
 def _four_bits():
     """Options that load weights in 4 bits, computed with in 16 (Dettmers et al. 2023, "QLoRA")."""
     machine = this_machine()
     if machine.device != "cuda":
-        raise SettingError(
-            f'dtype "nf4" needs CUDA and this machine has {machine.device}; load float32 and train '
-            "with LoRA, which leaves the base as it is too."
-        )
+        raise SettingError(f'dtype "nf4" needs CUDA and this machine has {machine.device}; load '
+                           "float32 and train with LoRA, which leaves the base as it is too.")
     compute = torch.bfloat16 if choose_dtype(machine).value == "bf16" else torch.float16
     config = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
                                              bnb_4bit_use_double_quant=True,
@@ -285,11 +274,9 @@ def _load_bottlenecks(folder, card, dtype):
         base = load_model(card["base"], task, labels=labels, dtype=dtype, seed=seed,
                           pooling=card.get("pooling"))
     except FetchError as error:
-        raise FetchError(
-            f"the adapter in {folder} stands on {card['base']!r}, which could not be loaded: "
-            f"{error} "
-            "If the base has moved, load it yourself and give it to ft.load_adapter."
-        ) from error
+        raise FetchError(f"the adapter in {folder} stands on {card['base']!r}, which could not be "
+                         f"loaded: {error} If the base has moved, load it yourself and give it to "
+                         "ft.load_adapter.") from error
     base.name = card["name"]
     base.net.requires_grad_(False)
     return adapters.set_adapter(adapters.load_adapter(base, folder), card["adapter"]["name"])

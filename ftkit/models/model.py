@@ -82,11 +82,10 @@ class Model:
         configs = getattr(self.net, "peft_config", None) or {}
         for config in configs.values():
             if config.base_model_name_or_path == UNSAVED:
-                raise SettingError(
-                    f"this adapter of {self.name} was trained on a base that was tuned or merged "
-                    "and never saved, so it could not be loaded again. Save ft.merge(model), which "
-                    "has both in one; or save the base, load it, and train the adapter on that."
-                )
+                raise SettingError(f"this adapter of {self.name} was trained on a base that was "
+                                   "tuned or merged and never saved, so it could not be loaded "
+                                   "again. Save ft.merge(model), which has both in one; or save "
+                                   "the base, load it, and train the adapter on that.")
             config.base_model_name_or_path = self.net.config.name_or_path
 
         def build(target):

@@ -36,10 +36,8 @@ def save_folder(folder, build):
     place = folder.resolve() if folder.is_symlink() else folder
     empty = place.is_dir() and not any(place.iterdir())
     if place.exists() and not (place / CARD).is_file() and not empty:
-        raise FetchError(
-            f"{folder} exists and is no saved ftkit model; nothing was written. Choose another "
-            "folder."
-        )
+        raise FetchError(f"{folder} exists and is no saved ftkit model; nothing was written. "
+                         "Choose another folder.")
     if distributed.is_available() and distributed.is_initialized() and distributed.get_rank():
         return folder
     try:
@@ -55,10 +53,9 @@ def save_folder(folder, build):
                 _keep(path, scratch / path.relative_to(place))
             (scratch / CARD).write_text(json.dumps(card, indent=1))
     except (OSError, SafetensorError) as error:
-        raise FetchError(
-            f"the model could not be saved to {folder}: {error}. What was there before is "
-            "unchanged. Free some space or make the folder writable, or choose another."
-        ) from error
+        raise FetchError(f"the model could not be saved to {folder}: {error}. What was there "
+                         "before is unchanged. Free some space or make the folder writable, or "
+                         "choose another.") from error
     return folder
 
 
@@ -77,11 +74,9 @@ def read_card(folder):
     except ValueError as error:
         raise _damaged(path, f"is not JSON ({error})") from None
     if rewritten := list(_rewritten(folder, card.get("files") or {}, path)):
-        warnings.warn(
-            f"{folder}: {', '.join(rewritten)} was written by another program since ftkit saved "
-            "the model, so that these are other weights than the card and earlier results speak of",
-            stacklevel=4,
-        )
+        warnings.warn(f"{folder}: {', '.join(rewritten)} was written by another program since "
+                      "ftkit saved the model, so that these are other weights than the card and "
+                      "earlier results speak of", stacklevel=4)
     return card
 
 
@@ -117,10 +112,8 @@ def _rewritten(folder, files, card):
 
 
 def _damaged(path, wrong, more=""):
-    return FetchError(
-        f"{path} {wrong}: it was damaged. Save the model again, or take the folder from where it "
-        f"was copied.{more}"
-    )
+    return FetchError(f"{path} {wrong}: it was damaged. Save the model again, or take the folder "
+                      f"from where it was copied.{more}")
 
 
 def _of_others(folder):

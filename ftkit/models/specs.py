@@ -56,19 +56,14 @@ SPECS = {
         "AutoModelForSequenceClassification", "class", labelled=True,
         problem="single_label_classification", peft="SEQ_CLS",
     ),
-    "regression": TaskSpec(
-        "AutoModelForSequenceClassification", "number", problem="regression", peft="SEQ_CLS"
-    ),
-    "tagging": TaskSpec(
-        "AutoModelForTokenClassification", "tags", labelled=True, peft="TOKEN_CLS"
-    ),
-    "causal-lm": TaskSpec(
-        "AutoModelForCausalLM", "tokens", next_token=True, writes=True, peft="CAUSAL_LM"
-    ),
+    "regression": TaskSpec("AutoModelForSequenceClassification",
+                           "number", problem="regression", peft="SEQ_CLS"),
+    "tagging": TaskSpec("AutoModelForTokenClassification", "tags", labelled=True, peft="TOKEN_CLS"),
+    "causal-lm": TaskSpec("AutoModelForCausalLM",
+                          "tokens", next_token=True, writes=True, peft="CAUSAL_LM"),
     "masked-lm": TaskSpec("AutoModelForMaskedLM", "tokens"),
-    "seq2seq-lm": TaskSpec(
-        "AutoModelForSeq2SeqLM", "tokens", target=True, writes=True, peft="SEQ_2_SEQ_LM"
-    ),
+    "seq2seq-lm": TaskSpec("AutoModelForSeq2SeqLM",
+                           "tokens", target=True, writes=True, peft="SEQ_2_SEQ_LM"),
     "choice": TaskSpec("AutoModel", "choice"),
     "encoder": TaskSpec("AutoModel"),
 }

@@ -62,9 +62,8 @@ def blocks(net):
     top = net.get_decoder() if getattr(config, "is_encoder_decoder", False) else net
     lists = [module for _, module in stacks(top)]
     if not lists:
-        raise SettingError(
-            f"{type(net).__name__} has no list of blocks, so layers cannot be chosen."
-        )
+        raise SettingError(f"{type(net).__name__} has no list of blocks, so layers cannot be "
+                           "chosen.")
     return max(lists, key=len)
 
 

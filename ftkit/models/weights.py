@@ -25,23 +25,19 @@ def check_loaded(net, found, task, folder, *, whole=False):
         new = _new(net, task, set(missing))
         missing = [name for name in missing if name not in new]
     if missing:
-        raise DataError(
-            f"{len(missing)} weights of {type(net).__name__} are not in {folder}: "
-            f"{_some(missing)}. They would be random numbers. The files are incomplete, or the "
-            "configuration is not theirs; fetch or save the model again."
-        )
+        raise DataError(f"{len(missing)} weights of {type(net).__name__} are not in {folder}: "
+                        f"{_some(missing)}. They would be random numbers. The files are "
+                        "incomplete, or the configuration is not theirs; fetch or save the model "
+                        "again.")
     prefix = f"{net.base_model_prefix}."
     known = {_outer(name.removeprefix(prefix)) for name, _ in net.base_model.named_parameters()}
     left = sorted(
         name for name in found["unexpected_keys"] if _outer(name.removeprefix(prefix)) in known
     )
     if left:
-        warnings.warn(
-            f"{len(left)} weights in {folder} have no place in {type(net).__name__} and were left "
-            f"out: {_some(left)}. If its configuration names fewer layers than were trained, the "
-            "model is not the one that was saved.",
-            stacklevel=4,
-        )
+        warnings.warn(f"{len(left)} weights in {folder} have no place in {type(net).__name__} and "
+                      f"were left out: {_some(left)}. If its configuration names fewer layers than "
+                      "were trained, the model is not the one that was saved.", stacklevel=4)
 
 
 def head_apart(net):
@@ -84,11 +80,10 @@ def check_trained(net):
     for name, parameter in net.named_parameters():
         if parameter.requires_grad and parameter.dtype in (torch.float16, torch.bfloat16):
             kind = str(parameter.dtype).removeprefix("torch.")
-            raise SettingError(
-                f"{name} is stored in {kind} and is to be trained: most of an update would be lost "
-                'in rounding. Load the model with dtype="float32" (fit computes in 16 bits where '
-                "that is faster), or train LoRA on it, whose own weights are float32."
-            )
+            raise SettingError(f"{name} is stored in {kind} and is to be trained: most of an "
+                               "update would be lost in rounding. Load the model with "
+                               'dtype="float32" (fit computes in 16 bits where that is faster), or '
+                               "train LoRA on it, whose own weights are float32.")
 
 
 def _new(net, task, missing):

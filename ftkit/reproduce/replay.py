@@ -94,11 +94,9 @@ def replay(
             return found
         has_code = (folder / packed.NOTEBOOK).is_file()
         if has_code and notebook is None:
-            raise SettingError(
-                f"{file} holds a notebook, whose code would run here with all that you may do. Say "
-                "whether: notebook=True (--notebook run) for a capsule that you trust, else "
-                "notebook=False (--notebook skip)."
-            )
+            raise SettingError(f"{file} holds a notebook, whose code would run here with all that "
+                               "you may do. Say whether: notebook=True (--notebook run) for a "
+                               "capsule that you trust, else notebook=False (--notebook skip).")
         try:
             run = rerun.recorded(folder)
             if run.missing:

@@ -93,10 +93,8 @@ def export_chats(dataset: Any, path: str | Path, *, system: str = "") -> Path:
         chats = [_pair("\n".join(filter(None, [row["instruction"], row.get("input")])),
                        row["output"]) for row in dataset]
     else:
-        raise DataError(
-            f"the columns are {', '.join(sorted(columns))}; chats are made of messages, of prompt "
-            "and response, or of instruction, input and output."
-        )
+        raise DataError(f"the columns are {', '.join(sorted(columns))}; chats are made of "
+                        "messages, of prompt and response, or of instruction, input and output.")
     if system:
         chats = [chat if chat and chat[0]["role"] in ("system", "developer") else
                  [{"role": "system", "content": system}, *chat] for chat in chats]

@@ -90,10 +90,9 @@ def _label_logits(net, trainer, disable):
     prefix = learned and net.active_peft_config.peft_type == "PREFIX_TUNING"
     checkpointing = trainer.args.activation_checkpointing
     if prefix and checkpointing:
-        raise SettingError(
-            "activation checkpointing would drop the keys and values of the prefix; give fit a "
-            "smaller batch_size and activation_checkpointing=False, or use PromptTuning."
-        )
+        raise SettingError("activation checkpointing would drop the keys and values of the prefix; "
+                           "give fit a smaller batch_size and activation_checkpointing=False, or "
+                           "use PromptTuning.")
     # A router's loss wants to know about the prompt's tokens, too.
     whole = checkpointing or getattr(structure.inner(net).config, "output_router_logits", False)
     whole = whole or "prefix_caching" in disable

@@ -36,11 +36,10 @@ def fit_batch(trainer, rows):
             break
     else:
         free, total = torch.cuda.mem_get_info()
-        raise SettingError(
-            f"a text of {int(rows.lengths.max())} tokens does not fit: {free / GIB:.1f} of "
-            f"{total / GIB:.1f} GiB are free on this card. Train fewer weights (Freeze, LoRA), "
-            "shorten max_length, set activation_checkpointing=True, or choose a smaller model."
-        )
+        raise SettingError(f"a text of {int(rows.lengths.max())} tokens does not fit: "
+                           f"{free / GIB:.1f} of {total / GIB:.1f} GiB are free on this card. "
+                           "Train fewer weights (Freeze, LoRA), shorten max_length, set "
+                           "activation_checkpointing=True, or choose a smaller model.")
     if size == whole:
         return ""
     arguments.per_device_train_batch_size = size

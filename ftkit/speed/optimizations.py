@@ -20,8 +20,6 @@ def disabled(disable):
     outside = {name.strip() for name in os.environ.get("FTKIT_DISABLE", "").split(",")} - {""}
     for source, found in (("disable", given), ("FTKIT_DISABLE", outside - {"all"})):
         if unknown := sorted(found - set(OPTIMIZATIONS)):
-            raise SettingError(
-                f"{source}={unknown[0]!r} names nothing that the kit does to be fast; choose of "
-                f"{', '.join(OPTIMIZATIONS)}."
-            )
+            raise SettingError(f"{source}={unknown[0]!r} names nothing that the kit does to be "
+                               f"fast; choose of {', '.join(OPTIMIZATIONS)}.")
     return set(OPTIMIZATIONS) if "all" in outside else given | outside

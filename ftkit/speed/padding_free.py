@@ -42,11 +42,9 @@ def document_attention(
     weights. Raises ValueError without cu_seq_lens_q, and for what it cannot compute.
     """
     if cu_seq_lens_q is None or query.shape[0] != 1:
-        raise ValueError(
-            f"{NAME!r} attention reads one row of texts with cu_seq_lens_q, which says where each "
-            f"begins; it got {query.shape[0]} rows. Set another attn_implementation for padded "
-            "batches."
-        )
+        raise ValueError(f"{NAME!r} attention reads one row of texts with cu_seq_lens_q, which "
+                         f"says where each begins; it got {query.shape[0]} rows. Set another "
+                         "attn_implementation for padded batches.")
     if dropout or kwargs.get("softcap") or attention_mask is not None:
         raise ValueError(f"{NAME!r} attention has no dropout, no softcap and no mask.")
     query, key, value = (part.transpose(1, 2)[0] for part in (query, key, value))

@@ -107,9 +107,8 @@ def encode(dataset, model, *, max_length=None, loss_on="response"):
     Returns an Encoded. Raises DataError naming a missing column or a label out of range.
     """
     if loss_on not in LOSS_ON:
-        raise SettingError(
-            f"loss_on={loss_on!r} does not exist; choose one of {', '.join(LOSS_ON)}."
-        )
+        raise SettingError(f"loss_on={loss_on!r} does not exist; choose one of "
+                           f"{', '.join(LOSS_ON)}.")
     limit = min(max_length or MAX_LENGTH, _longest(model))
     rows, whole, wanted = _rows(dataset, model, limit, loss_on)
     lengths = [len(r["input_ids"]) if "input_ids" in r else len(r["question"]) for r in rows]

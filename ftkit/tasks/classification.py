@@ -25,10 +25,8 @@ class Classification(Task):
     def check_label(self, label, i, model):
         """Raise DataError, naming row i, for a label that cannot be."""
         if label not in range(len(model.labels or ())):
-            raise DataError(
-                f"row {i} has label {label!r}; the model knows 0 to "
-                f"{len(model.labels) - 1} ({', '.join(map(str, model.labels))})."
-            )
+            raise DataError(f"row {i} has label {label!r}; the model knows 0 to "
+                            f"{len(model.labels) - 1} ({', '.join(map(str, model.labels))}).")
 
     def predictions(self, model, rows, encoded, logits, top):
         return [chosen(list(map(str, model.labels)), row, "label") for row in logits]

@@ -25,10 +25,8 @@ def align_tags(tags, word_ids, labels, *, where="the sentence") -> list[int]:
     found, before = [], None
     for word in word_ids:
         if word is not None and word >= len(tags):
-            raise DataError(
-                f"{where}: word {word + 1} of the tokens has no tag, there are {len(tags)} tags. "
-                "Expected one tag for each word."
-            )
+            raise DataError(f"{where}: word {word + 1} of the tokens has no tag, there are "
+                            f"{len(tags)} tags. Expected one tag for each word.")
         found.append(IGNORED if word is None or word == before else number[tags[word]])
         before = word
     return found

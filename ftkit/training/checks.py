@@ -15,19 +15,15 @@ from ftkit.models.structure import IGNORED
 def check_method(method):
     """Raise SettingError for what is no method, such as its name or its class."""
     if inspect.isclass(method) and hasattr(method, "apply"):
-        raise SettingError(
-            f"method={method.__name__} is the class; give one with its settings, such as "
-            f"method=ft.{method.__name__}()."
-        )
+        raise SettingError(f"method={method.__name__} is the class; give one with its settings, "
+                           f"such as method=ft.{method.__name__}().")
     if not callable(getattr(method, "apply", None)):
         from ftkit import methods
 
         known = [name for name in methods.__all__ if hasattr(getattr(methods, name), "apply")]
         same = [name for name in known if name.lower() == str(method).lower().replace("_", "")]
-        raise SettingError(
-            f"method={method!r} is no method; give one of the kit's, such as "
-            f"method=ft.{(same or ['LoRA'])[0]}(). There are {', '.join(known)}."
-        )
+        raise SettingError(f"method={method!r} is no method; give one of the kit's, such as "
+                           f"method=ft.{(same or ['LoRA'])[0]}(). There are {', '.join(known)}.")
 
 
 def check_numbers(**given):
@@ -73,20 +69,14 @@ def check_losses(model, method, smoothing, own):
         return
     name = type(method).__name__
     if model.task in getattr(method, "replaces", ()):
-        raise SettingError(
-            f"{name} has a loss of its own for {model.task}, in which {asked} would do nothing; "
-            "leave it out, or choose another method."
-        )
+        raise SettingError(f"{name} has a loss of its own for {model.task}, in which {asked} would "
+                           "do nothing; leave it out, or choose another method.")
     if smoothing and own:
-        raise SettingError(
-            "label_smoothing_factor and compute_loss_func were both given, and only one loss can "
-            "be learned from; smooth the labels in your own function."
-        )
+        raise SettingError("label_smoothing_factor and compute_loss_func were both given, and only "
+                           "one loss can be learned from; smooth the labels in your own function.")
     if smoothing and model.spec.answer == "number":
-        raise SettingError(
-            f"label_smoothing_factor={smoothing} spreads a label over classes, and {model.name} "
-            "is loaded for regression, which has none; leave it out."
-        )
+        raise SettingError(f"label_smoothing_factor={smoothing} spreads a label over classes, and "
+                           f"{model.name} is loaded for regression, which has none; leave it out.")
 
 
 def check_saving(folder, resume, passed):
@@ -95,15 +85,12 @@ def check_saving(folder, resume, passed):
              if passed.get(name, "no") not in ("no", False)]
     asked = [*saves, *(["resume=True"] if resume else [])]
     if asked and not folder:
-        raise SettingError(
-            f"{asked[0]} was given without checkpoint_dir, and checkpoints would be written where "
-            "nobody finds them; give fit checkpoint_dir=, or patience= to end with the best "
-            "weights."
-        )
+        raise SettingError(f"{asked[0]} was given without checkpoint_dir, and checkpoints would be "
+                           "written where nobody finds them; give fit checkpoint_dir=, or "
+                           "patience= to end with the best weights.")
     if "output_dir" in passed:
-        raise SettingError(
-            f"output_dir={passed['output_dir']!r} has another name here: give fit checkpoint_dir=."
-        )
+        raise SettingError(f"output_dir={passed['output_dir']!r} has another name here: give fit "
+                           "checkpoint_dir=.")
 
 
 def check_supervised(task, rows, split="train"):
@@ -118,10 +105,8 @@ def check_supervised(task, rows, split="train"):
     if not spec.masked and not sum(_count(spec, row["labels"]) for row in rows.rows):
         short = "A text needs two tokens or more."
         why = said or (short if spec.next_token else "Every label is ignored.")
-        raise DataError(
-            f"nothing is left to learn from in the split {split!r}: none of its {len(rows):,} rows "
-            f"has a token or a label that carries loss. {why}"
-        )
+        raise DataError(f"nothing is left to learn from in the split {split!r}: none of its "
+                        f"{len(rows):,} rows has a token or a label that carries loss. {why}")
     return said and f"{split}: {said}"
 
 
@@ -134,9 +119,7 @@ def _count(spec, labels):
 def _need_labels(task, rows):
     # Masked words are their own labels: the collator draws them.
     if SPECS[task].answer is None:
-        raise SettingError(
-            "an encoder without a head has nothing to learn; load it with "
-            'task="classification", "choice", "masked-lm" or another.'
-        )
+        raise SettingError("an encoder without a head has nothing to learn; load it with "
+                           'task="classification", "choice", "masked-lm" or another.')
     if not SPECS[task].masked and "labels" not in rows[0]:
         raise DataError("column 'label' is missing; training needs the right answers.")

@@ -202,10 +202,8 @@ def fit(
     # Rounded down: the first step of a warm-up has rate 0, and a short run would waste it.
     settings.setdefault("warmup_steps", int(warmup * in_all) if warmup < 1 else warmup)
     settings.setdefault("logging_steps", max(1, in_all // POINTS))
-    said.tell(
-        f"{trainable['trained']:,} of {trainable['total']:,} parameters are trained "
-        f"({trainable['share']:.2%}); {len(rows):,} examples, {in_all:,} updates"
-    )
+    said.tell(f"{trainable['trained']:,} of {trainable['total']:,} parameters are trained "
+              f"({trainable['share']:.2%}); {len(rows):,} examples, {in_all:,} updates")
     said.details("; ".join(plan.why[: 1 if "eager_attention" in disable else 2]))
     if split > 1 or plan.checkpointing:  # batches in parts, and why
         said.details("; ".join(plan.why[3:]))
@@ -272,10 +270,8 @@ def _splits(data, patience):
     if validation is not None and not len(validation):
         validation = None
     if patience and validation is None:
-        raise SettingError(
-            f"patience={patience} watches a validation split and there is none; "
-            "load the data with n_validation above 0, or leave patience out."
-        )
+        raise SettingError(f"patience={patience} watches a validation split and there is none; "
+                           "load the data with n_validation above 0, or leave patience out.")
     return train, validation
 
 
@@ -286,10 +282,8 @@ def _sort_arguments(arguments):
             known = [*_ARGUMENTS, *_TRAINER, *inspect.signature(fit).parameters]
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise SettingError(
-                f"fit does not know the argument {name!r}{hint} It takes its own and "
-                "those of transformers' TrainingArguments and Trainer."
-            )
+            raise SettingError(f"fit does not know the argument {name!r}{hint} It takes its own "
+                               "and those of transformers' TrainingArguments and Trainer.")
     return (
         {k: v for k, v in arguments.items() if k in _ARGUMENTS},
         {k: v for k, v in arguments.items() if k not in _ARGUMENTS},

@@ -96,10 +96,8 @@ def read(folder):
         lines = (Path(folder) / HISTORY).read_text().splitlines()
         return dict(record), [json.loads(line) for line in lines if line.strip()]
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(
-            f"{folder} holds no record of a run ({error}); give a Run of ft.fit or its folder, "
-            f"with {FILE} and {HISTORY}. `ftkit runs` lists them."
-        ) from None
+        raise DataError(f"{folder} holds no record of a run ({error}); give a Run of ft.fit or its "
+                        f"folder, with {FILE} and {HISTORY}. `ftkit runs` lists them.") from None
 
 
 def write(run, *, name=None, data=None, energy=None, base=None, told=None, splits=None):
@@ -152,11 +150,8 @@ def write(run, *, name=None, data=None, energy=None, base=None, told=None, split
     except OSError as error:
         import warnings
 
-        warnings.warn(
-            f"the run was not recorded in {folder}: {error}. Set FTKIT_RUNS to a folder "
-            "that can be written.",
-            stacklevel=2,
-        )
+        warnings.warn(f"the run was not recorded in {folder}: {error}. Set FTKIT_RUNS to a folder "
+                      "that can be written.", stacklevel=2)
         return None
     return folder
 

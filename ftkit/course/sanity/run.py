@@ -78,16 +78,12 @@ def sanity_checks(
         if name not in CHECKS:
             raise SettingError(f"check {name!r} does not exist. {nearest(name, list(CHECKS))}")
     if model.task not in ("classification", "causal-lm"):
-        raise SettingError(
-            f"{model.name} is loaded for {model.task}; sanity_checks knows classification and "
-            "causal-lm."
-        )
+        raise SettingError(f"{model.name} is loaded for {model.task}; sanity_checks knows "
+                           "classification and causal-lm.")
     for split in ("train", "validation", "test"):
         if split not in data or not len(data[split]):
-            raise DataError(
-                f"the data has no rows in a split {split!r}; give train, validation and test, as "
-                "load_data does."
-            )
+            raise DataError(f"the data has no rows in a split {split!r}; give train, validation "
+                            "and test, as load_data does.")
     observed, rows = Observed(model, data, method, max_length, reward, seed), []
     with (
         tempfile.TemporaryDirectory() as folder,
