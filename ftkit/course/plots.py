@@ -142,12 +142,8 @@ def show_examples(dataset, before, after, n=6, which="flips", metric="accuracy",
     from ftkit.evaluation.compare import compare
 
     found = compare(after, before, metric)
-    pools = {
-        "gained": found.gained,
-        "lost": found.lost,
-        "any": np.arange(len(after)),
-        "flips": None,
-    }
+    pools = {"gained": found.gained, "lost": found.lost, "any": np.arange(len(after)),
+             "flips": None}
     if which not in pools:
         raise SettingError(f"which={which!r} does not exist; choose one of {', '.join(pools)}.")
     random = np.random.default_rng(seed)
@@ -160,13 +156,10 @@ def show_examples(dataset, before, after, n=6, which="flips", metric="accuracy",
     for i in index:
         row = dataset[int(i)]
         rows.append(
-            {
-                **asked_of(row),
-                **({} if after.references is None else {"right answer": truth_of(after, i, row)}),
-                "before": answer_of(before, i, row, metric),
-                "after": answer_of(after, i, row, metric),
-                "flip": "gained" if i in found.gained else "lost" if i in found.lost else "",
-            }
+            {**asked_of(row),
+             **({} if after.references is None else {"right answer": truth_of(after, i, row)}),
+             "before": answer_of(before, i, row, metric), "after": answer_of(after, i, row, metric),
+             "flip": "gained" if i in found.gained else "lost" if i in found.lost else ""}
         )
     show_table(rows)
 
@@ -244,10 +237,8 @@ class Tokens:
             shown = html.escape(piece).replace("\n", "⏎<br>").replace(" ", "&nbsp;")
             style = "border:1px solid;font-weight:bold" if on else "opacity:.6"
             spans.append(f"<span style='{style};padding:1px;margin:1px'>{shown}</span>")
-        return (
-            f"<p style='font-family:monospace;line-height:2'>{''.join(spans)}</p>"
-            f"<p>boxed: {sum(self.labelled)} of {len(self.pieces)} tokens carry loss</p>"
-        )
+        return (f"<p style='font-family:monospace;line-height:2'>{''.join(spans)}</p>"
+                f"<p>boxed: {sum(self.labelled)} of {len(self.pieces)} tokens carry loss</p>")
 
 
 def show_tokens(model, record, loss_on="response"):

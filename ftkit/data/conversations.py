@@ -79,8 +79,7 @@ def answer_ends(prompts, tokenizer):
     """The tokens that end the answer to each prompt: the template's, where it wrote the prompt."""
     opening, ends = turn_marks(tokenizer)
     eos = tokenizer.eos_token_id
-    found = [ends if ends and opening and prompt.endswith(opening) else [eos]
-             for prompt in prompts]
+    found = [ends if ends and opening and prompt.endswith(opening) else [eos] for prompt in prompts]
     if [None] in found:
         raise SettingError("the tokenizer has no eos token, so an answer could not end. Set one, "
                            'such as model.tokenizer.eos_token = "</s>".')

@@ -132,10 +132,8 @@ def from_memory(source) -> Columns | Splits:
         return from_datasets(source)
     if doubled := sorted(map(str, source.columns[source.columns.duplicated()])):
         raise DataError(f"the table has the column {doubled[0]!r} twice. Rename or drop one.")
-    return {
-        str(name): source[name].astype(object).where(source[name].notna(), None).tolist()
-        for name in source.columns
-    }
+    return {str(name): source[name].astype(object).where(source[name].notna(), None).tolist()
+            for name in source.columns}
 
 
 def from_datasets(data) -> Columns | Splits:
@@ -144,22 +142,17 @@ def from_datasets(data) -> Columns | Splits:
         parts = {_split_name(name): from_datasets(part) for name, part in data.items()}
         return {name: cast(Columns, part) for name, part in parts.items() if name in SPLITS}
     data = data.with_format(None)
-    names = {
-        column: getattr(feature, "feature", feature).names
-        for column, feature in data.features.items()
-        if hasattr(getattr(feature, "feature", feature), "names")
-    }
+    names = {column: getattr(feature, "feature", feature).names
+             for column, feature in data.features.items()
+             if hasattr(getattr(feature, "feature", feature), "names")}
 
     def named(column, value):
         if isinstance(value, list):
             return [named(column, part) for part in value]
         return names[column][value] if value is not None and value >= 0 else value
 
-    return {
-        column: [named(column, value) for value in data[column][:]] if column in names
-        else data[column][:]
-        for column in data.column_names
-    }
+    return {column: [named(column, value) for value in data[column][:]] if column in names
+            else data[column][:] for column in data.column_names}
 
 
 def read_table(path: Path, sep: str | None = None) -> Columns:
@@ -291,12 +284,10 @@ def _read_bioasq(questions: Rows, name: str) -> Rows:
         answer = answer[0] if isinstance(answer, list) and answer else answer
         if question.get("type") == "yesno" and str(answer).strip().lower() in ("yes", "no"):
             snippets = [snippet["text"].strip() for snippet in question.get("snippets", [])]
-            rows.append({
-                "text": question["body"].strip(),
-                "text_pair": " ".join(dict.fromkeys(snippets)),
-                "label": str(answer).strip().lower(),
-                "group": question.get("id") or question["body"],
-            })
+            rows.append({"text": question["body"].strip(),
+                         "text_pair": " ".join(dict.fromkeys(snippets)),
+                         "label": str(answer).strip().lower(),
+                         "group": question.get("id") or question["body"]})
     if not rows:
         raise DataError(f"{name} has {len(questions)} BioASQ questions but no yes/no question with "
                         "an answer.")
@@ -320,11 +311,8 @@ def read_conll(path: Path | str) -> Rows:
     """
     rows = parse_conll(_text_of(path), Path(path).name)
     several = len({row["document"] for row in rows}) >= DOCUMENTS
-    return [
-        {"tokens": row["tokens"], "tags": row["tags"]}
-        | ({"group": f"document {row['document']}"} if several else {})
-        for row in rows
-    ]
+    return [{"tokens": row["tokens"], "tags": row["tags"]}
+            | ({"group": f"document {row['document']}"} if several else {}) for row in rows]
 
 
 def read_pairs(source: Path | str, target: Path | str) -> Rows:

@@ -11,13 +11,11 @@ import json
 from ftkit.data.files import Columns, count
 from ftkit.errors import DataError
 
-ROLES = {
-    "system": "system", "developer": "system",
-    "user": "user", "human": "user", "prompter": "user", "instruction": "user",
-    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
-    "model": "assistant", "bard": "assistant", "bing": "assistant",
-    "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool",
-}
+ROLES = {"system": "system", "developer": "system",
+         "user": "user", "human": "user", "prompter": "user", "instruction": "user",
+         "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
+         "model": "assistant", "bard": "assistant", "bing": "assistant",
+         "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool"}
 _ROLE, _CONTENT = ("role", "from"), ("content", "value")
 _CHATS = ("messages", "conversations", "conversation")
 
@@ -45,13 +43,11 @@ def recognized(columns: Columns, source: str) -> Columns:
     if {"prompt", "response"} <= found.keys() and (
         _has_turns(found["prompt"]) or _has_turns(found["response"])
     ):
-        found["messages"] = [
-            _turns(prompt, f"{source}, row {i}", "prompt", "user")
-            + _turns(answer, f"{source}, row {i}", "completion", "assistant")
-            for i, (prompt, answer) in enumerate(
-                zip(found.pop("prompt"), found.pop("response"), strict=True), 1
-            )
-        ]
+        found["messages"] = [_turns(prompt, f"{source}, row {i}", "prompt", "user")
+                             + _turns(answer, f"{source}, row {i}", "completion", "assistant")
+                             for i, (prompt, answer) in enumerate(
+                                 zip(found.pop("prompt"), found.pop("response"), strict=True), 1
+                             )]
     for i, chat in enumerate(found.get("messages", ()), 1):
         if chat and not any(turn["role"] == "assistant" for turn in chat):
             raise DataError(f"{source}, row {i}: none of the {len(chat)} turns is the assistant's, "

@@ -152,10 +152,8 @@ def split_rows(rows: list[dict], source: Source) -> dict[str, list[dict]]:
         split = fixed.get(row["group"]) or split_of(row["group"], source.fractions)
         splits[split].append({**row, "group": _short(row["group"])})
     if source.per_kind:
-        splits = {
-            split: _some_of_each_kind(members, source.per_kind[split])
-            for split, members in splits.items()
-        }
+        splits = {split: _some_of_each_kind(members, source.per_kind[split])
+                  for split, members in splits.items()}
     return splits
 
 
@@ -197,8 +195,7 @@ def _from_recipe(name: str, options: dict) -> tuple[Data, dict[str, int]]:
                 split: files.as_columns(
                     {name: value for name, value in row.items() if name not in ("split", "first")}
                     for row in members
-                )
-                for split, members in splits.items()
+                ) for split, members in splits.items()
             }
             _to_datasets(columns, source.labels).save_to_disk(str(folder))
 
@@ -233,13 +230,10 @@ def _own_data(content, name: str, options: dict) -> Data:
     split, notes = tuple(options.get("split", FRACTIONS)), list[str]()
     called = {part: f"{name} ({part})" if len(given) > 1 else name for part in given}
     rows_read = sum(map(files.count, given.values()))
-    given = {
-        part: formats.recognized(
-            own.named_columns(own.trimmed(columns, called[part], notes), names, called[part]),
-            called[part],
-        )
-        for part, columns in given.items()
-    }
+    given = {part: formats.recognized(
+                 own.named_columns(own.trimmed(columns, called[part], notes), names, called[part]),
+                 called[part],
+             ) for part, columns in given.items()}
     task = own.find_task(given["train"], options.get("task"), name, notes)
     for part, columns in given.items():
         own.find_task(columns, task, called[part], notes)
@@ -253,10 +247,8 @@ def _own_data(content, name: str, options: dict) -> Data:
     absent = [part for part in SPLITS if part not in given]
     if absent:
         kept = 1 - sum(share for part, share in zip(SPLITS, split, strict=True) if part in absent)
-        shares = tuple(
-            kept if part == "train" else share if part in absent else 0.0
-            for part, share in zip(SPLITS, split, strict=True)
-        )
+        shares = tuple(kept if part == "train" else share if part in absent else 0.0
+                       for part, share in zip(SPLITS, split, strict=True))
         parts = own.split_own(given["train"], shares if len(given) > 1 else split, name)
         given = {part: parts[part] if part == "train" or part in absent else given[part]
                  for part in SPLITS}
@@ -266,10 +258,8 @@ def _own_data(content, name: str, options: dict) -> Data:
     elif task == "classification":
         labels = own.label_names(given, task, name, notes)
         numbers = {label: number for number, label in enumerate(labels)}
-        given = {
-            part: columns | {"label": [numbers[label] for label in columns["label"]]}
-            for part, columns in given.items()
-        }
+        given = {part: columns | {"label": [numbers[label] for label in columns["label"]]}
+                 for part, columns in given.items()}
     return Data(_to_datasets(given, labels), name=name, task=task, rows_read=rows_read, tags=tags,
                 notes=notes)
 
@@ -288,16 +278,13 @@ def _to_datasets(splits: files.Splits, labels: tuple[str, ...] | None) -> Datase
         for column, values in columns.items():
             if sample.get(column) in (None, []):
                 sample[column] = next((v for v in values if v not in (None, [])), [])
-    features = Features({
-        column: ClassLabel(names=list(labels)) if column == "label" and labels
-        else _feature(value) for column, value in sample.items()
-    })
+    features = Features({column: ClassLabel(names=list(labels)) if column == "label" and labels
+                         else _feature(value) for column, value in sample.items()})
     return DatasetDict({
         split: Dataset.from_dict(
             {column: columns.get(column, [None] * files.count(columns)) for column in sample},
             features=features,
-        )
-        for split, columns in splits.items()
+        ) for split, columns in splits.items()
     })
 
 

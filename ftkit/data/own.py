@@ -14,19 +14,11 @@ from ftkit.data.values import MORE, is_empty, listed, say
 from ftkit.errors import DataError
 
 # What the rows of a task must have; the first task whose columns are all there is the task.
-COLUMNS = {
-    "tagging": ("tokens", "tags"),
-    "choice": ("question", "choices", "answer"),
-    "chat": ("messages",),
-    "preference": ("prompt", "chosen", "rejected"),
-    "instruction": ("instruction", "output"),
-    "qa": ("question", "answers"),
-    "pairs": ("source", "target"),
-    "response": ("prompt", "response"),
-    "classification": ("text", "label"),
-    "regression": ("text", "label"),
-    "text": ("text",),
-}
+COLUMNS = {"tagging": ("tokens", "tags"), "choice": ("question", "choices", "answer"),
+           "chat": ("messages",), "preference": ("prompt", "chosen", "rejected"),
+           "instruction": ("instruction", "output"), "qa": ("question", "answers"),
+           "pairs": ("source", "target"), "response": ("prompt", "response"),
+           "classification": ("text", "label"), "regression": ("text", "label"), "text": ("text",)}
 NAMES = tuple(dict.fromkeys([c for columns in COLUMNS.values() for c in columns] + [*MORE]))
 CLASSES = 20  # so many different whole numbers with a decimal point are classes; more are scores
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -60,10 +52,8 @@ def named_columns(columns: Columns, names: dict[str, str | None], source: str) -
         if theirs not in columns:
             raise missing(theirs, list(columns), source, f"{ours}={theirs!r}")
     # a column already called "text" gives way to the one named as text
-    return {
-        chosen.get(column, column): values for column, values in columns.items()
-        if column in chosen or column not in chosen.values()
-    }
+    return {chosen.get(column, column): values for column, values in columns.items()
+            if column in chosen or column not in chosen.values()}
 
 
 def missing(column: str, present: list[str], source: str, asked: str) -> DataError:
@@ -161,10 +151,8 @@ def read_tags(splits: Splits, source: str, notes: list[str]) -> Splits:
     if scheme == "BIO":
         return splits
     say(f"{source}: the tags ({scheme}) were converted to BIO.", notes)
-    return {
-        split: columns | {"tags": [[known[tag] for tag in own] for own in columns["tags"]]}
-        for split, columns in splits.items()
-    }
+    return {split: columns | {"tags": [[known[tag] for tag in own] for own in columns["tags"]]}
+            for split, columns in splits.items()}
 
 
 def label_names(splits: Splits, task: str, source: str, notes: list[str]) -> tuple[str, ...]:
@@ -172,11 +160,8 @@ def label_names(splits: Splits, task: str, source: str, notes: list[str]) -> tup
 
     The tags of tagged rows are labels too, O first.
     """
-    names = {
-        split: {tag for own in columns["tags"] for tag in own} if task == "tagging"
-        else set(columns["label"])
-        for split, columns in splits.items()
-    }
+    names = {split: {tag for own in columns["tags"] for tag in own} if task == "tagging"
+             else set(columns["label"]) for split, columns in splits.items()}
     for split in ("validation", "test"):
         unseen = sorted(names[split] - names["train"])
         if unseen:

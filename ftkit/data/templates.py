@@ -23,10 +23,8 @@ def few_shot(examples, question, *, template="Q: {question}\nA: {answer}", instr
         except KeyError as missing:
             raise DataError(f"{fields!r} lacks the field {missing} of the template.") from None
 
-    shown = [
-        fill(e if isinstance(e, dict) else dict(zip(("question", "answer"), e, strict=True)))
-        for e in examples
-    ]
+    shown = [fill(e if isinstance(e, dict) else dict(zip(("question", "answer"), e, strict=True)))
+             for e in examples]
     asked = question if isinstance(question, dict) else {"question": question}
     open_end = template[: template.index("{answer}")].rstrip(" ")
     last = open_end.format(**{**asked, "answer": ""})

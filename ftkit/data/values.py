@@ -151,12 +151,9 @@ def _as_it_is(values: list) -> list:
         inner = {type(part) for value in values if value for part in value}
         if len(inner) <= 1 and inner <= {str, int, float, bool}:
             return values
-    return [
-        None if value is None else _clean(value) if isinstance(value, str)
-        else json.dumps(value, default=str, ensure_ascii=False)
-        if isinstance(value, list | dict) else str(value)
-        for value in values
-    ]
+    return [None if value is None else _clean(value) if isinstance(value, str)
+            else json.dumps(value, default=str, ensure_ascii=False)
+            if isinstance(value, list | dict) else str(value) for value in values]
 
 
 def as_number(value, where: str) -> float:

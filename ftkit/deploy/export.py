@@ -152,9 +152,7 @@ def _named(model, net, tokenizer, format):
 
 
 # How each is written and read back, and the packages that it needs beside the kit's own.
-_FORMATS = {
-    "safetensors": (_write_folder, _read_whole, ()),
-    "adapter": (_write_folder, _read_adapter, ()),
-    "onnx": (export_onnx.write, export_onnx.read, ("onnx", "onnxruntime", "onnxscript")),
-    "gguf": (export_gguf.write, export_gguf.read, ("gguf", "sentencepiece")),
-}
+_FORMATS = {"safetensors": (_write_folder, _read_whole, ()),
+            "adapter": (_write_folder, _read_adapter, ()),
+            "onnx": (export_onnx.write, export_onnx.read, ("onnx", "onnxruntime", "onnxscript")),
+            "gguf": (export_gguf.write, export_gguf.read, ("gguf", "sentencepiece"))}

@@ -141,19 +141,13 @@ def _facts(model, record, data, rows, base, claims, note):
     parent = model.settings.get("version", "")
     held = sum(bool(one.held) for one in claims)
     name = getattr(data, "name", None) or record.get("data") or ""
-    found = {
-        "base": base.name if base else model.name,
-        "base hash": _base_hash(model, base, parent),
-        "weights": model.hash(),
-        "task": model.task,
-        "data": name,
-        "data hash": _whole(rows) if rows else record.get("data_hash") or "",
-        "rows": ", ".join(f"{len(own)} {split}" for split, own in (rows or {}).items()),
-        "code": _code(),
-        "parent": parent,
-        "claims": f"{held} of {len(claims)} held" if claims else "",
-        "note": note,
-    }
+    found = {"base": base.name if base else model.name,
+             "base hash": _base_hash(model, base, parent), "weights": model.hash(),
+             "task": model.task, "data": name,
+             "data hash": _whole(rows) if rows else record.get("data_hash") or "",
+             "rows": ", ".join(f"{len(own)} {split}" for split, own in (rows or {}).items()),
+             "code": _code(), "parent": parent,
+             "claims": f"{held} of {len(claims)} held" if claims else "", "note": note}
     return {key: str(value) for key, value in found.items()}
 
 

@@ -44,11 +44,9 @@ class Comparison:
             told = f"; whether {self.metric} differs cannot be told: the interval holds 0"
         else:
             told = f"; {self.metric} is {'higher' if found.value > 0 else 'lower'} after"
-        return (
-            f"{self.metric}: {self.before} to {self.after}, difference {found.value:+.3f} "
-            f"[{found.low:+.3f}, {found.high:+.3f}] over {found.covers}{told}{words}; "
-            f"{covered(self.examples, self.groups or self.examples, 'the difference')}"
-        )
+        return (f"{self.metric}: {self.before} to {self.after}, difference {found.value:+.3f} "
+                f"[{found.low:+.3f}, {found.high:+.3f}] over {found.covers}{told}{words}; "
+                f"{covered(self.examples, self.groups or self.examples, 'the difference')}")
 
 
 def compare(after, before, metric, *, relative=False):

@@ -125,8 +125,7 @@ class Evaluation:
     def _repr_html_(self):
         rows = "".join(
             f"<tr><td style='text-align:left'>{html.escape(n)}</td><td>{v.value:.3f}</td>"
-            f"<td>{v.low:.3f} to {v.high:.3f}</td></tr>"
-            for n, v in self.metrics.items()
+            f"<td>{v.low:.3f} to {v.high:.3f}</td></tr>" for n, v in self.metrics.items()
         )
         head = "<tr><th style='text-align:left'>metric</th><th>value</th><th>95% interval</th></tr>"
         return f"<table>{head}{rows}</table><p>{html.escape('; '.join(notes(self)))}</p>"

@@ -48,28 +48,22 @@ def mean_metric(values, weights=None, *, span=None, share=False):
     counts = np.ones(len(values)) if weights is None else weights
     with np.errstate(invalid="ignore", divide="ignore"):
         single = values / counts
-    return Metric(
-        np.stack([values, counts], 1),
-        lambda s: s[..., 0] / s[..., 1],
-        single,
-        weights,
-        span,
-        share,
-    )
+    return Metric(np.stack([values, counts], 1),
+                  lambda s: s[..., 0] / s[..., 1],
+                  single,
+                  weights,
+                  span,
+                  share)
 
 
 def loss_metrics(nll, tokens):
     """Loss in nats a token and perplexity, from each text's summed loss and number of tokens."""
     loss = mean_metric(nll, tokens, span=POSITIVE)
-    return {
-        "loss": loss,
-        "perplexity": Metric(
-            loss.parts,
-            lambda s: np.exp(s[..., 0] / s[..., 1]),
-            weights=loss.weights,
-            span=(1, np.inf),
-        ),
-    }
+    return {"loss": loss,
+            "perplexity": Metric(loss.parts,
+                                 lambda s: np.exp(s[..., 0] / s[..., 1]),
+                                 weights=loss.weights,
+                                 span=(1, np.inf))}
 
 
 def softmax(logits):
@@ -120,10 +114,8 @@ def class_metrics(predictions, references, labels):
     def one(column):
         return lambda sums: each(sums)[..., column]
 
-    return {
-        "macro_f1": Metric(parts, macro, span=SHARE),
-        **{f"f1_{label}": Metric(parts, one(i), span=SHARE) for i, label in enumerate(labels)},
-    }
+    return {"macro_f1": Metric(parts, macro, span=SHARE),
+            **{f"f1_{label}": Metric(parts, one(i), span=SHARE) for i, label in enumerate(labels)}}
 
 
 def calibration(confidence, right):
@@ -167,11 +159,9 @@ def value_metrics(values, references):
         return (n * xy - x * y) / np.sqrt((n * xx - x**2) * (n * yy - y**2))
 
     squared = mean_metric(error**2)
-    return {
-        "rmse": Metric(squared.parts, lambda s: np.sqrt(s[..., 0] / s[..., 1]), span=POSITIVE),
-        "mae": mean_metric(abs(error), span=POSITIVE),
-        "pearson": Metric(sums, pearson, span=(-1, 1)),
-    }
+    return {"rmse": Metric(squared.parts, lambda s: np.sqrt(s[..., 0] / s[..., 1]), span=POSITIVE),
+            "mae": mean_metric(abs(error), span=POSITIVE),
+            "pearson": Metric(sums, pearson, span=(-1, 1))}
 
 
 def tag_metrics(predictions, references):
@@ -191,10 +181,8 @@ def tag_metrics(predictions, references):
     guessed, real = found[: len(pairs)], found[len(pairs) :]
     kinds = sorted({kind for found in (*guessed, *real) for kind, *_ in found})
     counts = np.stack(
-        [
-            [[Counter(kind for kind, *_ in found)[kind] for kind in kinds] for found in each]
-            for each in ([g & r for g, r in zip(guessed, real, strict=True)], guessed, real)
-        ],
+        [[[Counter(kind for kind, *_ in found)[kind] for kind in kinds] for found in each]
+         for each in ([g & r for g, r in zip(guessed, real, strict=True)], guessed, real)],
         axis=1,
     ).astype(float)  # (sentences, 3, kinds)
     every = counts.sum(-1)
@@ -216,11 +204,9 @@ def tag_metrics(predictions, references):
 def text_metrics(texts, references):
     """Of each answer: whether it is the reference, chrF (0 to 100) and ROUGE-L (0 to 1)."""
     exact = [t == r for t, r in zip(texts, references, strict=True)]
-    return {
-        "exact_match": mean_metric(exact, share=True),
-        "chrf": mean_metric(chrf(texts, references), span=(0, 100)),
-        "rouge_l": mean_metric(rouge_l(texts, references), span=SHARE),
-    }
+    return {"exact_match": mean_metric(exact, share=True),
+            "chrf": mean_metric(chrf(texts, references), span=(0, 100)),
+            "rouge_l": mean_metric(rouge_l(texts, references), span=SHARE)}
 
 
 def chrf(texts, references):

@@ -14,10 +14,8 @@ def covered(examples, groups, what="its value"):
     if groups == 1 and examples > 1:
         return "no intervals: with one group it cannot be told what other groups would give"
     other = "examples" if groups == examples else "groups of examples"
-    return (
-        f"if this were repeated with other {other}, 19 of 20 such 95% intervals would contain "
-        f"{what} over all such {other}"
-    )
+    return (f"if this were repeated with other {other}, 19 of 20 such 95% intervals would contain "
+            f"{what} over all such {other}")
 
 
 def notes(evaluation):

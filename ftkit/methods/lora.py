@@ -138,11 +138,8 @@ def _past_their_module(net):
 
 def _head(net):
     """Names of what stands beside the encoder or decoder: the new layers of a task."""
-    return [
-        name
-        for name, child in net.named_children()
-        if name != net.base_model_prefix and any(True for _ in child.parameters())
-    ]
+    return [name for name, child in net.named_children()
+            if name != net.base_model_prefix and any(True for _ in child.parameters())]
 
 
 def _untie(net):

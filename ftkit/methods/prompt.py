@@ -130,10 +130,8 @@ def nearest_words(model, n=5):
         table = torch.nn.functional.normalize(model.net.word_embeddings.weight.float(), dim=-1)
         vectors = torch.nn.functional.normalize(_learned(model.net).float(), dim=-1)
         cosines, ids = (vectors @ table.T).topk(n)
-    return [
-        [(model.tokenizer.decode([i]), c) for i, c in zip(row, values, strict=True)]
-        for row, values in zip(ids.tolist(), cosines.tolist(), strict=True)
-    ]
+    return [[(model.tokenizer.decode([i]), c) for i, c in zip(row, values, strict=True)]
+            for row, values in zip(ids.tolist(), cosines.tolist(), strict=True)]
 
 
 def _learned(net):

@@ -58,10 +58,8 @@ class Reinforce(WrappedMethod):
         """
         if update.whole:
             return 0.0, 0
-        found = [
-            self._draw(batch, net(**_read(batch)).logits.float(), update, i)[1]
-            for i, batch in enumerate(update.batches) if update.counts[i]
-        ]
+        found = [self._draw(batch, net(**_read(batch)).logits.float(), update, i)[1]
+                 for i, batch in enumerate(update.batches) if update.counts[i]]
         return sum(part.sum().item() for part in found), sum(map(len, found))
 
     def loss(self, net, inputs, outputs, loss, update):

@@ -41,22 +41,16 @@ def head_of(model):
     net = model.net
     if model.spec.writes or net.base_model is net:
         return {}
-    return {
-        name: module
-        for name, module in net.named_children()
-        if module is not net.base_model and any(True for _ in module.parameters())
-    }
+    return {name: module for name, module in net.named_children()
+            if module is not net.base_model and any(True for _ in module.parameters())}
 
 
 def body_of(model):
     """The weights of the base, {name: tensor}: without a task's head, adapters or LoRA."""
     net = model.net.get_base_model() if hasattr(model.net, "get_base_model") else model.net
     net = net if model.spec.writes else net.base_model
-    return {
-        name.replace(".base_layer", ""): tensor
-        for name, tensor in net.state_dict().items()
-        if f".{SLOT}." not in name and "lora_" not in name
-    }
+    return {name.replace(".base_layer", ""): tensor for name, tensor in net.state_dict().items()
+            if f".{SLOT}." not in name and "lora_" not in name}
 
 
 def add(model, name, parts, settings, task, labels):
@@ -167,12 +161,9 @@ def load_adapter(model, folder, name=None):
 def own(model, name):
     """The parameters of a name, {path: parameter}: without those that the base has too."""
     shared = {id(p) for n, p in model.net.base_model.named_parameters() if f".{SLOT}." not in n}
-    return {
-        f"{path}.{key}": parameter
-        for path, module in model.net.adapter_registry.parts[name].items()
-        for key, parameter in module.named_parameters()
-        if id(parameter) not in shared
-    }
+    return {f"{path}.{key}": parameter
+            for path, module in model.net.adapter_registry.parts[name].items()
+            for key, parameter in module.named_parameters() if id(parameter) not in shared}
 
 
 def write(model, folder):
@@ -196,12 +187,9 @@ def write(model, folder):
     parameters = own(model, registry.active)
     tensors = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
     save_file(tensors, folder / FILE, metadata={"format": "pt"})
-    return {
-        "adapter": registry.about[registry.active]["settings"],
-        "base": str(Path(base).resolve()) if Path(base).exists() else base,
-        "base_hash": registry.base,
-        "base_dtype": _dtype(model),
-    }
+    return {"adapter": registry.about[registry.active]["settings"],
+            "base": str(Path(base).resolve()) if Path(base).exists() else base,
+            "base_hash": registry.base, "base_dtype": _dtype(model)}
 
 
 def need_base(model, folder, card):
@@ -216,11 +204,8 @@ def fill(model, name, folder):
     from safetensors.torch import load_file
 
     stored, wanted = load_file(folder / FILE), own(model, name)
-    wrong = [
-        key
-        for key in sorted(wanted.keys() | stored.keys())
-        if key not in wanted or key not in stored or wanted[key].shape != stored[key].shape
-    ]
+    wrong = [key for key in sorted(wanted.keys() | stored.keys())
+             if key not in wanted or key not in stored or wanted[key].shape != stored[key].shape]
     if wrong:
         del model.net.adapter_registry.parts[name]
         raise DataError(f"the adapter in {folder} does not fit {model.name}: {wrong[0]} is missing "

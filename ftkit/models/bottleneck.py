@@ -44,10 +44,8 @@ def parts(model, size, placement, init_std=0.01):
     Nothing is put in place yet. Raises SettingError for a network whose sub-layers are not known.
     """
     width = model.net.config.hidden_size
-    return {
-        path: Bottleneck(width, size, init_std).to(model.device)
-        for path in hosts(model.net, placement)
-    }
+    return {path: Bottleneck(width, size, init_std).to(model.device)
+            for path in hosts(model.net, placement)}
 
 
 def hosts(net, placement):

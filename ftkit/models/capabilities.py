@@ -99,11 +99,8 @@ def _continues(model):
                      position_ids=places[1:, -1:] + 1, past_key_values=out.past_key_values, **plain)
     except FAILURES:
         return False
-    return (
-        same(model, behind, whole[:, 2:])
-        and same(model, out.logits[:, 1:], whole[:, :3])
-        and same(model, step.logits, whole[1:, 3:])
-    )
+    return (same(model, behind, whole[:, 2:]) and same(model, out.logits[:, 1:], whole[:, :3])
+            and same(model, step.logits, whole[1:, 3:]))
 
 
 def keeps_apart(net):

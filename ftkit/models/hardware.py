@@ -233,10 +233,8 @@ def choose_compile(machine, seconds):
     if machine.device not in COMPILING:
         return Choice(False, f"no torch.compile: nothing is known of it on {machine.device}")
     cost, share = COMPILING[machine.device]
-    words = (
-        f"of about {seconds:,.0f} s of training it would save {share * seconds:,.0f} "
-        f"and take about {cost}"
-    )
+    words = (f"of about {seconds:,.0f} s of training it would save {share * seconds:,.0f} "
+             f"and take about {cost}")
     if share * seconds > 2 * cost:  # twice, since both are estimates
         return Choice(True, f"torch.compile of the repeated block: {words}")
     return Choice(False, f"no torch.compile: {words}")
@@ -350,7 +348,5 @@ def shape_of(net):
 
 def weights_in(parameters):
     """The number of weights in parameters; bitsandbytes packs two of 4 bits into each byte."""
-    return sum(
-        p.numel() * (2 * p.element_size() if type(p).__name__ == "Params4bit" else 1)
-        for p in parameters
-    )
+    return sum(p.numel() * (2 * p.element_size() if type(p).__name__ == "Params4bit" else 1)
+               for p in parameters)

@@ -36,13 +36,9 @@ def behind_prompt(net, input_ids, attention_mask, **given):
     cache = prompt_cache(net)
     cache.batch_repeat_interleave(len(input_ids))
     seen = attention_mask.new_ones(len(input_ids), learned_tokens(net))
-    return {
-        **given,
-        "input_ids": input_ids,
-        "attention_mask": torch.cat([seen, attention_mask], dim=1),
-        "past_key_values": cache,
-        "use_cache": True,
-    }
+    return {**given, "input_ids": input_ids,
+            "attention_mask": torch.cat([seen, attention_mask], dim=1), "past_key_values": cache,
+            "use_cache": True}
 
 
 @contextmanager

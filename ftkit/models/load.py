@@ -190,10 +190,8 @@ def _check_safe(folder):
 def _config(folder, task, labels):
     options = {}
     if SPECS[task].labelled:
-        options |= {
-            "id2label": dict(enumerate(labels)),
-            "label2id": {label: i for i, label in enumerate(labels)},
-        }
+        options |= {"id2label": dict(enumerate(labels)),
+                    "label2id": {label: i for i, label in enumerate(labels)}}
     elif SPECS[task].own_head:  # one number
         options |= {"num_labels": 1, "problem_type": SPECS[task].problem}
     return _read_config(folder, **options)

@@ -138,12 +138,8 @@ def trainable_summary(model):
     """What is trained: counts "trained" and "total", "share" (0 to 1) and "bytes" to store."""
     trained = [p for p in model.net.parameters() if p.requires_grad]
     count, total = weights_in(trained), weights_in(model.net.parameters())
-    return {
-        "trained": count,
-        "total": total,
-        "share": count / total,
-        "bytes": sum(p.numel() * p.element_size() for p in trained),
-    }
+    return {"trained": count, "total": total, "share": count / total,
+            "bytes": sum(p.numel() * p.element_size() for p in trained)}
 
 
 def _digest(weights, algorithm):

@@ -208,12 +208,9 @@ def speedup(block):
     Measured once for a machine, number of threads, versions and Block, and kept in the cache: what
     was found first holds. Random numbers of others are not touched.
     """
-    key = {
-        "machine": this_machine().name,
-        "threads": torch.get_num_threads(),
-        "versions": " ".join(f"{name} {versions.versions()[name]}" for name in VERSIONS),
-        **asdict(block),
-    }
+    key = {"machine": this_machine().name, "threads": torch.get_num_threads(),
+           "versions": " ".join(f"{name} {versions.versions()[name]}" for name in VERSIONS),
+           **asdict(block)}
     digest = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     return _kept(fetch.cache_home() / "precision" / f"{digest}.json", block, tuple(key.items()))
 

@@ -46,8 +46,7 @@ def save_folder(folder, build):
             atomic.open_to_readers(scratch)
             card["files"] = {
                 path.relative_to(scratch).as_posix(): [path.stat().st_size, checksums.digest(path)]
-                for path in sorted(scratch.rglob("*"))
-                if path.is_file()
+                for path in sorted(scratch.rglob("*")) if path.is_file()
             }
             for path in _of_others(place):
                 _keep(path, scratch / path.relative_to(place))

@@ -52,10 +52,8 @@ class TaskSpec:
 
 
 SPECS = {
-    "classification": TaskSpec(
-        "AutoModelForSequenceClassification", "class", labelled=True,
-        problem="single_label_classification", peft="SEQ_CLS",
-    ),
+    "classification": TaskSpec("AutoModelForSequenceClassification", "class", labelled=True,
+                               problem="single_label_classification", peft="SEQ_CLS"),
     "regression": TaskSpec("AutoModelForSequenceClassification",
                            "number", problem="regression", peft="SEQ_CLS"),
     "tagging": TaskSpec("AutoModelForTokenClassification", "tags", labelled=True, peft="TOKEN_CLS"),

@@ -72,11 +72,8 @@ def stacks(net):
 
     Lists inside of a block (the sub-layers of T5) are not among them.
     """
-    lists = [
-        (name, module)
-        for name, module in net.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and len(module)
-    ]
+    lists = [(name, module) for name, module in net.named_modules()
+             if isinstance(module, torch.nn.ModuleList) and len(module)]
     inside = {f"{name}." for name, _ in lists}
     return [(n, m) for n, m in lists if not any(n.startswith(outer) for outer in inside)]
 

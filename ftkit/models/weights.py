@@ -59,10 +59,8 @@ def no_answer(model, what):
     """The NotANumber of a model whose output `what` is NaN: of which an argmax would be 0."""
     wrong = [name for name, p in model.net.named_parameters() if not p.isfinite().all()]
     if wrong:
-        reason = (
-            f"of its weights {_some(wrong)} hold NaN or infinity, as after a training that "
-            "diverged. Load the model from before, or train it again at a tenth of the rate"
-        )
+        reason = (f"of its weights {_some(wrong)} hold NaN or infinity, as after a training that "
+                  "diverged. Load the model from before, or train it again at a tenth of the rate")
     else:
         reason = (
             "its weights are numbers, so one grew too large on the way. Compute in float32, as in "

@@ -89,10 +89,8 @@ def arguments(told: Mapping[str, Any], base_dtype: str) -> dict[str, Any]:
     names = ("epochs", "learning_rate", "batch_size", "seed", "max_length", "patience", "schedule",
              "warmup", "loss_on", "compile_blocks")
     found = {name: told[name] for name in names}
-    return found | wanted | {
-        "method": from_plain(told["method"]), "disable": told["disable"],
-        "dtype": None if base_dtype in ("bf16", "fp16") else told["dtype"],
-    }
+    return found | wanted | {"method": from_plain(told["method"]), "disable": told["disable"],
+                             "dtype": None if base_dtype in ("bf16", "fp16") else told["dtype"]}
 
 
 def base_model(record: Mapping[str, Any], given: Any = None) -> Model:

@@ -218,10 +218,8 @@ class _Reader:
         ]
         if mask is not None and mask.dim() == 4:
             seen = mask[:, 0].cpu().numpy() == 0
-            texts = [
-                text + np.packbits(seen[i, :n, :n]).tobytes()
-                for i, (text, n) in enumerate(zip(texts, lengths, strict=True))
-            ]
+            texts = [text + np.packbits(seen[i, :n, :n]).tobytes()
+                     for i, (text, n) in enumerate(zip(texts, lengths, strict=True))]
         texts = [xxhash.xxh3_128_hexdigest(text) for text in texts]
         found = {text: self.kept.get(text) for text in texts}
         found = {text: self.store.get(text) if hidden is None else hidden

@@ -67,9 +67,7 @@ class PackedLoss:
             logits = self.net(
                 **given, logits_to_keep=batch["logits_to_keep"], use_cache=False
             ).logits
-            return F.cross_entropy(
-                logits[0].float(), labels, ignore_index=IGNORED, reduction="sum"
-            )
+            return F.cross_entropy(logits[0].float(), labels, ignore_index=IGNORED, reduction="sum")
         given["use_cache"] = False
         hidden = torch.func.functional_call(self.body, self.frozen | weights, kwargs=given)[0][0]
         hidden = hidden[batch["logits_to_keep"]]

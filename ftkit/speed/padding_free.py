@@ -128,17 +128,12 @@ class PackedCollator:
         positions = torch.cat([torch.arange(n) for n in (*lengths, *fill)])
         shift = torch.tensor([shift])
         starts = torch.tensor([0, *lengths, *fill]).cumsum(0).to(torch.int32)
-        return {
-            "input_ids": torch.tensor([ids + [self.pad] * gap]),
-            "position_ids": positions[None],
-            "cu_seq_lens_q": starts,
-            "cu_seq_lens_k": starts,
-            "max_length_q": most,
-            "max_length_k": most,
-            "logits_to_keep": torch.tensor(keep + [0] * spare),
-            "shift_labels": torch.tensor([target + [IGNORED] * spare]),
-            "labels": torch.cat([torch.tensor([[IGNORED]]), shift[:, :-1]], dim=1),
-        }
+        return {"input_ids": torch.tensor([ids + [self.pad] * gap]),
+                "position_ids": positions[None], "cu_seq_lens_q": starts, "cu_seq_lens_k": starts,
+                "max_length_q": most, "max_length_k": most,
+                "logits_to_keep": torch.tensor(keep + [0] * spare),
+                "shift_labels": torch.tensor([target + [IGNORED] * spare]),
+                "labels": torch.cat([torch.tensor([[IGNORED]]), shift[:, :-1]], dim=1)}
 
     def _room(self, tokens, labelled):
         """Labelled positions of a row of so many tokens, with the filling."""

@@ -46,10 +46,8 @@ def tree_attention_inputs(net, rows, answers, ids, skip):
     branch, position = [], []  # of each token; branch 0 is the prompt
     for row, own in zip(rows, answers, strict=True):
         spans = [(0, range(skip, skip + len(row)))]
-        spans += [
-            (j, range(skip + len(row), skip + len(row) + len(answer) - 1))
-            for j, answer in enumerate(own, start=1)
-        ]
+        spans += [(j, range(skip + len(row), skip + len(row) + len(answer) - 1))
+                  for j, answer in enumerate(own, start=1)]
         branch.append([j for j, span in spans for _ in span])
         position.append([p for _, span in spans for p in span])
     branch, position = pad(branch, -1).to(device), pad(position, 0).to(device)

@@ -177,10 +177,8 @@ class Collator:
 
     def ids(self, ids):
         """Token ids and their mask."""
-        return {
-            "input_ids": self.pad(ids, self.tokenizer.pad_token_id),
-            "attention_mask": self.pad([[1] * len(i) for i in ids], 0),
-        }
+        return {"input_ids": self.pad(ids, self.tokenizer.pad_token_id),
+                "attention_mask": self.pad([[1] * len(i) for i in ids], 0)}
 
     def pad(self, rows, value):
         """Lists of numbers as one tensor, filled up with a value."""

@@ -169,17 +169,14 @@ def _roles(splits):
                 odd[name].append(i)
             if not turns or roles[-1] != "assistant" or not turns[-1]["content"].strip():
                 open_end[name].append(i)
-    return [
-        _row(what, {name: len(found[name]) for name in splits},
-             "; ".join(f"{name} rows {_some(own)}" for name, own in found.items() if own))
-        for what, found in (("roles out of order", odd), ("no answer at the end", open_end))
-    ]
+    return [_row(what, {name: len(found[name]) for name in splits},
+                 "; ".join(f"{name} rows {_some(own)}" for name, own in found.items() if own))
+            for what, found in (("roles out of order", odd), ("no answer at the end", open_end))]
 
 
 def _tokens(splits, texts, model, max_length):
     """Lengths, what the limit takes away, answers that do not end, tokens that are not known."""
-    lengths, cut, lost, open_end, unknown, beyond = ({name: 0 for name in splits}
-                                                     for _ in range(6))
+    lengths, cut, lost, open_end, unknown, beyond = ({name: 0 for name in splits} for _ in range(6))
     odd, remedy, ends, limit = [], "", end_tokens(model.tokenizer), 0
     unk = model.tokenizer.unk_token_id
     for name, rows in splits.items():
@@ -209,10 +206,8 @@ def _tokens(splits, texts, model, max_length):
         whole = np.concatenate(whole)
         lengths[name] = (f"{np.median(whole):.0f} / {np.quantile(whole, 0.95):.0f} / "
                          f"{whole.max():,}")
-    table = [
-        _row("tokens: median / 95% / longest", lengths, f"limit {limit:,}"),
-        _row("longer than the limit", cut, remedy),
-    ]
+    table = [_row("tokens: median / 95% / longest", lengths, f"limit {limit:,}"),
+             _row("longer than the limit", cut, remedy)]
     if model.spec.writes:
         table.append(_row("answers lost whole", lost))
         table.append(_row("answers without an end", open_end))

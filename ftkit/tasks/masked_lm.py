@@ -62,7 +62,6 @@ class MaskedLM(Task):
             best = np.argsort(-likely, axis=1)[:, :top]
             found.append({"words": [
                 [(model.tokenizer.decode([int(token)]).strip(), float(own[token]))
-                 for token in tokens]
-                for own, tokens in zip(likely, best, strict=True)
+                 for token in tokens] for own, tokens in zip(likely, best, strict=True)
             ]})
         return found

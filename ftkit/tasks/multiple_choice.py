@@ -81,13 +81,8 @@ class MultipleChoice(Task):
             if answer is None or not 0 <= answer < len(row["choices"]):
                 raise DataError(f"row {i} answers {row['answer']!r} with {len(row['choices'])} "
                                 "choices; answer is the number of the right choice, from 0.")
-            rows.append(
-                {
-                    "question": question,
-                    "choices": [known[c] for c in row["choices"]],
-                    "labels": answer,
-                }
-            )
+            rows.append({"question": question, "choices": [known[c] for c in row["choices"]],
+                         "labels": answer})
         return rows, whole, None
 
     def choice_sets(self, rows):

@@ -53,11 +53,8 @@ class KeepBest(transformers.TrainerCallback, ExportableState):
         loss = (metrics or {}).get("eval_loss", float("nan"))
         if loss < (float("inf") if self.best is None else self.best):
             self.best, self.bad, self.epoch = loss, 0, state.epoch
-            self.weights = {
-                n: p.detach().to("cpu", copy=True).contiguous()
-                for n, p in model.named_parameters()
-                if p.requires_grad
-            }
+            self.weights = {n: p.detach().to("cpu", copy=True).contiguous()
+                            for n, p in model.named_parameters() if p.requires_grad}
             return
         self.bad += 1
         if self.bad >= self.patience:

@@ -66,11 +66,9 @@ class Run:
         t = self.trainable
         loss = self.metrics.get("eval_loss")
         shown = f", validation loss {loss:.3f}" if loss is not None else ""
-        return (
-            f"trained {t['trained']:,} of {t['total']:,} parameters ({t['share']:.2%}, "
-            f"{t['bytes'] / 1e6:.1f} MB to store) in {self.seconds:.0f} s, "
-            f"peak memory {self.peak_memory / 1e9:.1f} GB{shown}"
-        )
+        return (f"trained {t['trained']:,} of {t['total']:,} parameters ({t['share']:.2%}, "
+                f"{t['bytes'] / 1e6:.1f} MB to store) in {self.seconds:.0f} s, "
+                f"peak memory {self.peak_memory / 1e9:.1f} GB{shown}")
 
     def show(self):
         """Plot the loss on training and validation data."""
@@ -284,10 +282,8 @@ def _sort_arguments(arguments):
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise SettingError(f"fit does not know the argument {name!r}{hint} It takes its own "
                                "and those of transformers' TrainingArguments and Trainer.")
-    return (
-        {k: v for k, v in arguments.items() if k in _ARGUMENTS},
-        {k: v for k, v in arguments.items() if k not in _ARGUMENTS},
-    )
+    return ({k: v for k, v in arguments.items() if k in _ARGUMENTS},
+            {k: v for k, v in arguments.items() if k not in _ARGUMENTS})
 
 
 def _trainer(model, settings, rows, held, extra, keep, said):
