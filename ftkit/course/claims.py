@@ -77,10 +77,8 @@ class Claim:
                 CLAIM_MIME: _json_numbers(asdict(self))}
 
 
-def claim(
-    text, after, before=None, *, metric=None, at_least=None, at_most=None, relative=False,
-    seeds=None, expect="held", opponent=None, covers=None,
-):
+def claim(text, after, before=None, *, metric=None, at_least=None, at_most=None, relative=False,
+          seeds=None, expect="held", opponent=None, covers=None):
     """State a claim, judge it on held-out data and show it with its evidence.
 
     after, before: evaluations of the same examples; the claim is about after minus before (or,

@@ -34,10 +34,8 @@ class Data(DatasetDict):
     arguments with which load_data gives it again, {} where it came from memory.
     """
 
-    def __init__(
-        self, splits, *, name: str, task: str, card: str = "", rows_read: int = 0, tags=None,
-        notes=(), origin=None,
-    ):
+    def __init__(self, splits, *, name: str, task: str, card: str = "", rows_read: int = 0,
+                 tags=None, notes=(), origin=None):
         super().__init__(splits)
         self.name = name
         self.task = task
@@ -124,9 +122,8 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
     return _drawn(data, sizes, seed, first, origin)
 
 
-def _drawn(
-    data: Data, sizes: dict, seed: int, first: dict[str, int], origin: dict | None = None
-) -> Data:
+def _drawn(data: Data, sizes: dict, seed: int, first: dict[str, int],
+           origin: dict | None = None) -> Data:
     """Return the data with so many rows of each split."""
     drawn = {split: _draw(data, split, sizes[split], seed, first.get(split, 0)) for split in SPLITS}
     return Data(drawn, name=data.name, task=data.task, card=data.card, rows_read=data.rows_read,

@@ -28,9 +28,8 @@ def is_empty(value) -> bool:
     return value is None or value == [] or isinstance(value, str) and not value.strip()
 
 
-def typed(
-    columns: Columns, wanted: tuple[str, ...], task: str, source: str, notes: list[str]
-) -> Columns:
+def typed(columns: Columns, wanted: tuple[str, ...], task: str, source: str,
+          notes: list[str]) -> Columns:
     """Return the columns with values of the kinds that the task needs, whatever was written.
 
     wanted: the columns that the task must have.

@@ -25,10 +25,8 @@ PROMPTS = ("Where is my order 10234? It was due on 3 May.", "Größe, señor, na
            "東京 and Москва\n\n  two  lines", "f(x) = {'a': [1, 2]} # 50% <b>")
 
 
-def export(
-    run_or_model: Any, folder: str | Path, *, format: str = "safetensors",
-    prompts: Sequence[str] = (), card: str = "",
-) -> Parity:
+def export(run_or_model: Any, folder: str | Path, *, format: str = "safetensors",
+           prompts: Sequence[str] = (), card: str = "") -> Parity:
     """Write a model as other programs read it, let them read it, and compare both by ft.parity.
 
     run_or_model: of ft.fit, or a Model. format:

@@ -48,10 +48,8 @@ class Verdict:
         return self.table()._repr_html_()
 
 
-def ship(
-    candidate: Model | str, champion: Model | str, task_claims: Sequence[Any],
-    general_suite: Sequence[SuitePart] | None = None,
-) -> Verdict:
+def ship(candidate: Model | str, champion: Model | str, task_claims: Sequence[Any],
+         general_suite: Sequence[SuitePart] | None = None) -> Verdict:
     """Decide whether a candidate takes the champion's place: task won, nothing else got worse.
 
     candidate, champion: Models, or what ft.load_model takes, such as

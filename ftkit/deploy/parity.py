@@ -63,10 +63,8 @@ class Parity:
         return self.table()._repr_html_()
 
 
-def parity(
-    a: Model, b: Any, prompts: Sequence[str | list[dict]], *, max_new_tokens: int = 24,
-    tolerance: float | None = None,
-) -> Parity:
+def parity(a: Model, b: Any, prompts: Sequence[str | list[dict]], *, max_new_tokens: int = 24,
+           tolerance: float | None = None) -> Parity:
     """Compare two models that ought to be the same: merged, loaded again, exported, served.
 
     a: a Model. b: another, or the Service of ft.serve, or a function from a prompt to its answer:

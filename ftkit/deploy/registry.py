@@ -49,10 +49,8 @@ class Version:
         return {"version": str(self.number), "aliases": ", ".join(self.aliases), **shown}
 
 
-def register(
-    run_or_model: Any, name: str, *, data: Any = None, base: Model | None = None,
-    claims: Sequence[Any] = (), aliases: Sequence[str] = (), note: str = "",
-) -> Version:
+def register(run_or_model: Any, name: str, *, data: Any = None, base: Model | None = None,
+             claims: Sequence[Any] = (), aliases: Sequence[str] = (), note: str = "") -> Version:
     """Put a model into the registry as a new version, with where it comes from.
 
     run_or_model: of ft.fit, or a Model. name: of the model over all its versions, such as

@@ -49,9 +49,8 @@ class SuitePart:
         return self._known[key]
 
 
-def general_suite(
-    rows: int = 200, *, bounds: Mapping[str, float] | None = None, seed: int = 0
-) -> list[SuitePart]:
+def general_suite(rows: int = 200, *, bounds: Mapping[str, float] | None = None,
+                  seed: int = 0) -> list[SuitePart]:
     """What a language model should still be able to do after it was tuned, in four parts.
 
     rows: of each part (a quarter for the chat, whose answers are written). bounds: by how much a

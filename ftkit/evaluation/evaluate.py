@@ -131,10 +131,8 @@ class Evaluation:
         return f"<table>{head}{rows}</table><p>{html.escape('; '.join(notes(self)))}</p>"
 
 
-def evaluate(
-    model, dataset, *, batch_size=None, max_length=None, generate=False, max_new_tokens=32,
-    stop=None, loss_on="response", dtype=None, disable=(),
-):
+def evaluate(model, dataset, *, batch_size=None, max_length=None, generate=False, max_new_tokens=32,
+             stop=None, loss_on="response", dtype=None, disable=()):
     """Measure a model on a held-out split.
 
     model: of load_model or run.model. dataset: one split with the task's columns. By task:
@@ -197,10 +195,8 @@ def _measure(model, dataset, rows, found, writing):
                             labels=model.labels, dataset=dataset)
 
 
-def from_predictions(
-    predictions, references, *, labels=None, probabilities=None, dataset=None, groups=None,
-    texts=None,
-):
+def from_predictions(predictions, references, *, labels=None, probabilities=None, dataset=None,
+                     groups=None, texts=None):
     """An Evaluation of answers that came from anywhere: a rule, a majority, a prompt.
 
     predictions, references: class numbers, or strings (then a match counts). labels: class names.

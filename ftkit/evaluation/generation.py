@@ -31,10 +31,8 @@ LOAD = {"cpu": 320, "gpu": 16_384}
 POSITIONS = 512  # whose logits over the vocabulary are held at a time
 
 
-def log_likelihood(
-    model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=False, dtype=None,
-    disable=(),
-):
+def log_likelihood(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=False,
+                   dtype=None, disable=()):
     """The log-likelihood of each candidate answer after each prompt.
 
     model: a decoder, also with a learned prompt (PromptTuning, PrefixTuning), which then stands
@@ -172,10 +170,8 @@ def contextual_calibration(scores, null_scores):
     return np.where(there, scores - np.where(there, null, 0), scores)
 
 
-def generate(
-    model, prompts, *, max_new_tokens=32, stop=None, prefix="", batch_size=ROWS, dtype=None,
-    disable=(),
-):
+def generate(model, prompts, *, max_new_tokens=32, stop=None, prefix="", batch_size=ROWS,
+             dtype=None, disable=()):
     """Continue prompts greedily, many side by side.
 
     prompts: one string or a list, each read after `prefix`, whose key-value cache is computed once.

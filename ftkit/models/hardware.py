@@ -240,10 +240,8 @@ def choose_compile(machine, seconds):
     return Choice(False, f"no torch.compile: {words}")
 
 
-def estimate_memory(
-    shape, *, batch_size, length, dtype="float32", trainable=1.0, attention="sdpa",
-    checkpointing=False, weights="float32", labelled=1.0,
-):
+def estimate_memory(shape, *, batch_size, length, dtype="float32", trainable=1.0, attention="sdpa",
+                    checkpointing=False, weights="float32", labelled=1.0):
     """Bytes that a training step needs at its peak: weights, gradients, AdamW, activations, logits.
 
     trainable: the share of the parameters that is trained; these are kept in float32. weights: how
@@ -286,9 +284,8 @@ def choose_quantization(machine, shape):
     return Choice("nf4", f"4-bit weights: {told}")
 
 
-def plan(
-    machine, shape, *, dtype, length, batch_size=16, trainable=1.0, weights="float32", labelled=1.0
-):
+def plan(machine, shape, *, dtype, length, batch_size=16, trainable=1.0, weights="float32",
+         labelled=1.0):
     """Decide attention, checkpointing, quantization and the batch that fits, with reasons.
 
     The batch is split (and gradients accumulated in its place) until the estimate fits;

@@ -20,10 +20,8 @@ from ftkit.models.specs import SPECS, TASKS
 from ftkit.models.weights import check_loaded, head_apart
 
 
-def load_model(
-    source, task=None, *, labels=None, pretrained=True, dtype="float32", seed=0, revision=None,
-    pooling=None,
-):
+def load_model(source, task=None, *, labels=None, pretrained=True, dtype="float32", seed=0,
+               revision=None, pooling=None):
     """Load a base model with the head that a task needs.
 
     source: a name of the catalog (`ftkit models` lists them), a folder, a hub id "owner/name", or

@@ -33,10 +33,8 @@ SECRETS = ("API key", "access token", "private key")  # of PRIVATE, which no exa
 _TIME = (1980, 1, 1, 0, 0, 0)  # of each member: when it was written is in the record
 
 
-def capsule(
-    run: Any, file: str | Path, *, model: str | Path | None = None,
-    notebook: str | Path | None = None, data: Any = None, with_data: bool = False,
-) -> Path:
+def capsule(run: Any, file: str | Path, *, model: str | Path | None = None,
+            notebook: str | Path | None = None, data: Any = None, with_data: bool = False) -> Path:
     """Pack a run into one file, with which `ft.replay` does it again and compares.
 
     run: of ft.fit, or the folder of its record. file: to be written, whole or not at all. model:

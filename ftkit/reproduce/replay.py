@@ -63,10 +63,8 @@ class Replay:
         return self.table()._repr_html_()
 
 
-def replay(
-    file: str | Path, *, base: Any = None, data: Any = None, tolerance: float = TOLERANCE,
-    notebook: bool | None = None,
-) -> Replay:
+def replay(file: str | Path, *, base: Any = None, data: Any = None, tolerance: float = TOLERANCE,
+           notebook: bool | None = None) -> Replay:
     """Do a run again from a capsule of `ft.capsule`, offline in a fresh folder, and compare.
 
     base: a Model, or what ft.load_model takes, where the base is not found by its recorded name.

@@ -63,10 +63,8 @@ class Feedback:
         finally:
             store.close()
 
-    def add(
-        self, prompt: str | Sequence[dict], answer: str, *, thumb: str | None = None,
-        correction: str | None = None, model: str = "",
-    ) -> int:
+    def add(self, prompt: str | Sequence[dict], answer: str, *, thumb: str | None = None,
+            correction: str | None = None, model: str = "") -> int:
         """Keep what a user said about an answer. Returns the entry's number.
 
         prompt: what was asked, a string or a conversation. thumb: "up" or "down". correction: the

@@ -103,10 +103,8 @@ def export_chats(dataset: Any, path: str | Path, *, system: str = "") -> Path:
     return path
 
 
-def check_chats(
-    path: str | Path, tokenizer: Any = None, *, price: float | None = None, epochs: int = 3,
-    longest: int = 16_384,
-) -> ChatFile:
+def check_chats(path: str | Path, tokenizer: Any = None, *, price: float | None = None,
+                epochs: int = 3, longest: int = 16_384) -> ChatFile:
     """Read a file of chats as a hosted fine-tuning service would, before it is uploaded.
 
     path: of the JSONL file. tokenizer: a Model or a tokenizer, to count tokens with. price: of a

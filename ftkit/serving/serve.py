@@ -95,10 +95,8 @@ class Service:
         return f"Service({self.name!r} at {self.url})"
 
 
-def serve(
-    model: Model | str, *, name: str = "", port: int = 0, token: str = "",
-    feedback: Feedback | str | Path | None = None,
-) -> Service:
+def serve(model: Model | str, *, name: str = "", port: int = 0, token: str = "",
+          feedback: Feedback | str | Path | None = None) -> Service:
     """Serve a chat model on this machine, behind the interface that OpenAI clients speak.
 
     model: a Model, or what ft.load_model takes. name: by which clients ask for it; by default its

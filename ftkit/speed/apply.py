@@ -20,10 +20,8 @@ LONG = 600  # seconds of training from which on fit says why it does not compile
 
 
 @contextmanager
-def applied(
-    model, trainer, plan, *, tokens, disable, own_batches=False, whole_logits=False,
-    compile_blocks=None, own_size=False,
-):
+def applied(model, trainer, plan, *, tokens, disable, own_batches=False, whole_logits=False,
+            compile_blocks=None, own_size=False):
     """While open, a training uses everything that suits it. Yields what it chose, in words.
 
     tokens: of the training data, over all epochs. disable: names. own_batches: the caller collates

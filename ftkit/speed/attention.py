@@ -55,9 +55,8 @@ def kernel(net, name):
         net.set_attn_implementation(before)
 
 
-def grouped_attention(
-    module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs
-):
+def grouped_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0,
+                      **kwargs):
     """Attention over shared heads.
 
     query: shape (rows, heads, tokens, width). key, value: (rows, shared heads, seen, width).

@@ -30,10 +30,8 @@ except ImportError:  # before PyTorch 2.10
 OPTIONS = frozenset(inspect.signature(FUSED).parameters) if FUSED else frozenset()
 
 
-def document_attention(
-    module, query, key, value, attention_mask, scaling=None, dropout=0.0, sliding_window=None,
-    cu_seq_lens_q=None, max_length_q=None, **kwargs
-):
+def document_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0,
+                       sliding_window=None, cu_seq_lens_q=None, max_length_q=None, **kwargs):
     """Causal attention over texts that stand behind each other in one row.
 
     query: shape (1, heads, tokens, width). key, value: (1, shared heads, tokens, width).

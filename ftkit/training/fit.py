@@ -99,12 +99,10 @@ def _one_at_a_time(train):
 
 
 @_one_at_a_time
-def fit(
-    model, data, *, method=None, epochs=3, learning_rate=None, batch_size=BATCH, seed=0,
-    max_length=None, patience=None, schedule="linear", warmup=0.06, loss_on="response", dtype=None,
-    checkpoint_dir=None, resume=False, name=None, quiet=False, disable=(), compile_blocks=None,
-    track=None, **trainer_arguments
-):
+def fit(model, data, *, method=None, epochs=3, learning_rate=None, batch_size=BATCH, seed=0,
+        max_length=None, patience=None, schedule="linear", warmup=0.06, loss_on="response",
+        dtype=None, checkpoint_dir=None, resume=False, name=None, quiet=False, disable=(),
+        compile_blocks=None, track=None, **trainer_arguments):
     """Train a copy of a model; the model given stays as it is.
 
     data: splits "train" and, for a validation curve, "validation"; or a single Dataset.

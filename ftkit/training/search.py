@@ -13,9 +13,8 @@ from ftkit.errors import Diverged, SettingError
 from ftkit.training.fit import fit
 
 
-def rate_range(
-    model, dataset, *, method=None, low=1e-5, high=1.0, updates=40, batch_size=16, seed=0, **options
-):
+def rate_range(model, dataset, *, method=None, low=1e-5, high=1.0, updates=40, batch_size=16,
+               seed=0, **options):
     """The loss of each update while the learning rate grows from `low` to `high`.
 
     dataset: training examples, gone through as often as `updates` batches need. The rate grows by

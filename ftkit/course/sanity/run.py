@@ -55,10 +55,9 @@ class SanityChecks(Table):
         raise KeyError(f"{name!r} was not checked. {nearest(name, names)}")
 
 
-def sanity_checks(
-    model, data, *, method=None, max_length: int | None = None, reward: Callable | None = None,
-    only: str | Sequence[str] | None = None, seed: int = 0,
-) -> SanityChecks:
+def sanity_checks(model, data, *, method=None, max_length: int | None = None,
+                  reward: Callable | None = None, only: str | Sequence[str] | None = None,
+                  seed: int = 0) -> SanityChecks:
     """Check a pipeline from its data to the saved model for faults that raise no error.
 
     model: of load_model, for classification or causal-lm; it stays as it is. data: of load_data,
