@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftkit.errors import SettingError
+from ftkit.evaluation import resampling
 from ftkit.evaluation.resampling import Estimate, group_numbers, interval, over_seeds, sign_flips
-from ftkit.evaluation.wording import covered
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Comparison:
             flips = f"{len(self.gained)} gained, {len(self.lost)} lost"
             p = f"p = {self.p_value:.2g}" if self.p_value else "p < 1e-300"
             words = f"; {flips}; {test} {p}"
-        found = self.difference
+        found, groups = self.difference, self.groups or self.examples
+        covered = resampling.covered(self.examples, groups, "the difference")
         if not found.finite():
             told = ""
         elif found.low <= 0 <= found.high:
@@ -46,7 +47,7 @@ class Comparison:
             told = f"; {self.metric} is {'higher' if found.value > 0 else 'lower'} after"
         return (f"{self.metric}: {self.before} to {self.after}, difference {found.value:+.3f} "
                 f"[{found.low:+.3f}, {found.high:+.3f}] over {found.covers}{told}{words}; "
-                f"{covered(self.examples, self.groups or self.examples, 'the difference')}")
+                f"{covered}")
 
 
 def compare(after, before, metric, *, relative=False):

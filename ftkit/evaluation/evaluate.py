@@ -23,7 +23,6 @@ from ftkit.evaluation.metrics import (
     value_metrics,
 )
 from ftkit.evaluation.predict import logits_of
-from ftkit.evaluation.wording import notes
 from ftkit.models import precision, structure
 from ftkit.models.hardware import Computed, this_machine
 from ftkit.speed import attention, feature_cache, optimizations
@@ -120,7 +119,7 @@ class Evaluation:
 
     def __repr__(self):
         rows = "\n".join(f"{name:>18}  {value}" for name, value in self.metrics.items())
-        return f"{'; '.join(notes(self))}\n{rows}"
+        return f"{'; '.join(resampling.notes(self))}\n{rows}"
 
     def _repr_html_(self):
         rows = "".join(
@@ -128,7 +127,7 @@ class Evaluation:
             f"<td>{v.low:.3f} to {v.high:.3f}</td></tr>" for n, v in self.metrics.items()
         )
         head = "<tr><th style='text-align:left'>metric</th><th>value</th><th>95% interval</th></tr>"
-        return f"<table>{head}{rows}</table><p>{html.escape('; '.join(notes(self)))}</p>"
+        return f"<table>{head}{rows}</table><p>{html.escape('; '.join(resampling.notes(self)))}</p>"
 
 
 def evaluate(model, dataset, *, batch_size=None, max_length=None, generate=False, max_new_tokens=32,

@@ -39,7 +39,7 @@ def log_likelihood(model, prompts, candidates, *, prefix="", batch_size=ROWS, no
     before it all. prompts: strings, each read after `prefix`. candidates: one list for all prompts,
     or a list of lists, one for each; a candidate usually begins with a space. What all prompts
     begin with is run through the model once (key-value cache), each prompt once for all its
-    candidates, and frozen lower blocks once for each text, also over several calls (cache.py).
+    candidates, and frozen lower blocks once for each text, also over several calls.
     normalize=True divides by the number of tokens. dtype: as in evaluate. disable: what to leave
     off of that, names of optimizations.OPTIMIZATIONS: "prefix_caching" (each prompt is read whole
     for each of its candidates), "feature_cache", "logits_to_keep" (the head is applied where an

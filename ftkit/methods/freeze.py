@@ -17,7 +17,7 @@ from ftkit.models.structure import (
 
 @dataclass(frozen=True)
 class Freeze:
-    """Train the top `top` blocks, the norm above them and the task's head; keep the rest.
+    """Train the last `unfreeze_last` blocks, the norm above and the task's head; keep the rest.
 
     unfreeze_last=0 trains the head alone. A head that shares its weights with the input embedding
     (most decoders) stays frozen: training it would change the bottom of the model as well. What is

@@ -112,7 +112,8 @@ def temperature_sampling(parts, tasks=None, *, n=None, temperature=1.0, seed=0):
     parts: {task: Dataset} with the same columns. tasks: {task: its labels}, as for MultiTask; their
     labels become numbers in the joint ones. Without `tasks`, rows are texts for a language model,
     and each begins with "task: ". n: rows, by default as many as there are.
-    temperature: see `shares`. A task's rows come in random order, and again when all were used.
+    temperature: 1 draws by size, infinity from all tasks alike. A task's rows come in random order,
+    and again when all were used.
     Raises DataError for a task without rows or labels.
     """
     start = np.cumsum([0, *map(len, tasks.values())]) if tasks else None

@@ -2,7 +2,7 @@
 
 When only the blocks from number k up are trained, those below give the same output for the same
 text in every epoch and in every evaluation. They run once; training and evaluation start above.
-What took long is also kept in files, for other runs, seeds and notebooks (kept.py).
+What took long is also kept in files, for other runs, seeds and notebooks (disk_cache.py).
 Nothing else changes: the result is equal up to the rounding of a differently padded batch.
 """
 

@@ -17,7 +17,7 @@ def supported(net, longest):
 
     The mask is the whole truth about who sees whom, so that a model which looks back only so far
     (a sliding window) must not have longer texts, and positions have to be given by number; whether
-    it obeys both is tried (abilities.py).
+    it obeys both is tried (capabilities.py).
     """
     flash = "flash" in str(compat.attention_kernel(inner(net).config))
     return sees_all(net, longest) and not flash and capabilities.keeps_apart(net)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from ftkit.models.specs import SPECS
 from ftkit.models.structure import IGNORED
@@ -73,15 +74,9 @@ class Task:
         raise NotImplementedError
 
 
-def shares(logits):
-    """Probabilities from logits, along the last axis."""
-    found = np.exp(logits - logits.max(-1, keepdims=True))
-    return found / found.sum(-1, keepdims=True)
-
-
 def chosen(names, logits, key):
     """The likeliest of several names, with the probability of each, as a dict."""
-    found = shares(logits[: len(names)]).tolist()
+    found = softmax(logits[: len(names)]).tolist()
     best = int(np.argmax(found))
     return {key: names[best], "probability": found[best],
             "probabilities": dict(zip(names, found, strict=True))}

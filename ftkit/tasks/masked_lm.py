@@ -2,10 +2,11 @@
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from ftkit.errors import DataError
 from ftkit.models.structure import IGNORED
-from ftkit.tasks.base import Task, shares
+from ftkit.tasks.base import Task
 from ftkit.tasks.tokens import need, strings, tokenized
 
 
@@ -58,7 +59,7 @@ class MaskedLM(Task):
             places = [place for place, token in enumerate(row["input_ids"]) if token == mask]
             if not places:
                 raise DataError(f"text {i} has no {model.tokenizer.mask_token} to fill.")
-            likely = shares(scores[places])
+            likely = softmax(scores[places], axis=-1)
             best = np.argsort(-likely, axis=1)[:, :top]
             found.append({"words": [
                 [(model.tokenizer.decode([int(token)]).strip(), float(own[token]))
