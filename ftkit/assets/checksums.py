@@ -18,11 +18,6 @@ def seal(folder):
     atomic.write(folder / FILE, json.dumps(found, indent=1))
 
 
-def is_sealed(folder):
-    """Whether the checksums of a folder were ever noted."""
-    return (folder / FILE).is_file()
-
-
 def damage(folder, *, deep=False):
     """Return what is wrong with a folder in words, "" when every file is as it was sealed.
 

@@ -216,20 +216,10 @@ def cached_folder(key: str, build: Callable[[Path], None]) -> Path:
     final = cache_home() / key
     if is_built(key):
         return final
-    sealed = checksums.is_sealed(final)
-    try:
-        return _built(final, key, build, sealed)
-    except FetchError:
-        if sealed or not final.is_dir():
-            raise
-        return final  # made before there were checksums, and it cannot be made anew now
-
-
-def _built(final: Path, key: str, build: Callable[[Path], None], sealed: bool) -> Path:
     with _clear_errors(f"building {key}"), _lock(final):
         if not (wrong := checksums.damage(final)):
-            return final
-        if sealed:
+            return final  # another process built it while this one waited
+        if final.exists():
             _say_damaged(key, wrong, "built")
         _clear_leftovers(final)
         with atomic.new_folder(final) as scratch:
@@ -243,7 +233,7 @@ def damaged_folders() -> Iterator[tuple[str, str]]:
     """Yield the key of each damaged folder of the cache, and what is wrong; reads every file."""
     for kind in ("models", "data"):
         for folder in sorted((cache_home() / kind).glob("[!.]*")):
-            if checksums.is_sealed(folder) and (wrong := checksums.damage(folder, deep=True)):
+            if wrong := checksums.damage(folder, deep=True):
                 yield f"{kind}/{folder.name}", wrong
 
 

@@ -96,7 +96,7 @@ def opened(turns, tokenizer):
         raise DataError(f"the chat template refuses a conversation: {error}") from None
 
 
-def conversation_tokens(conversations, tokenizer, where="row {}"):
+def conversation_tokens(conversations, tokenizer):
     """Token ids of conversations, and which of them the assistant writes.
 
     conversations: lists of turns, dicts of role and content. All of the assistant's turns count,
@@ -125,10 +125,10 @@ def conversation_tokens(conversations, tokenizer, where="row {}"):
                 text, own = _plain(turns, tokenizer.eos_token)
         except jinja2.TemplateError as error:
             roles = ", ".join(turn["role"] for turn in turns)
-            raise DataError(f"{where.format(i)}: the chat template refuses this conversation "
+            raise DataError(f"row {i}: the chat template refuses this conversation "
                             f"({roles}): {error}") from None
         except DataError as error:
-            raise DataError(f"{where.format(i)}: {error}") from None
+            raise DataError(f"row {i}: {error}") from None
         texts.append(text)
         spans.append(_ended(text, own, tokenizer, ends, known))
     tokens = tokenizer([text + tail for text, (tail, _) in zip(texts, spans, strict=True)],

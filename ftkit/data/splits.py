@@ -41,7 +41,7 @@ def normalized(text: str) -> str:
     return " ".join(_WORD.findall(text.lower()))
 
 
-def near_duplicates(texts: Sequence[str], threshold: float = THRESHOLD) -> list[tuple[int, int]]:
+def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
     """Return every pair (i, j), i < j, of texts that are near-duplicates, exact ones included.
 
     Exact, not sampled: only texts that share one of their rarest runs of words can reach the
@@ -53,7 +53,7 @@ def near_duplicates(texts: Sequence[str], threshold: float = THRESHOLD) -> list[
 
     if len(texts) < 2:
         return []
-    runs, starts, prefix = _rarest_first(texts, threshold)
+    runs, starts, prefix = _rarest_first(texts)
     sizes = np.diff(starts)
     rows = np.repeat(np.arange(len(texts)), sizes)
     rare = np.arange(len(runs)) - starts[rows] < prefix[rows]
@@ -68,7 +68,7 @@ def near_duplicates(texts: Sequence[str], threshold: float = THRESHOLD) -> list[
     for part in np.array_split(np.arange(candidates.nnz), math.ceil(candidates.nnz / 20_000) or 1):
         i, j = candidates.row[part], candidates.col[part]
         shared = np.asarray(whole[i].multiply(whole[j]).sum(axis=1)).ravel()
-        near = shared >= threshold * (sizes[i] + sizes[j] - shared) - 1e-9
+        near = shared >= THRESHOLD * (sizes[i] + sizes[j] - shared) - 1e-9
         pairs += zip(i[near].tolist(), j[near].tolist(), strict=True)
     return pairs
 
@@ -192,7 +192,7 @@ def _compare(text, mine, by_set, compared, root, parent, joined, runs, starts) -
                 compared.add(other)
 
 
-def _rarest_first(texts: Sequence[str], threshold: float = THRESHOLD):
+def _rarest_first(texts: Sequence[str]):
     """Return each text's runs as ranks of rarity, 0 the rarest, where each text's begin, and how
     many of them, from the rarest on, any near-duplicate must share one of.
     """
@@ -208,7 +208,7 @@ def _rarest_first(texts: Sequence[str], threshold: float = THRESHOLD):
     cells = rows[np.concatenate([[True], rows[1:] != rows[:-1]])]  # np.unique would hash, slowly
     del rows, runs, rarity
     sizes = np.bincount(cells // len(counts), minlength=len(texts))
-    prefix = sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1
+    prefix = sizes - np.ceil(THRESHOLD * sizes - 1e-9).astype(np.int64) + 1
     return cells % len(counts), np.concatenate([[0], np.cumsum(sizes)]), prefix
 
 

@@ -9,19 +9,7 @@ import torch
 from ftkit import compat, tasks
 from ftkit.data.templates import as_prompt_and_response
 from ftkit.errors import DataError, SettingError
-from ftkit.evaluation import generation, resampling
-from ftkit.evaluation.metrics import (
-    POSITIVE,
-    calibration,
-    class_metrics,
-    loss_metrics,
-    mean_metric,
-    object_array,
-    softmax,
-    tag_metrics,
-    text_metrics,
-    value_metrics,
-)
+from ftkit.evaluation import generation, metrics, resampling
 from ftkit.evaluation.predict import logits_of
 from ftkit.models import precision, structure
 from ftkit.models.hardware import Computed, this_machine
@@ -188,7 +176,7 @@ def _measure(model, dataset, rows, found, writing):
     if model.spec.answer == "tags":
         said = words_tags(model.labels, rows.rows, found["logits"], dataset["tags"][:])
         return from_tags(said, dataset["tags"][:], dataset=dataset)
-    probabilities = softmax(found["logits"])
+    probabilities = metrics.softmax(found["logits"])
     references = np.array([r["labels"] for r in rows.rows])
     return from_predictions(probabilities.argmax(1), references, probabilities=probabilities,
                             labels=model.labels, dataset=dataset)
@@ -205,15 +193,15 @@ def from_predictions(predictions, references, *, labels=None, probabilities=None
     predictions, references = np.asarray(predictions), np.asarray(references)
     _need_pairs(predictions, references, "predictions")
     right = predictions == references
-    parts = {"accuracy": mean_metric(right, share=True)}
+    parts = {"accuracy": metrics.mean_metric(right, share=True)}
     wrong = predictions != predictions  # NaN, as of an average of nothing
     if labels is not None:
-        parts |= class_metrics(predictions, references, labels)
+        parts |= metrics.class_metrics(predictions, references, labels)
     if probabilities is not None:
         rows = np.arange(len(references))
         losses_of = -np.log(np.clip(probabilities[rows, references], 1e-12, 1))
-        parts["loss"] = mean_metric(losses_of, span=POSITIVE)
-        parts["calibration_error"] = calibration(probabilities.max(1), right)
+        parts["loss"] = metrics.mean_metric(losses_of, span=metrics.POSITIVE)
+        parts["calibration_error"] = metrics.calibration(probabilities.max(1), right)
         wrong = wrong | np.isnan(probabilities).any(1)
     return Evaluation(parts, predictions, references, probabilities, texts, labels, dataset,
                       groups, undefined=wrong if wrong.any() else None)
@@ -231,8 +219,8 @@ def from_values(values, references, *, dataset=None, groups=None):
         if not np.isfinite(found).all():
             i = int(np.flatnonzero(~np.isfinite(found))[0])
             raise DataError(f"{name} {i} is {found[i]}; a finite number was expected.")
-    return Evaluation(value_metrics(values, references), values, references, dataset=dataset,
-                      groups=groups)
+    parts = metrics.value_metrics(values, references)
+    return Evaluation(parts, values, references, dataset=dataset, groups=groups)
 
 
 def from_tags(predictions, references, *, dataset=None, groups=None):
@@ -242,12 +230,12 @@ def from_tags(predictions, references, *, dataset=None, groups=None):
     words and, where all tags are O, B-type or I-type, precision, recall, f1 and f1_<type> over
     entities as seqeval defines them by default.
     """
-    said, right = object_array(map(list, predictions)), object_array(map(list, references))
+    said, right = (metrics.object_array(map(list, tags)) for tags in (predictions, references))
     _need_pairs(said, right, "tagged sentences")
     for i, (one, two) in enumerate(zip(said, right, strict=True)):
         if len(one) != len(two):
             raise DataError(f"sentence {i}: {len(one)} tags for {len(two)} words.")
-    return Evaluation(tag_metrics(said, right), said, right, dataset=dataset, groups=groups)
+    return Evaluation(metrics.tag_metrics(said, right), said, right, dataset=dataset, groups=groups)
 
 
 def from_texts(texts, references, *, dataset=None, groups=None):
@@ -257,8 +245,8 @@ def from_texts(texts, references, *, dataset=None, groups=None):
     """
     texts, references = ([t.strip() for t in each] for each in (texts, references))
     _need_pairs(texts, references, "texts")
-    return Evaluation(text_metrics(texts, references), object_array(texts),
-                      object_array(references), texts=texts, dataset=dataset, groups=groups)
+    return Evaluation(metrics.text_metrics(texts, references), metrics.object_array(texts),
+                      metrics.object_array(references), texts=texts, dataset=dataset, groups=groups)
 
 
 def from_scores(name, values, weights=None, *, groups=None, dataset=None):
@@ -267,7 +255,7 @@ def from_scores(name, values, weights=None, *, groups=None, dataset=None):
     With weights, `values` are the sums over each example, such as its summed loss in nats.
     """
     _need_pairs(values, values if weights is None else weights, "values", "weights")
-    return Evaluation({name: mean_metric(values, weights)}, dataset=dataset, groups=groups)
+    return Evaluation({name: metrics.mean_metric(values, weights)}, dataset=dataset, groups=groups)
 
 
 def _need_pairs(answers, references, what, against="references"):
@@ -314,7 +302,7 @@ def _language(model, dataset, found, writing):
     if not tokens.sum():
         raise DataError("no token carries a loss: every text is shorter than two tokens, or "
                         "max_length cut all responses away.")
-    parts = loss_metrics(nll, tokens)
+    parts = metrics.loss_metrics(nll, tokens)
     if writing is None:
         return Evaluation(parts, dataset=dataset)
     prompts, references = as_prompt_and_response(

@@ -23,11 +23,11 @@ from ftkit.methods.full import Full
 from ftkit.methods.lora import LoRA, merge
 from ftkit.methods.mixup import Mixup
 from ftkit.methods.multi_task import (
-                                      MultiTask,
-                                      extract_task_head,
-                                      joint_labels,
-                                      share_label_init,
-                                      temperature_sampling,
+    MultiTask,
+    extract_task_head,
+    joint_labels,
+    share_label_init,
+    temperature_sampling,
 )
 from ftkit.methods.prompt import PrefixTuning, PromptTuning, nearest_words
 from ftkit.methods.reinforce import Reinforce, reinforce_loss

@@ -38,10 +38,8 @@ def check_numbers(**given):
         if value is None and name in ("max_length", "patience", "learning_rate"):
             continue
         positive = name in ("epochs", "batch_size", "max_length", "patience")
-        # A patience of 0 or False has always meant that there is none.
-        low = 0 if name == "patience" and not value else (1 if whole else 1e-12)
-        good = isinstance(value, kind) and math.isfinite(value)
-        if not good or value < (low if positive else 0):
+        least = (1 if whole else 1e-12) if positive else 0
+        if not (isinstance(value, kind) and math.isfinite(value)) or value < least:
             expected = f"a {'whole ' * whole}number {'above 0' if positive else 'from 0 on'}"
             raise SettingError(f"{name}={value!r} was given; {expected} is expected.")
 

@@ -23,13 +23,13 @@ from ftkit.speed import feature_cache
     mend="sum the loss over all tokens and divide once",
 )
 def mean_of_means():
-    original = evaluate.loss_metrics
+    original = metrics.loss_metrics
 
     def changed(nll, tokens):
         some = np.maximum(tokens, 1)
         return original(nll / some, (tokens > 0).astype(float))
 
-    return patch.object(evaluate, "loss_metrics", changed)
+    return patch.object(metrics, "loss_metrics", changed)
 
 
 @plants(
@@ -72,7 +72,7 @@ def other_precision():
     mend="leave out classes that neither the labels nor the predictions have, and name them",
 )
 def absent_classes_counted():
-    original = evaluate.class_metrics
+    original = metrics.class_metrics
 
     def changed(predictions, references, labels):
         parts = original(predictions, references, labels)
@@ -83,7 +83,7 @@ def absent_classes_counted():
 
         return parts | {"macro_f1": replace(parts["macro_f1"], finish=macro)}
 
-    return patch.object(evaluate, "class_metrics", changed)
+    return patch.object(metrics, "class_metrics", changed)
 
 
 @plants(
