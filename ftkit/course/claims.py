@@ -54,19 +54,17 @@ class Claim:
             return "" if estimate is None else str(Estimate(**estimate))
 
         kind, limit = next(iter(self.bound.items()))
-        return {
-            "claim": self.claim,
-            "metric": self.metric or "",
-            "opponent": self.opponent or "",
-            "base": show(self.before),
-            "tuned": show(self.after),
-            # Of a claim about one value there is no difference to show beside it.
-            "difference": "" if self.after and not self.before else show(self.difference),
-            "needed": f"{kind.replace('_', ' ')} {limit:g}",
-            "interval over": self.covers or "",
-            "verdict": self.verdict(),
-            "computed": "; ".join(str(hardware.Computed(**way)) for way in self.computed),
-        }
+        return {"claim": self.claim,
+                "metric": self.metric or "",
+                "opponent": self.opponent or "",
+                "base": show(self.before),
+                "tuned": show(self.after),
+                # Of a claim about one value there is no difference to show beside it.
+                "difference": "" if self.after and not self.before else show(self.difference),
+                "needed": f"{kind.replace('_', ' ')} {limit:g}",
+                "interval over": self.covers or "",
+                "verdict": self.verdict(),
+                "computed": "; ".join(str(hardware.Computed(**way)) for way in self.computed)}
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         row = self.row()

@@ -91,10 +91,8 @@ def register(run_or_model: Any, name: str, *, data: Any = None, base: Model | No
                 if isinstance(value, (int, float)):
                     store.log_metric(identity, key, value)
             _registered(store, name)
-            found = store.create_model_version(
-                name, f"{address}/{mlflow_store.MODEL}", identity,
-                tags=tags | {mlflow_store.DIGEST: digest},
-            )
+            found = store.create_model_version(name, f"{address}/{mlflow_store.MODEL}", identity,
+                                               tags=tags | {mlflow_store.DIGEST: digest})
         except BaseException:
             store.set_terminated(identity, "FAILED")
             raise

@@ -169,31 +169,29 @@ def fit(model, data, *, method=None, epochs=3, learning_rate=None, batch_size=BA
     accumulate = passed.pop("gradient_accumulation_steps", 1) * split
     checks.check_saving(checkpoint_dir, resume, passed)
     scratch = None if checkpoint_dir else tempfile.mkdtemp(prefix="ftkit-")
-    settings = {
-        "output_dir": str(checkpoint_dir or scratch),
-        "num_train_epochs": epochs,
-        "learning_rate": rate,
-        "per_device_train_batch_size": plan.batch_size,
-        "per_device_eval_batch_size": max(16, plan.batch_size),
-        "lr_scheduler_type": schedule,
-        "gradient_accumulation_steps": accumulate,
-        "seed": seed,
-        "optim": plan.optimizer,
-        "bf16": plan.dtype == "bf16",
-        "fp16": plan.dtype == "fp16",
-        "use_cpu": machine.device == "cpu",
-        "report_to": "none",
-        "activation_checkpointing": plan.checkpointing,
-        "remove_unused_columns": False,
-        "save_strategy": "epoch" if checkpoint_dir else "no",
-        "save_total_limit": 2,
-        "eval_strategy": "epoch" if held else "no",
-        "disable_tqdm": True,
-        "logging_nan_inf_filter": False,  # would show a loss that is NaN as 0
-        "prediction_loss_only": True,
-        "label_names": ["labels"],
-        "dataloader_pin_memory": machine.device == "cuda",
-    } | passed
+    settings = {"output_dir": str(checkpoint_dir or scratch),
+                "num_train_epochs": epochs,
+                "learning_rate": rate,
+                "per_device_train_batch_size": plan.batch_size,
+                "per_device_eval_batch_size": max(16, plan.batch_size),
+                "lr_scheduler_type": schedule,
+                "gradient_accumulation_steps": accumulate,
+                "seed": seed,
+                "optim": plan.optimizer,
+                "bf16": plan.dtype == "bf16",
+                "fp16": plan.dtype == "fp16",
+                "use_cpu": machine.device == "cpu",
+                "report_to": "none",
+                "activation_checkpointing": plan.checkpointing,
+                "remove_unused_columns": False,
+                "save_strategy": "epoch" if checkpoint_dir else "no",
+                "save_total_limit": 2,
+                "eval_strategy": "epoch" if held else "no",
+                "disable_tqdm": True,
+                "logging_nan_inf_filter": False,  # would show a loss that is NaN as 0
+                "prediction_loss_only": True,
+                "label_names": ["labels"],
+                "dataloader_pin_memory": machine.device == "cuda"} | passed
     in_all, in_epoch = checks.count_updates(settings, len(rows), processes)
     # Rounded down: the first step of a warm-up has rate 0, and a short run would waste it.
     settings.setdefault("warmup_steps", int(warmup * in_all) if warmup < 1 else warmup)
