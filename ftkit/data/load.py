@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import json
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 
 import datasets
@@ -44,6 +43,7 @@ class Data(DatasetDict):
         self.tags = tags
         self.notes = list(notes)
         self.origin = dict(origin or {})
+        self._hashed: tuple[list | None, str] = (None, "")  # the splits, and their hash
 
     @property
     def labels(self) -> list[str] | None:
@@ -53,15 +53,19 @@ class Data(DatasetDict):
         feature = self["train"].features.get("label")
         return list(feature.names) if isinstance(feature, ClassLabel) else None
 
-    @cached_property
+    @property
     def hash(self) -> str:
         """The sha256 of the content, in hex: the same rows in the same order, the same hash."""
-        digest = hashlib.sha256()
-        for split in self:
-            for part in self[split].with_format("arrow").iter(1_000):
-                for row in part.to_pylist():
-                    digest.update(json.dumps([split, row], sort_keys=True, default=str).encode())
-        return digest.hexdigest()
+        now = [*self.items()]
+        if now != self._hashed[0]:  # of data sets each is equal to itself alone
+            digest = hashlib.sha256()
+            for split, rows in now:
+                for part in rows.with_format("arrow").iter(1_000):
+                    for row in part.to_pylist():
+                        said = json.dumps([split, row], sort_keys=True, default=str)
+                        digest.update(said.encode())
+            self._hashed = (now, digest.hexdigest())
+        return self._hashed[1]
 
 
 def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, **options) -> Data:

@@ -183,7 +183,7 @@ def generate(model, prompts, *, max_new_tokens=32, stop=None, prefix="", batch_s
     """
     single = isinstance(prompts, str)
     texts = [prefix + prompt for prompt in ([prompts] if single else prompts)]
-    stops = [stop] if isinstance(stop, str) else list(stop or [])
+    stops = [s for s in ([stop] if isinstance(stop, str) else stop or []) if s]
     out, disable = [""] * len(texts), optimizations.disabled(disable)
     order = list(range(len(texts)))
     if "group_by_length" not in disable:

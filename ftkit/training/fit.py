@@ -132,7 +132,7 @@ def fit(model, data, *, method=None, epochs=3, learning_rate=None, batch_size=BA
     checks.check_numbers(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
                          seed=seed, max_length=max_length, patience=patience or None, warmup=warmup)
     passed, extra = _sort_arguments(trainer_arguments)
-    if "gradient_checkpointing" in passed:  # the older name, which the plan's choice would hide
+    if "gradient_checkpointing" in passed:  # an older name, which the plan's choice would hide
         passed.setdefault("activation_checkpointing", passed.pop("gradient_checkpointing"))
     smoothing, own_loss = passed.get("label_smoothing_factor", 0), extra.get("compute_loss_func")
     checks.check_losses(model, method, smoothing, own_loss)
