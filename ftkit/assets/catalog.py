@@ -124,10 +124,7 @@ def models() -> list[ModelEntry]:
 
 
 def pin(archive: Archive) -> str:
-    """Make an archive known to `fetch`, and return its name.
-
-    Raises SettingError when another version of it is pinned already.
-    """
+    """Make an archive known to `fetch`, return its name; SettingError for another version of it."""
     known = ARCHIVES.setdefault(archive.name, archive)
     if known != archive:
         raise SettingError(f"{archive.requirement} (sha256 {archive.sha256[:12]}…) is pinned, but "

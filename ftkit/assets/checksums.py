@@ -49,8 +49,8 @@ def damage(folder, *, deep=False):
 def hub_damage(folder, notes):
     """Return what is wrong with a model's folder in the cache of huggingface_hub, "" when nothing.
 
-    Its files are links to blobs that bear their checksum as their name: sha256 for large files,
-    git's sha1 for others. notes: a file for the times of those that were compared already.
+    Its files are links to blobs named by their checksum: sha256, or git's sha1 of small ones.
+    notes: a file for the times of those that were compared already.
     """
     try:
         known = json.loads(notes.read_text())

@@ -1,9 +1,8 @@
 """What was computed once, in files for later runs: tensors under a key of their content.
 
-A store is a folder of safetensors files that are never changed and read memory-mapped. All stores
-together stay below a limit; what was not used for longest goes first. A store is one of this code
-and these versions of the packages: whatever else a value depends on is in the fingerprint or in the
-key. Each tensor is compared with its checksum when it is read for the first time.
+A store is a folder of safetensors files, never changed and read memory-mapped, of this code and
+these versions of the packages: whatever else a value depends on is in its fingerprint or key. All
+stores together stay below a limit; what was not used for longest goes first.
 """
 
 import json
@@ -69,10 +68,7 @@ def config_text(config):
 
 
 def tokenizer_text(tokenizer):
-    """All that decides how a tokenizer with a `backend_tokenizer` encodes, as one string.
-
-    Its vocabulary and steps, and every attribute: special tokens, sides, templates, limits.
-    """
+    """All that decides how a tokenizer with a `backend_tokenizer` encodes, as one string."""
     # How it was called last is in the backend's state, too; that changes nothing here.
     steps = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
     own = {k: repr(v) for k, v in vars(tokenizer).items() if k not in _ORIGIN}

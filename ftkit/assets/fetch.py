@@ -51,8 +51,7 @@ def archive_path(name: str) -> Path:
 def is_cached(name: str, *, deep: bool = False) -> bool:
     """Return whether a catalog archive is in the cache, whole.
 
-    Its checksum is compared once, and again whenever the file has changed since; deep=True compares
-    it in any case.
+    Its checksum is compared once, and again when the file has changed; deep=True: in any case.
     """
     archive, path = _archive(name), archive_path(name)
     try:
@@ -73,9 +72,8 @@ def is_cached(name: str, *, deep: bool = False) -> bool:
 def fetch(name: str, *, progress: Progress | None = None) -> Path:
     """Return the path of a catalog archive, downloading it on first use.
 
-    name: an archive of `catalog.ARCHIVES`. progress is called with the bytes so far and in all.
-    Once the file is in the cache, the network is not touched; one that was damaged there is named
-    in a warning and fetched again.
+    progress is called with the bytes so far and in all. A file that was damaged in the cache is
+    named in a warning and fetched again.
     Raises FetchError when it cannot be downloaded, verified or stored; the cache stays clean.
     """
     archive, path = _archive(name), archive_path(name)
@@ -207,10 +205,9 @@ def is_built(key: str, *, deep: bool = False) -> bool:
 def cached_folder(key: str, build: Callable[[Path], None]) -> Path:
     """Return the cache folder `key`, made by `build(folder)` the first time it is asked for.
 
-    key: a relative path below the cache, with whatever decides the content (a version, a hash) in
-    it. `build` fills an empty folder that is renamed to its place only when it is whole; one
-    process builds while others wait. An error of `build` leaves nothing behind. A file in it that
-    was cut or changed since is named in a warning, and the folder is built again.
+    key: a path below the cache, with whatever decides the content (a version, a hash) in it.
+    `build` fills an empty folder, which gets its name when it is whole; one process builds while
+    others wait. One whose files were cut or changed since is named in a warning and built again.
     Raises FetchError when the cache cannot be written.
     """
     final = cache_home() / key

@@ -125,7 +125,7 @@ def find(reference: str) -> Any:
 
 
 def version_folder(reference: str) -> tuple[Path, str]:
-    """The folder of a registered version, checked, and its name such as "support-voice/3".
+    """The folder of a registered version, and its name such as "support-voice/3".
 
     Raises FetchError where its files are not those that were registered.
     """

@@ -1,8 +1,7 @@
 """Source archives: found by an index's file list, without running their setup.py, as pip would.
 
-pip asks a source archive for its metadata before it hands it over, and that runs code of the
-package. Here the list of files is read (PEP 503 and 691, by pypi-simple), the file downloaded, and
-its members are read where they lie: nothing of it is run or written.
+pip runs code of the package to learn its metadata. Here the list of files is read (PEP 503 and 691,
+by pypi-simple), the file downloaded, and its members are read where they lie.
 """
 
 from __future__ import annotations

@@ -63,11 +63,10 @@ def is_bio(tags) -> bool:
 def as_bio(tags) -> tuple[dict[str, str] | None, str]:
     """Return what each tag is in BIO, and the name of the scheme that they are in.
 
-    tags: all that occur. IOBES (also BIOES, and M for an inside) and BILOU have letters of their
-    own for the end of an entity and for entities of one word; what they add over BIO can be told
-    from the neighbours, so nothing is lost. Bare letters (B, I, O) are entities of one nameless
-    type, which becomes "entity". Tags without an O or a hyphen, such as parts of speech, spell no
-    entities and stay as they are.
+    tags: all that occur. What IOBES (also BIOES, and M for an inside) and BILOU add over BIO, the
+    neighbours of a tag tell, so nothing is lost. Bare letters (B, I, O) are entities of one
+    nameless type, "entity". Tags without an O or a hyphen, such as parts of speech, stay as they
+    are.
     Returns (None, "") where they look like entities in a scheme that is not known.
     Source of the schemes: Ratinov and Roth 2009, "Design Challenges and Misconceptions in NER".
     """

@@ -42,8 +42,8 @@ def begun(rows, tokenizer):
 def turn_marks(tokenizer):
     """What a chat template writes between a question and its answer, and what ends the answer.
 
-    Returns (opening, ends): a string, and the ids of the special tokens that stand directly behind
-    an answer, mostly one; "" and [] where there are none.
+    Returns (opening, ends): a string, and the ids of the special tokens directly behind an answer,
+    mostly one; "" and [] where there are none.
     """
     if not getattr(tokenizer, "chat_template", None):
         return "", []
@@ -100,9 +100,8 @@ def conversation_tokens(conversations, tokenizer):
     """Token ids of conversations, and which of them the assistant writes.
 
     conversations: lists of turns, dicts of role and content. All of the assistant's turns count,
-    each with the token that ends it. They are those that the template itself marks with
-    {% generation %}; where it marks none, a turn begins where a prompt of the turns before it
-    would end, which holds if the template writes those the same way when more follow.
+    each with the token that ends it: those that the template marks with {% generation %}; where it
+    marks none, a turn begins where a prompt of the turns before it would end.
     Returns two lists of lists: ids, and True for each token to be learned.
     Raises DataError, naming the row, where the template refuses a conversation or rewrites turns.
     """
@@ -269,8 +268,7 @@ def _start(text, before, tokenizer, at_least):
 def _ended(text, spans, tokenizer, ends, known):
     """What to put behind the text, and the spans with what ends a turn in each of them.
 
-    Where the template writes nothing of the kind, eos ends the last turn. known: the special
-    tokens as texts, the longest first.
+    Where the template writes nothing, eos ends the last turn. known: special tokens, longest first.
     """
     mark, found = "".join(tokenizer.convert_ids_to_tokens(ends)), []
     for begin, stop in spans:

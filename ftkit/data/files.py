@@ -343,8 +343,8 @@ def read_pairs(source: Path | str, target: Path | str) -> Rows:
 def _lines_of(path: Path | str) -> Iterator[str]:
     """Yield the lines of a UTF-8 file, each ending in \\n, one at a time.
 
-    The mark (BOM) that some programs begin a file with is no part of the first line. Other signs
-    that end a line for Unicode, such as U+2028, do not end one here.
+    Without the mark (BOM) at its beginning. U+2028 and the like, line ends for Unicode, are none
+    here.
     """
     path = Path(path)
     if not path.is_file():

@@ -23,9 +23,9 @@ _CHATS = ("messages", "conversations", "conversation")
 def recognized(columns: Columns, source: str) -> Columns:
     """Return the columns with conversations as `messages` and answers as `response`.
 
-    `messages` is a list of turns, each a dict of `role` ("system", "user", "assistant" or "tool")
-    and `content`. Raises DataError, naming row and turn, for a turn that lacks one of the two, for
-    a role that is not known, and for a conversation in which nobody answers.
+    `messages`: turns, dicts of `role` ("system", "user", "assistant" or "tool") and `content`.
+    Raises DataError, naming row and turn, for a turn that lacks one of the two or has an unknown
+    role, and for a conversation in which nobody answers.
     """
     found = dict(columns)
     name = next((name for name in _CHATS if name in columns), None)

@@ -95,8 +95,7 @@ def deduplicate(texts: Sequence[str], *, near: bool = True) -> list[int]:
 def merge_groups(groups: Sequence[Group], texts: Sequence[str]) -> list[Group]:
     """Return a group for each row such that near-duplicate texts have the same one.
 
-    Rows keep their own group unless a near-duplicate ties it to another; then all take the group
-    that came first.
+    Rows that a near-duplicate ties to another group take the group that came first.
     """
     parent: dict[Group, Group] = {group: group for group in groups}
     order = {group: number for number, group in enumerate(parent)}
