@@ -1,6 +1,5 @@
 """What this machine can do, and what ftkit chooses for it: pure functions of a description."""
 
-import importlib.util
 import os
 from dataclasses import dataclass, field
 from functools import cache
@@ -30,7 +29,6 @@ class Machine:
 
     device: "cuda", "mps" or "cpu". memory: bytes a model may use (of one device, or main memory).
     capability: CUDA compute capability. fast_bf16: a CPU that multiplies bf16 in hardware.
-    flash: whether PyTorch has attention that keeps several texts in one row apart.
     """
 
     device: str
@@ -39,7 +37,6 @@ class Machine:
     cores: int = 1
     capability: tuple[int, int] | None = None
     fast_bf16: bool = False
-    flash: bool = False
     devices: int = 1
 
 
@@ -131,7 +128,6 @@ def this_machine():
             torch.cuda.set_device(int(own))  # "cuda" is each process's own card from here on
         card = torch.cuda.get_device_properties(torch.cuda.current_device())
         return Machine("cuda", card.name, card.total_memory, cores, (card.major, card.minor),
-                       flash=importlib.util.find_spec("torch.nn.attention.varlen") is not None,
                        devices=torch.cuda.device_count())
     memory = usable_memory()
     if torch.backends.mps.is_available():
@@ -219,12 +215,9 @@ def choose_padding_free(machine, task, dtype):
     """Whether the texts of a batch share one row, without padding: a Choice of True or False."""
     if not SPECS[task].next_token or machine.device != "cuda":
         return Choice(False, "")
-    if not machine.flash or machine.capability < (8, 0) or dtype == "float32":
-        return Choice(
-            False,
-            "batches are padded: texts in one row need 16 bits, a card of compute capability 8 and "
-            "PyTorch 2.10 or newer",
-        )
+    if machine.capability < (8, 0) or dtype == "float32":
+        return Choice(False, "batches are padded: texts in one row need 16 bits and a card of "
+                             "compute capability 8")
     return Choice(True, "no padding: the texts of a batch share one row, kept apart in attention")
 
 

@@ -3,17 +3,17 @@
 A batch of texts of different lengths, padded to its longest, is mostly padding. Behind each other
 in one row nothing is wasted, as long as no text sees its neighbours: positions begin anew with
 each, and attention is told where each begins (the variable-length kernels of FlashAttention, Dao
-2023, which PyTorch brings along from 2.10 on). `document_attention` is registered with
-transformers under NAME, and `PackedCollator` makes the batches; both work with a plain
-transformers.Trainer, too.
+2023, which PyTorch brings along). `document_attention` is registered with transformers under NAME,
+and `PackedCollator` makes the batches; both work with a plain transformers.Trainer, too.
 """
 
-import inspect
 from contextlib import contextmanager
+from inspect import signature
 
 import torch
 import torch.nn.functional as F
 import transformers
+from torch.nn.attention.varlen import varlen_attn
 
 from ftkit.models.precision import FORMATS
 from ftkit.models.structure import IGNORED, at_rest, backbone, inner
@@ -23,11 +23,8 @@ from ftkit.speed.packed_loss import PackedLoss, read
 NAME = "documents"
 HALF = (torch.bfloat16, torch.float16)
 
-try:
-    from torch.nn.attention.varlen import varlen_attn as FUSED
-except ImportError:  # before PyTorch 2.10
-    FUSED = None
-OPTIONS = frozenset(inspect.signature(FUSED).parameters) if FUSED else frozenset()
+# Before PyTorch 2.12 heads that share keys and values need no word.
+SHARED = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
 
 
 def document_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0,
@@ -50,20 +47,10 @@ def document_attention(module, query, key, value, attention_mask, scaling=None, 
     device = query.device.type
     kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
     query, key, value = (part.to(kind) for part in (query, key, value))
-    if device == "cuda" and kind in HALF and FUSED is not None:
-        more = {"scale": scaling}
-        if "window_size" in OPTIONS:
-            more["window_size"] = (-1 if sliding_window is None else sliding_window - 1, 0)
-        elif sliding_window is not None and max_length_q > sliding_window:
-            raise ValueError("this version of PyTorch has no sliding window over several texts.")
-        else:
-            more["is_causal"] = True
-        if "enable_gqa" in OPTIONS:  # before, shared heads needed no word
-            more["enable_gqa"] = True
-        more = {name: given for name, given in more.items() if name in OPTIONS}
-        out = FUSED(
-            query, key, value, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, **more
-        )
+    if device == "cuda" and kind in HALF:
+        window = (-1 if sliding_window is None else sliding_window - 1, 0)
+        out = varlen_attn(query, key, value, cu_seq_lens_q, cu_seq_lens_q, max_length_q,
+                          max_length_q, scale=scaling, window_size=window, **SHARED)
         return out[None], None
     return _one_by_one(query, key, value, cu_seq_lens_q, scaling, sliding_window)[None], None
 
