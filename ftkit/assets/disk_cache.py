@@ -46,11 +46,9 @@ def root():
 def limit():
     """Bytes that all stores together may take: FTKIT_CACHE_GB, by default 4 GB; 0 keeps nothing."""
     given = os.environ.get("FTKIT_CACHE_GB", "4")
-    try:
+    with suppress(ValueError, OverflowError):  # of words, of infinity
         if (gigabytes := float(given)) >= 0:
             return int(gigabytes * 1e9)
-    except ValueError:
-        pass
     raise SettingError(f"FTKIT_CACHE_GB={given!r} is no number of gigabytes; 0 or more is "
                        "expected.")
 
@@ -206,10 +204,8 @@ def _make_room(keep):
     """Delete the files that were not used for longest until the limit holds."""
     known = []
     for path in root().rglob("*.*"):
-        try:
+        with suppress(OSError):  # another process was faster
             known.append((path.stat().st_mtime, path.stat().st_size, path))
-        except OSError:
-            continue  # another process was faster
     held = sum(size for _, size, _ in known)
     for _, size, path in sorted(known):
         if held <= limit():

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from ftkit.assets.catalog import Archive
@@ -83,8 +84,6 @@ def _largest_file(folder: Path) -> int:
     sizes = [0]
     for root, _, files in os.walk(folder):
         for file in files:
-            try:
+            with suppress(FileNotFoundError):  # pip moved it meanwhile
                 sizes.append(os.stat(os.path.join(root, file)).st_size)
-            except FileNotFoundError:  # pip moved it meanwhile
-                continue
     return max(sizes)

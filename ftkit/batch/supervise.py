@@ -141,27 +141,21 @@ class Running:
     def _sum(self, measure):
         held = 0
         for process in self.family.values():
-            try:
+            with suppress(self.psutil.Error):
                 held += measure(process)
-            except self.psutil.Error:
-                continue
         return held
 
     def _search(self):
         # Kernels lead sessions of their own, so every descendant is remembered from when it is
         # first seen: it may outlive the worker.
-        try:
+        with suppress(self.psutil.Error):
             worker = self.psutil.Process(self.process.pid)
             for child in [worker, *worker.children(recursive=True)]:
                 self.family.setdefault((child.pid, child.create_time()), child)
-        except self.psutil.Error:
-            pass
         for process in list(self.family.values()):
-            try:
+            with suppress(self.psutil.Error):
                 for child in process.children(recursive=True):
                     self.family.setdefault((child.pid, child.create_time()), child)
-            except self.psutil.Error:
-                continue
 
     def stop(self):
         """Kill whatever of the lesson is still running."""
@@ -181,10 +175,8 @@ class Running:
 
     def _kill(self, processes):
         for process in processes:
-            try:
+            with suppress(self.psutil.Error):
                 process.kill()  # psutil compares the start time: a reused pid is not touched
-            except self.psutil.Error:
-                continue
         end = time.monotonic() + 5  # gigabytes are not given back at once
         while any(map(self._lives, processes)) and time.monotonic() < end:
             time.sleep(0.02)

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -84,20 +85,16 @@ def _end_children():
     end = time.monotonic() + 5
     while (children := _alive(psutil)) and time.monotonic() < end:
         for child in children:
-            try:
+            with suppress(psutil.Error):
                 child.kill()
-            except psutil.Error:
-                continue
         psutil.wait_procs(children, timeout=1)
 
 
 def _alive(psutil):
     found = []
     for child in psutil.Process().children(recursive=True):
-        try:
+        with suppress(psutil.Error):
             found += [child] if child.status() != psutil.STATUS_ZOMBIE else []
-        except psutil.Error:
-            continue
     return found
 
 

@@ -48,22 +48,16 @@ def mean_metric(values, weights=None, *, span=None, share=False):
     counts = np.ones(len(values)) if weights is None else weights
     with np.errstate(invalid="ignore", divide="ignore"):
         single = values / counts
-    return Metric(np.stack([values, counts], 1),
-                  lambda s: s[..., 0] / s[..., 1],
-                  single,
-                  weights,
-                  span,
-                  share)
+    return Metric(np.stack([values, counts], 1), lambda s: s[..., 0] / s[..., 1], single, weights,
+                  span, share)
 
 
 def loss_metrics(nll, tokens):
     """Loss in nats a token and perplexity, from each text's summed loss and number of tokens."""
     loss = mean_metric(nll, tokens, span=POSITIVE)
     return {"loss": loss,
-            "perplexity": Metric(loss.parts,
-                                 lambda s: np.exp(s[..., 0] / s[..., 1]),
-                                 weights=loss.weights,
-                                 span=(1, np.inf))}
+            "perplexity": Metric(loss.parts, lambda s: np.exp(s[..., 0] / s[..., 1]),
+                                 weights=loss.weights, span=(1, np.inf))}
 
 
 def softmax(logits):

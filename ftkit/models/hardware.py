@@ -1,6 +1,7 @@
 """What this machine can do, and what ftkit chooses for it: pure functions of a description."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -171,11 +172,9 @@ def _core_quota(root=Path("/sys/fs/cgroup"), own=Path("/proc/self/cgroup")):
     quotas = []
     for folder in _groups("cpu", root, own):
         for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
-            try:
+            with suppress(OSError, ValueError):  # not there, or "max" without a limit
                 quota, period = " ".join((folder / n).read_text() for n in names).split()
                 quotas += [max(1, int(quota) // int(period))] if int(quota) > 0 else []
-            except (OSError, ValueError):  # not there, or "max" without a limit
-                continue
     return min(quotas, default=None)
 
 
@@ -183,23 +182,19 @@ def _memory_limits(root=Path("/sys/fs/cgroup"), own=Path("/proc/self/cgroup")):
     limits = []
     for folder in _groups("memory", root, own):
         for name in ("memory.max", "memory.limit_in_bytes"):
-            try:
+            with suppress(OSError, ValueError):
                 limits.append(int((folder / name).read_text()))
-            except (OSError, ValueError):
-                continue
     return limits
 
 
 def _cpu_name():
     import platform
 
-    try:
+    with suppress(OSError):
         with open("/proc/cpuinfo") as cpuinfo:
             for line in cpuinfo:
                 if line.startswith("model name"):
                     return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()
 
 
