@@ -75,10 +75,7 @@ def beside(path):
 
 
 def exchange(one, other):
-    """Give each of two folders the other's name, in one step where the system has it.
-
-    Elsewhere in three, between which the second name is free and its folder has a hidden one.
-    """
+    """Give each of two folders the other's name: in one step where that can be, else in three."""
     if _exchanged_at_once(one, other):
         return
     aside = beside(other)

@@ -134,10 +134,7 @@ def pin(archive: Archive) -> str:
 
 
 def find(name: str, entries: Sequence[Any] = _MODELS) -> Any:
-    """Return the entry of a name: of a model, or of the `entries` that are given.
-
-    Raises SettingError, with the nearest name, when there is none.
-    """
+    """Return the entry of a name; raises SettingError, with the nearest name, without any."""
     for entry in entries:
         if entry.name == name:
             return entry

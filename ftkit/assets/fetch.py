@@ -241,10 +241,7 @@ def remove(key: str) -> None:
 
 
 def hub_damage(folder: Path) -> str:
-    """Return what is wrong with a model in the hub's own cache, in words; "" when nothing is.
-
-    Raises FetchError for damage where FTKIT_OFFLINE forbids to mend it.
-    """
+    """Say what is wrong with a model in the hub's cache, "" for nothing; FetchError if offline."""
     name = hashlib.sha256(str(folder).encode()).hexdigest()[:24]
     wrong = checksums.hub_damage(folder, cache_home() / "hub" / f"{name}.json")
     if wrong and offline():

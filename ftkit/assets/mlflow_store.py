@@ -125,10 +125,7 @@ def find(reference: str) -> Any:
 
 
 def version_folder(reference: str) -> tuple[Path, str]:
-    """The folder of a registered version, and its name such as "support-voice/3".
-
-    Raises FetchError where its files are not those that were registered.
-    """
+    """The folder of a version and its name, "support-voice/3"; FetchError for other files in it."""
     found = find(reference)
     folder, label = local(found.source), f"{found.name}/{found.version}"
     if folder is None:

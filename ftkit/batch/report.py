@@ -159,10 +159,7 @@ def insert_table(text, table, mark="results"):
 
 
 def with_tables(text, folder, link):
-    """Return a document with the tables of the committed lessons that it has marks for.
-
-    Raises DataError for a document without any.
-    """
+    """Return a document with the tables that it has marks for; DataError where it has none."""
     made = {"results": committed_table, "lessons": lessons_table}
     found = [mark for mark in MARKS if f"<!-- {mark}:start -->" in text] or ["results"]
     for mark in found:

@@ -112,10 +112,7 @@ def lessons_of(notebooks, profile, parameters, grid, seeds, out, launch):
 
 @contextmanager
 def _executor(executor, lessons, workers, limits, address, cpus, gpus, forked, report):
-    """Give (start, workers): what starts a lesson, and how many run at a time.
-
-    forked: names of the lessons that are forked from a preloaded process.
-    """
+    """Give (start, workers): what starts a lesson, how many run at a time. forked: their names."""
     if executor == "ray":
         from ftkit.batch.ray_executor import cluster
 

@@ -52,10 +52,7 @@ def fresh(job, environment, log):
 
 
 class Running:
-    """A lesson while it runs: the worker, its kernel, and all that they start.
-
-    start: what starts the worker, called as `fresh` is.
-    """
+    """A lesson while it runs: the worker, its kernel, all that they start. start: as `fresh`."""
 
     def __init__(self, lesson, limits, workers, start=None):
         import psutil

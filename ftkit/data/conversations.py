@@ -24,10 +24,7 @@ def beginning(tokenizer):
 
 
 def begun(rows, tokenizer):
-    """Rows of token ids with what their tokenizer puts before a text in front of them, once.
-
-    A template may have written it already, and a tokenizer may have put it before that again.
-    """
+    """Rows of token ids, each behind what the tokenizer puts before a text, once."""
     first = beginning(tokenizer)
     if not first:
         return rows

@@ -114,10 +114,7 @@ def _with_system(turns: list[dict], system) -> list[dict]:
 
 
 def _preferences(columns: Columns, source: str) -> Columns:
-    """Return `prompt`, `chosen` and `rejected`; what both answers begin with is the prompt.
-
-    A prompt is a text, or a list of turns where the answers were given as turns.
-    """
+    """Return `prompt`, a text or turns, `chosen` and `rejected`, which both begin with it."""
     rows = count(columns)
     found: Columns = {"prompt": [], "chosen": [], "rejected": []}
     chats = _has_turns(columns["chosen"]) or _has_turns(columns["rejected"])

@@ -156,10 +156,7 @@ def read_tags(splits: Splits, source: str, notes: list[str]) -> Splits:
 
 
 def label_names(splits: Splits, task: str, source: str, notes: list[str]) -> tuple[str, ...]:
-    """Return the labels of the training rows in order, checking that the others have no more.
-
-    The tags of tagged rows are labels too, O first.
-    """
+    """Return the labels, or tags, of the training rows in order; the others may have no more."""
     names = {split: {tag for own in columns["tags"] for tag in own} if task == "tagging"
              else set(columns["label"]) for split, columns in splits.items()}
     for split in ("validation", "test"):

@@ -179,10 +179,7 @@ def _text(path: Path) -> str:
 
 
 def hub_dataset(repository: str, config: str | None = None, revision: str | None = None):
-    """Return a data set of the hub as a `datasets.DatasetDict`.
-
-    Raises FetchError when FTKIT_OFFLINE forbids the network, or the hub does not give it.
-    """
+    """Return a data set of the hub, a `datasets.DatasetDict`; FetchError where it is not given."""
     if fetch.offline():
         raise FetchError(f"{repository!r} is on the hub and FTKIT_OFFLINE forbids the network. "
                          "Unset it, or use a data set of the catalog (`ftkit data` lists them) or "

@@ -74,10 +74,7 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def deduplicate(texts: Sequence[str], *, near: bool = True) -> list[int]:
-    """Return the positions of the texts to keep: the first of each set of near-duplicates.
-
-    near=False: only texts with the same words in the same order count as duplicates.
-    """
+    """Return the positions of texts, the first of each set of near (or of exact) duplicates."""
     first: dict[str, int] = {}
     for position, text in enumerate(texts):
         first.setdefault(normalized(text), position)
@@ -93,10 +90,7 @@ def deduplicate(texts: Sequence[str], *, near: bool = True) -> list[int]:
 
 
 def merge_groups(groups: Sequence[Group], texts: Sequence[str]) -> list[Group]:
-    """Return a group for each row such that near-duplicate texts have the same one.
-
-    Rows that a near-duplicate ties to another group take the group that came first.
-    """
+    """Return a group for each row, the first one's where near-duplicates tie several together."""
     parent: dict[Group, Group] = {group: group for group in groups}
     order = {group: number for number, group in enumerate(parent)}
     root = _roots(parent)

@@ -30,10 +30,7 @@ def is_empty(value) -> bool:
 
 def typed(columns: Columns, wanted: tuple[str, ...], task: str, source: str,
           notes: list[str]) -> Columns:
-    """Return the columns with values of the kinds that the task needs, whatever was written.
-
-    wanted: the columns that the task must have.
-    """
+    """Return the columns with values as the task needs them. wanted: columns that it must have."""
     found = dict(columns)
     needed = {*wanted, *MORE}
     for column, values in columns.items():

@@ -103,10 +103,7 @@ def _same_groups(before, after):
 
 
 def paired_by_seed(after, before, seeds, least):
-    """The evaluations of a claim's sides (one, or two with an opponent), each a list by seed.
-
-    Raises SettingError for too few or repeated seeds, and for other numbers of evaluations.
-    """
+    """Evaluations of a claim's sides, by seed; SettingError for other numbers or few seeds."""
     if seeds is None:
         raise SettingError("a list of evaluations needs the seeds of its trainings, as in "
                            "seeds=[0, 1, 2].")

@@ -326,10 +326,7 @@ def _common_prefix(rows):
 
 
 def _beginning(model, shared):
-    """The key-value cache of what every text begins with, one row, and how many positions it has.
-
-    That is the learned prompt, where the model has one, and then the tokens that all texts share.
-    """
+    """One row's cache of the learned prompt, if any, and the shared tokens, and its positions."""
     learned = learned_tokens(model.net) if capabilities.continues(model.net) else 0
     with torch.inference_mode():
         past = prompt_cache(model.net) if learned else None

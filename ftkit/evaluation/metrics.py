@@ -36,10 +36,7 @@ class Metric:
 
 
 def mean_metric(values, weights=None, *, span=None, share=False):
-    """The (weighted) mean of one number an example.
-
-    Values that are 0 and 1 only have a mean between them; other spans must be given.
-    """
+    """The (weighted) mean of one number an example. span: by default found for 0 and 1 alone."""
     values = np.asarray(values, dtype=float)
     if span is None:
         binary = share or weights is None and np.isin(values, (0, 1)).all()

@@ -51,10 +51,7 @@ class Estimate:
 
 
 def student(groups):
-    """Student's quantile of the interval for so many groups, times what resamples vary too little.
-
-    Resamples of g groups have a variance (g - 1) / g of the one to be estimated.
-    """
+    """Student's quantile for so many groups g, widened since resamples vary by (g - 1) / g."""
     groups = max(groups, 2.0)
     return quantile(groups - 1) * np.sqrt(groups / (groups - 1))
 
@@ -81,15 +78,15 @@ def interval(value, samples, groups, *, span=(-np.inf, np.inf), share=False, cov
     """An Estimate from a point value and its bootstrap samples.
 
     Of two intervals the ends that lie further out. The one is the percentile interval, stretched by
-    Student's quantile over the normal one: by half with 5 groups, by 2% with 100. It follows a
-    skewed statistic, but resamples of few groups have no tails, so that it is too narrow. The
-    other is Student's, value plus or minus a multiple of the samples' deviation; for a share of
-    right answers Wilson's with the number of answers that has this deviation, since near 0 and 1
-    the others miss too often. In simulations they contain the truth in 93 to 97 of 100 cases from 5
-    groups on (tests/evaluation/test_resampling.py), less where single groups are extreme.
+    Student's quantile over the normal one (by half with 5 groups, by 2% with 100), since resamples
+    of few groups have no tails. The other is Student's, value plus or minus a multiple of the
+    samples' deviation; for a share of right answers Wilson's with the number of answers that has
+    this deviation, since near 0 and 1 the others miss too often. In simulations they contain the
+    truth in 93 to 97 of 100 cases from 5 groups on (tests/evaluation/test_resampling.py), less
+    where single groups are extreme.
     groups: how many were resampled (see effective_groups). span: the metric's least and greatest
-    value. covers: in words, over what the interval is.
-    One group alone, or a value that is no number, has the interval NaN.
+    value. covers: in words, over what the interval is. One group alone, or a value that is no
+    number, has the interval NaN.
     Sources: Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 5.3; Wilson
     1927, with an effective number as in Franco et al. 2019, "Comparative Study of Confidence
     Intervals for Proportions in Complex Sample Surveys".

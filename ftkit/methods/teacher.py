@@ -42,10 +42,7 @@ class Teacher:
         return [[self.store.get(f"{key} {part}") for part in PARTS] for key in keys]
 
     def prepare(self, dataset, batch_size, **options):
-        """Ask about every row in batches of similar length, and write the answers to a file.
-
-        Returns the number of the likeliest answer about each row; None for a row without any.
-        """
+        """Ask about all rows and write a file. Returns each row's likeliest answer, or None."""
         rows = batching.encode(dataset, self.model, **options)
         collate, said = batching.Collator(self.model), [None] * len(rows)
         for chosen in batching.by_length(rows, batch_size):

@@ -77,10 +77,7 @@ def add(model, name, parts, settings, task, labels):
 
 
 def _through(host, _, output):
-    """A forward hook: the output of a host goes through its bottleneck, if one is in place.
-
-    It finds the bottleneck by its host, so that in a deep copy the copied host uses its own.
-    """
+    """A hook: the output of a host goes through its own bottleneck, also in a deep copy."""
     part = getattr(host, SLOT, None)
     if part is None:
         return output

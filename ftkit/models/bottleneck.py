@@ -39,10 +39,7 @@ class Bottleneck(torch.nn.Module):
 
 
 def parts(model, size, placement, init_std=0.01):
-    """Fresh bottlenecks for a model's network, {path of the module they follow: Bottleneck}.
-
-    Nothing is put in place yet. Raises SettingError for a network whose sub-layers are not known.
-    """
+    """Fresh bottlenecks, {path of the module that they follow: Bottleneck}, not in place yet."""
     width = model.net.config.hidden_size
     return {path: Bottleneck(width, size, init_std).to(model.device)
             for path in hosts(model.net, placement)}

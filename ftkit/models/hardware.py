@@ -257,10 +257,7 @@ def estimate_memory(shape, *, batch_size, length, dtype="float32", trainable=1.0
 
 
 def choose_quantization(machine, shape):
-    """Whether a LoRA needs its frozen weights in 4 bits (QLoRA): a Choice of "nf4" or None.
-
-    By the estimate for half a per cent of trained weights and one text of 512 tokens.
-    """
+    """A Choice of "nf4" or None: whether LoRA on 512 tokens needs its frozen weights in 4 bits."""
     if machine.device != "cuda":
         return Choice(None, "weights as they are: 4-bit training needs CUDA")
     needed = estimate_memory(

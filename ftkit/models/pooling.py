@@ -17,10 +17,7 @@ def pooling_of(net):
 
 
 def with_pooling(net):
-    """Let the head of a network read what its configuration says, and return the network.
-
-    A pooler, a layer that reads the first token, is taken out: the head reads the mean itself.
-    """
+    """Let a network's head read the mean where its configuration says so; returns the network."""
     if pooling_of(net) == "mean":
         if getattr(net.base_model, "pooler", None) is not None:
             net.base_model.pooler = None

@@ -68,10 +68,7 @@ def blocks(net):
 
 
 def stacks(net):
-    """The lists of blocks of a network, [(path, list)]: one, or two in an encoder-decoder.
-
-    Lists inside of a block (the sub-layers of T5) are not among them.
-    """
+    """The lists of blocks, [(path, list)]; not those inside of a block (the sub-layers of T5)."""
     lists = [(name, module) for name, module in net.named_modules()
              if isinstance(module, torch.nn.ModuleList) and len(module)]
     inside = {f"{name}." for name, _ in lists}
@@ -123,10 +120,7 @@ def layerwise_learning_rates(net, decay):
 
 
 def free(net):
-    """Make every weight of a network trainable, but those that are computed (sinusoidal positions).
-
-    The library holds those fixed and does not store them.
-    """
+    """Make every weight trainable but those that the library computes (sinusoidal positions)."""
     model = inner(net)
     frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
     net.requires_grad_(True)
@@ -139,10 +133,7 @@ def free(net):
 
 
 def without_dropout(module):
-    """Switch the dropout in a module off, also while training, until with_dropout.
-
-    Some families have modules for it, others numbers: `dropout`, `attention_dropout`.
-    """
+    """Switch off a module's dropout, be it a module or a number, also in training."""
     for part in module.modules():
         _switch_off(part)
 

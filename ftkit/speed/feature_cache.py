@@ -48,10 +48,7 @@ def suits(spec):
 
 
 def frozen_depth(net, *, training=False):
-    """How many blocks from the bottom are frozen and can be run once: a Choice of 0 or more.
-
-    The reason is empty where nothing is frozen, so that there is nothing to choose.
-    """
+    """A Choice of how many blocks from the bottom run once; no reason where none is frozen."""
     if learned_tokens(net):
         return Choice(0, "no backbone cache: what every block computes follows the learned prompt")
     reader, kind = structure.backbone(net), structure.inner(net).config.model_type

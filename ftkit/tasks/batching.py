@@ -120,10 +120,7 @@ def encode(dataset, model, *, max_length=None, loss_on="response"):
 
 
 def _rows(dataset, model, limit, loss_on):
-    """The encoded rows, their lengths before they were cut and how many tokens then carried loss.
-
-    Those of large data sets are kept in files for other runs.
-    """
+    """The encoded rows, of large sets from files, their whole lengths and tokens with loss."""
 
     def compute():
         return tasks.of(model).encode(dataset, model, limit, loss_on)
@@ -146,10 +143,7 @@ def _longest(model):
 
 
 def pad(rows, value, left=False, multiple=1):
-    """Pad lists of numbers to the longest. Returns a long tensor of shape (rows, longest).
-
-    multiple: the width is filled up to a multiple of it.
-    """
+    """Lists of numbers as one long tensor (rows, longest), the width filled to a multiple."""
     width = -(-max(map(len, rows)) // multiple) * multiple
     gaps = [[value] * (width - len(row)) for row in rows]
     full = [[*gap, *row] if left else [*row, *gap] for row, gap in zip(rows, gaps, strict=True)]

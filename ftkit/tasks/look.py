@@ -73,10 +73,7 @@ def _texts(rows):
 
 
 def _parts(rows, names):
-    """Yield the first row's number and the columns of PART rows at a time.
-
-    All of them as Python values would take many times the memory of the data set.
-    """
+    """Yield the first row's number and the columns of PART rows at a time, to save memory."""
     chosen = rows.select_columns(names)
     for start in range(0, len(rows), PART):
         yield start, chosen[start : start + PART]

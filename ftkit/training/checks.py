@@ -45,10 +45,7 @@ def check_numbers(**given):
 
 
 def count_updates(settings, rows, processes):
-    """The number of updates that a training of so many rows has, and that of an epoch.
-
-    settings: TrainingArguments by name. As the Trainer counts them.
-    """
+    """How many updates a training and an epoch of it have, as the Trainer counts its settings."""
     whole = math.floor if settings.get("dataloader_drop_last") else math.ceil
     batches = whole(rows / (settings["per_device_train_batch_size"] * processes))
     epoch = max(1, math.ceil(batches / settings["gradient_accumulation_steps"]))
