@@ -95,8 +95,7 @@ def log_likelihood(model, prompts, candidates, *, prefix="", batch_size=ROWS, no
 def _batches(prompts, answers, most, load, apart, sort=True):
     """Lists of (row, columns) to run side by side: at most `most` prompts, within `load` tokens.
 
-    apart: a prompt stands in a row of its own for each answer, else once for all of them. sort:
-    the longest first.
+    apart: a prompt is read for each answer, not once for all. sort: the longest first.
     """
     lengths = [len(p) + sum(map(len, own)) for p, own in zip(prompts, answers, strict=True)]
     batch, widest = [], 0
@@ -120,8 +119,7 @@ def _score_batch(model, rows, answers, past, skip, disable):
     """The log-likelihood of each answer after its prompt: a list of floats for each prompt.
 
     rows: token ids of the prompts from position `skip` on, where the cache `past` ends. answers:
-    lists of token ids, one list for each prompt. Each prompt is read once, with all its answers
-    behind it: branches of one tree, none of which sees another.
+    lists of token ids for each. A prompt is read once, its answers behind it as branches of a tree.
     """
     ids, sources, wanted = [], set(), []
     for i, (row, own) in enumerate(zip(rows, answers, strict=True)):

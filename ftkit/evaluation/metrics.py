@@ -86,9 +86,8 @@ def f1(hit, guessed, real):
 def class_metrics(predictions, references, labels):
     """Macro and per-class F1, from counts of true positives, predictions and references.
 
-    A class that neither the references nor the predictions have is left out of the mean (its own
-    F1 is NaN), in each resample as well: a missing example is no wrong answer. So it is in
-    scikit-learn without labels=.
+    A class that neither side has is left out of the mean (its own F1 is NaN), in each resample as
+    well, as in scikit-learn without labels=: a missing example is no wrong answer.
     """
     classes = np.arange(len(labels))
     guessed, real = predictions[:, None] == classes, references[:, None] == classes
@@ -114,9 +113,8 @@ def calibration(confidence, right):
 
     Source: Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning".
     Its interval (see absolute.ends) contains its value. In simulations (300 data sets of each of
-    three to eight kinds) it contained the truth in 95 to 99 of 100 cases with 100 single rows, in
-    93 to 98 with 15, 30 or 100 groups, in 94 to 99 with 8, in 93 to 99 with 5; in 99 with 5 or 8
-    where the truth is 0. tests/evaluation/test_metrics.py has some of them.
+    three to eight kinds; tests/evaluation/test_metrics.py has some) it contained the truth in 95 to
+    99 of 100 cases with 100 single rows, in 93 to 99 with 5 to 100 groups.
     """
     n = len(right)
     bins = np.minimum((np.nan_to_num(confidence) * BINS).astype(int), BINS - 1)

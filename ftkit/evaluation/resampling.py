@@ -123,8 +123,7 @@ def _wilson(value, variance, groups):
 def group_numbers(groups, n):
     """Numbers 0..g-1 for the groups of n examples; every example alone when groups is None.
 
-    An example whose own group is None, NaN or blank stands alone as well: what is not known does
-    not tie examples together. load_data has it so, too.
+    One whose own group is None, NaN or blank stands alone as well, as in load_data.
     """
     if groups is None:
         return np.arange(n)
@@ -146,10 +145,9 @@ def in_words(n, numbers):
 def draws(size, *, seed=0, resamples=RESAMPLES):
     """How often each of `size` groups is drawn, a few resamples at a time.
 
-    Yields arrays of shape (k, size), `resamples` rows in all, the same for the same seed. Whole
-    groups are drawn, since reviews of one film are not independent.
-    Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap"; for groups, Field and
-    Welsh 2007, "Bootstrapping clustered data".
+    Yields arrays of shape (k, size), `resamples` rows in all, the same for the same seed. Source:
+    Efron and Tibshirani 1993, "An Introduction to the Bootstrap"; for groups, Field and Welsh 2007,
+    "Bootstrapping clustered data".
     """
     if size <= _KEPT and resamples == RESAMPLES:
         counts = _kept_draws(size, seed)
@@ -179,9 +177,8 @@ def _fresh_draws(size, seed, resamples):
 def estimates(metrics, groups, n, *, seed=0, undefined=None):
     """The Estimate of each Metric in a dict, from one pass over the resamples.
 
-    groups: one name an example or None. undefined: an array where some examples have no value;
-    then every estimate is NaN. Memory grows with the examples and with the resamples, not with
-    their product: 100,000 rows of three classes take 70 MB for the while (measured).
+    groups: one name an example or None. undefined: an array where some examples have no value; then
+    every estimate is NaN. 100,000 rows of three classes take 70 MB for the while (measured).
     """
     numbers = group_numbers(groups, n)
     size = int(numbers.max()) + 1 if n else 0

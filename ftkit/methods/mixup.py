@@ -15,9 +15,8 @@ from ftkit.methods.base import WrappedMethod
 def mixed_loss(logits, labels, share, order, loss=torch.nn.functional.cross_entropy):
     """The loss at points between the examples of a batch and the same in another order.
 
-    logits: shape (batch, classes). share: of the example itself, from 0 to 1; the rest is that of
-    its partner, order[i]. The head is linear, so that mixing its outputs is the same as mixing the
-    sentence vectors that it reads.
+    logits: (batch, classes); mixed as if the vectors were that the linear head reads. share: of the
+    example itself, from 0 to 1; the rest is that of its partner, order[i].
     """
     mixed = share * logits + (1 - share) * logits[order]
     return share * loss(mixed, labels) + (1 - share) * loss(mixed, labels[order])

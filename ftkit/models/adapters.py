@@ -24,9 +24,8 @@ SLOT = "bottleneck"  # the attribute of a host that its output goes through
 class AdapterRegistry:
     """What a network's adapters need beside the network: plain attributes, copied with it.
 
-    parts: {name: {path: module}}. about: {name: task, labels and settings}. active: the name whose
-    parts are in place. base: hash of the weights that the parts were made for. hosts: the paths of
-    the modules whose output goes through a part.
+    parts: {name: {path: module}}. about: {name: task, labels and settings}. active: whose parts are
+    in place. base: hash of the weights they were made for. hosts: paths that have a hook.
     """
 
     def __init__(self, model):
@@ -56,8 +55,8 @@ def body_of(model):
 def add(model, name, parts, settings, task, labels):
     """Put the parts of a new name into the registry, with a head of its own; none is set yet.
 
-    parts: {path of a host: module}. The head is a copy of the present one, or a new one without
-    meaningful weights where the number of labels differs. Raises SettingError for the name of the
+    parts: {path of a host: module}. The head is a copy of the present one, or new, without
+    meaningful weights, for another number of labels. Raises SettingError for the name of the
     network without adapters, or a network that peft has changed.
     """
     if name == BASE or not name:

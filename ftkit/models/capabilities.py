@@ -75,8 +75,8 @@ def _predicts_next(model):
 def continues(net):
     """Whether a text can be read in parts: its beginning once for many, and token by token.
 
-    That takes a key-value cache which can be copied for more rows, positions by number, and padding
-    on the left that changes nothing. A network with a state (Mamba) has none of that in the middle.
+    That takes a key-value cache to be copied for more rows, positions by number, and padding on the
+    left that changes nothing; a network with a state (Mamba) has none of that.
     """
     return once(_continues, net)
 

@@ -232,11 +232,10 @@ def estimate_memory(shape, *, batch_size, length, dtype="float32", trainable=1.0
                     checkpointing=False, weights="float32", labelled=1.0):
     """Bytes that a training step needs at its peak: weights, gradients, AdamW, activations, logits.
 
-    trainable: the share of the parameters that is trained; these are kept in float32. weights: how
-    the others are stored, one of BYTES. dtype: what is computed in. labelled: the share of the
-    positions that the head scores (causal models score labelled positions only).
-    A count of the tensors that autograd keeps for each block, checked in the tests against the
-    measured peak on a CPU; an estimate, so a plan fills 85% of the memory and no more.
+    trainable: the share of the parameters that is trained, in float32. weights: how the others are
+    stored, one of BYTES. dtype: what is computed in. labelled: the share of the positions that the
+    head scores. A count of the tensors that autograd keeps for each block, checked in the tests
+    against the measured peak on a CPU.
     """
     size = BYTES[dtype]
     trained = shape.parameters * trainable

@@ -205,8 +205,7 @@ def _bucket(number):
 def speedup(block):
     """How many times as fast as in float32 a block's passes are in bf16 on this machine.
 
-    Measured once for a machine, number of threads, versions and Block, and kept in the cache: what
-    was found first holds. Random numbers of others are not touched.
+    Measured once for a machine, number of threads, versions and Block; the cache keeps it.
     """
     key = {"machine": this_machine().name, "threads": torch.get_num_threads(),
            "versions": " ".join(f"{name} {versions.versions()[name]}" for name in VERSIONS),

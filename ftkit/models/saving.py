@@ -61,11 +61,9 @@ def save_folder(folder, build):
 def read_card(folder):
     """Return what a saved folder says about itself, {} where it is none of the kit's.
 
-    Warns of weights that another program wrote since (peft, transformers, a merge): they are
-    loaded, and what is said elsewhere of those that the kit saved is not of them.
-    Raises FetchError for a card or weights that were cut short or changed by accident: weights that
-    cannot be read as safetensors, and such as differ from what was saved though nobody has written
-    the file since (it is no younger than the card).
+    Warns of weights that another program wrote since (peft, transformers, a merge), which are
+    loaded. Raises FetchError for a card or weights that cannot be read, and for such as differ from
+    what was saved though nobody has written the file since (it is no younger than the card).
     """
     path = folder / CARD
     try:

@@ -14,10 +14,9 @@ def check_loaded(net, found, task, folder, *, whole=False):
     """Compare a network with the checkpoint that it was loaded from.
 
     found: of from_pretrained(output_loading_info=True). whole: the checkpoint was saved for this
-    very task, so that its head must be there, too. A head that is new for the task may be missing,
-    as a whole, and so may a pooler where there is one that the task does not need or learns anew.
-    Raises DataError that names weights which are missing and would be random numbers; warns of
-    weights of the body that the network has no place for.
+    task, so that its head must be there. Else a new head may be missing, as a whole, and so may a
+    pooler that the task does not need or learns anew. Raises DataError for weights that are missing
+    and would be random; warns of weights of the body that the network has no place for.
     """
     # Without those of a pooler that mean pooling has taken out.
     missing = sorted(set(found["missing_keys"]) & net.state_dict().keys())

@@ -19,10 +19,9 @@ def divisors(size):
 def fit_batch(trainer, rows):
     """Split a Trainer's batches until one of the longest texts fits in the card's memory.
 
-    rows: of batching.encode. A batch is split evenly and its gradients are accumulated, so that an
-    update is made of the same examples. Parameters, gradients and random numbers are as before.
-    Returns what was done, in words; "" where the batch fits as it is.
-    Raises SettingError when not even one text fits.
+    rows: of batching.encode. A batch is split evenly and its gradients are accumulated. Parameters,
+    gradients and random numbers are as before. Returns what was done, in words; "" where the batch
+    fits as it is. Raises SettingError when not even one text fits.
     """
     arguments, net = trainer.args, trainer.model
     whole = arguments.per_device_train_batch_size

@@ -139,9 +139,8 @@ def text_states(net, *texts):
 def keeps_apart(net):
     """Whether a decoder gives texts in one row exactly what it gives each of them alone.
 
-    Tried, not looked up: with another text before it, a text's hidden states must stay the same to
-    the last bit, and they must be those of the text alone within rounding. What mixes tokens in
-    another way than by attention fails, and so does attention that is computed elsewhere.
+    Tried: with another text before it, a text's hidden states must stay the same to the last bit,
+    and be those of the text alone within rounding.
     """
     words = inner(net).config.get_text_config().vocab_size
     device, draw = next(net.parameters()).device, torch.Generator().manual_seed(0)
@@ -161,8 +160,8 @@ def keeps_apart(net):
 def unit(trainer):
     """What rows are filled up to: about an eighth of a usual one.
 
-    Each size that occurs is captured once, which takes as long as some steps: half of the filling
-    costs less than twice the sizes in trainings of up to some thousand updates.
+    Each size is captured once, which takes as long as some steps, and half of the filling costs
+    less.
     """
     rows, size = trainer.train_dataset, trainer.args.per_device_train_batch_size
     tokens = float(rows.lengths.mean()) * min(size, len(rows))
@@ -171,10 +170,9 @@ def unit(trainer):
 
 @contextmanager
 def packed(model, trainer, dtype):
-    """While open, a Trainer's batches of a decoder are rows without padding.
+    """While open, a Trainer's batches of a decoder are rows without padding, drawn at random.
 
-    dtype: a name of precision.FORMATS, what products are computed in. Batches are drawn at random:
-    without padding there is nothing to gain from texts of one length, and their sizes vary less.
+    dtype: a name of precision.FORMATS, what products are computed in.
     """
     rows = trainer.train_dataset
     labels = sum(label != IGNORED for row in rows for label in row["labels"][1:])

@@ -15,9 +15,7 @@ from ftkit.tasks.batching import pad
 def supported(net, longest):
     """Whether answers may stand side by side behind their prompt, kept apart by a mask.
 
-    The mask is the whole truth about who sees whom, so that a model which looks back only so far
-    (a sliding window) must not have longer texts, and positions have to be given by number; whether
-    it obeys both is tried (capabilities.py).
+    No window may end within the row, and the model must obey the mask and positions: that is tried.
     """
     flash = "flash" in str(compat.attention_kernel(inner(net).config))
     return sees_all(net, longest) and not flash and capabilities.keeps_apart(net)
