@@ -192,12 +192,9 @@ def _from_recipe(name: str, options: dict) -> tuple[Data, dict[str, int]]:
         facts = {"rows_read": len(rows), "first": first}
         (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
         with _no_progress_bars():
-            columns = {
-                split: files.as_columns(
-                    {name: value for name, value in row.items() if name not in ("split", "first")}
-                    for row in members
-                ) for split, members in splits.items()
-            }
+            columns = {split: files.as_columns({k: v for k, v in row.items()
+                                                if k not in ("split", "first")} for row in members)
+                       for split, members in splits.items()}
             _to_datasets(columns, source.labels).save_to_disk(str(folder))
 
     folder = fetch.cached_folder(cache_key(found, options), build)
@@ -231,15 +228,13 @@ def _own_data(content, name: str, options: dict) -> Data:
     split, notes = tuple(options.get("split", FRACTIONS)), list[str]()
     called = {part: f"{name} ({part})" if len(given) > 1 else name for part in given}
     rows_read = sum(map(files.count, given.values()))
-    given = {part: formats.recognized(
-                 own.named_columns(own.trimmed(columns, called[part], notes), names, called[part]),
-                 called[part],
-             ) for part, columns in given.items()}
+    for part, columns in given.items():
+        columns = own.named_columns(own.trimmed(columns, called[part], notes), names, called[part])
+        given[part] = formats.recognized(columns, called[part])
     task = own.find_task(given["train"], options.get("task"), name, notes)
     for part, columns in given.items():
         own.find_task(columns, task, called[part], notes)
-        columns = own.filled(columns, task, called[part], options.get("drop_empty", False),
-                             notes)
+        columns = own.filled(columns, task, called[part], options.get("drop_empty", False), notes)
         given[part] = typed(columns, own.COLUMNS[task], task, called[part], notes)
     if task == "tagging":
         given = own.read_tags(given, name, notes)

