@@ -21,7 +21,7 @@ from ftkit.errors import DataError, SettingError
 # Part of the cache key, so that changed code never meets rows of the old one. The text is read now,
 # with the code that runs: edited later on, it would name rows that it did not make.
 _CODE = recipe.code_of(Path(__file__))
-OWN = [*own.NAMES, "task", "split", "drop_empty"]  # options for data of one's own
+OWN = [*own.NAMES, "task", "split", "drop_empty", "labels"]  # options for data of one's own
 
 
 class Data(DatasetDict):
@@ -80,7 +80,8 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
     options: for a catalog name what it offers, such as form="choice" for "phenotype-definitions"
     or hub=True; for your own data text=, label=, group=, messages= and whatever else own.NAMES
     holds (your column names), task=, split=(0.8, 0.1, 0.1), drop_empty=True (rows with an empty
-    field are left out), sep=";" (of a table; found by itself), paragraphs=True (for a text file),
+    field are left out), labels= (the classes in a model's order, such as model.labels; also those
+    that do not occur), sep=";" (of a table; found by itself), paragraphs=True (for a text file),
     config= and revision= (for the hub).
     `group` names the unit (a film, a patient) of which no rows may be in two splits.
     Every value of a table is read as it is written: 007, NA and null are texts. Conversations
@@ -224,7 +225,7 @@ def _own_data(content, name: str, options: dict) -> Data:
         next(iter(content.values())), dict) else {"train": content}
     if "train" not in given:
         raise DataError(f"{name} has no train split, only {', '.join(given) or 'none'}.")
-    names = {column: options.get(column) for column in own.NAMES}
+    names, labels = {column: options.get(column) for column in own.NAMES}, options.get("labels")
     split, notes = tuple(options.get("split", FRACTIONS)), list[str]()
     called = {part: f"{name} ({part})" if len(given) > 1 else name for part in given}
     rows_read = sum(map(files.count, given.values()))
@@ -248,15 +249,19 @@ def _own_data(content, name: str, options: dict) -> Data:
         parts = own.split_own(given["train"], shares if len(given) > 1 else split, name)
         given = {part: parts[part] if part == "train" or part in absent else given[part]
                  for part in SPLITS}
-    labels = tags = None
+    tags = classes = None
+    if labels and task != "classification":
+        raise DataError(f"labels= names classes, and {name} is read as {task}; leave it out, or "
+                        'give task="classification".')
     if task == "tagging":
         tags = own.label_names(given, task, name, notes)
     elif task == "classification":
-        labels = own.label_names(given, task, name, notes)
-        numbers = {label: number for number, label in enumerate(labels)}
+        classes = (own.check_labels(given, labels, name) if labels
+                   else own.label_names(given, task, name, notes))
+        numbers = {label: number for number, label in enumerate(classes)}
         given = {part: columns | {"label": [numbers[label] for label in columns["label"]]}
                  for part, columns in given.items()}
-    return Data(_to_datasets(given, labels), name=name, task=task, rows_read=rows_read, tags=tags,
+    return Data(_to_datasets(given, classes), name=name, task=task, rows_read=rows_read, tags=tags,
                 notes=notes)
 
 

@@ -8,8 +8,9 @@ def columns_of(dataset):
     """The column names of a datasets.Dataset; raises DataError for anything else."""
     names = getattr(dataset, "column_names", None)
     if not isinstance(names, list):
-        raise DataError("one split was expected (a datasets.Dataset), got "
-                        f'{type(dataset).__name__}; for example data["test"].')
+        raise DataError(f"one split was expected (a datasets.Dataset), got "
+                        f'{type(dataset).__name__}; for example data["test"]. ft.load_data makes '
+                        "splits of a file or a DataFrame.")
     return names
 
 

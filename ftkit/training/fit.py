@@ -18,7 +18,7 @@ from ftkit import compat
 from ftkit.errors import DataError, SettingError
 from ftkit.methods import Full
 from ftkit.models import hardware, precision, structure
-from ftkit.models.model import UNSAVED, Model, trainable_summary
+from ftkit.models.model import UNSAVED, Model, check_model, trainable_summary
 from ftkit.models.weights import check_trained
 from ftkit.speed import apply, optimizations
 from ftkit.tasks.batching import Collator, encode
@@ -128,6 +128,7 @@ def fit(model, data, *, method=None, epochs=3, learning_rate=None, batch_size=BA
     """
     method, disable = Full() if method is None else method, optimizations.disabled(disable)
     track = tracking.wanted(track)
+    check_model(model)
     checks.check_method(method)
     checks.check_numbers(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
                          seed=seed, max_length=max_length, patience=patience or None, warmup=warmup)
