@@ -193,10 +193,8 @@ def _default_task(folder):
 
 def _read_config(folder, **options):
     if not (Path(folder) / "config.json").exists():
-        raise FetchError(
-            f"{folder} holds no model: it has no config.json. Give the folder that save or "
-            "save_pretrained wrote."
-        )
+        raise FetchError(f"{folder} holds no model: it has no config.json. Give the folder that "
+                         "save or save_pretrained wrote.")
     try:
         with _read(folder):
             return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False,
@@ -204,10 +202,9 @@ def _read_config(folder, **options):
     except ValueError as error:
         if "does not recognize this architecture" in str(error):
             kind = json.loads((Path(folder) / "config.json").read_text()).get("model_type")
-            raise SettingError(
-                f"the model in {folder} is of the kind {kind!r}, which transformers "
-                f"{transformers.__version__} does not know; choose another."
-            ) from error
+            raise SettingError(f"the model in {folder} is of the kind {kind!r}, which "
+                               f"transformers {transformers.__version__} does not "
+                               "know; choose another.") from error
         if "custom code" not in str(error):
             raise
         # Without the library's words, which say how to have the code run.
@@ -278,11 +275,10 @@ def _tokenizer(folder, config):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     expected = getattr(config.get_text_config(), "vocab_size", 0)
     if len(tokenizer) < expected / 2:
-        raise FetchError(
-            f"{folder} has no tokenizer that fits: it knows {len(tokenizer):,} tokens, the network "
-            f"{expected:,}. Copy the tokenizer's files there (tokenizer.json, "
-            "tokenizer_config.json and the like) from the model that it was trained from."
-        )
+        raise FetchError(f"{folder} has no tokenizer that fits: it knows {len(tokenizer):,} "
+                         f"tokens, the network {expected:,}. Copy the tokenizer's files there "
+                         "(tokenizer.json, tokenizer_config.json and the like) from the model that "
+                         "it was trained from.")
     return tokenizer
 
 
@@ -293,10 +289,9 @@ def _read(folder):
         yield
     except (OSError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0].rstrip(".")
-        raise FetchError(
-            f"{folder} cannot be read as a model: {first}. It needs config.json, weights as "
-            "safetensors and the tokenizer's files, whole and all from one source."
-        ) from error
+        raise FetchError(f"{folder} cannot be read as a model: {first}. It needs config.json, "
+                         "weights as safetensors and the tokenizer's files, whole and all from one "
+                         "source.") from error
 
 
 def _no_decoder(config):

@@ -51,9 +51,8 @@ def check_names(names, model):
     data, own = plain(names or ()), plain(model.labels or ())
     if data == own[: len(data)] or numbered(data) or numbered(own):
         return
-    raise DataError(
-        f"the data's classes are {', '.join(map(str, names))}, and {model.name} answers "
-        f"{', '.join(map(str, model.labels))}: class 0 of the one is not class 0 of the other. "
-        "Load the model with labels=data.labels, or your file with labels=model.labels; if they "
-        "mean the same, say so: model.labels = data.labels."
-    )
+    raise DataError(f"the data's classes are {', '.join(map(str, names))}, and {model.name} "
+                    f"answers {', '.join(map(str, model.labels))}: class 0 of the one is not class "
+                    "0 of the other. Load the model with labels=data.labels, or your file with "
+                    "labels=model.labels; if they mean the same, say so: model.labels = "
+                    "data.labels.")
