@@ -1,7 +1,6 @@
 """Which models the kit knows by name, and the pinned archives that they and data sets come from.
 
-The data sets stand in the folder `data/` (ftkit/data/recipe.py finds them); what they are read from
-is pinned there.
+The data sets themselves stand in the folder `data/` (ftkit/data/recipe.py finds them).
 """
 
 from __future__ import annotations
@@ -47,10 +46,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model: the archive members that hold it, and the same model on the hub, if it is there.
-
-    `revision` is a full commit of the hub repository; None means it is not pinned.
-    """
+    """A model: the archive members that hold it, and where on the hub it is, at which commit."""
 
     name: str
     title: str

@@ -115,7 +115,7 @@ class _Damaged(FetchError):
 def open_archive(name: str) -> Iterator[zipfile.ZipFile | Sdist]:
     """Open a catalog archive for reading (`read`, `namelist`); fetches it on first use.
 
-    Raises FetchError, and removes the file, when what went wrong inside is the archive's fault.
+    Raises FetchError, and removes the file, where what went wrong inside is the archive's fault.
     """
     path = fetch(name)
     try:

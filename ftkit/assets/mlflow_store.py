@@ -130,7 +130,7 @@ def local(address: str) -> Path | None:
 
 
 def find(reference: str) -> Any:
-    """MLflow's entry of a version: "name@alias", "name/3", or the same behind "registry:".
+    """MLflow's entry of "name@alias", "name/3", or the same behind "registry:".
 
     Raises SettingError for another form, FetchError where no such version is registered.
     """

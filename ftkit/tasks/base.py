@@ -27,9 +27,9 @@ class Task:
     def encode(self, dataset, model, limit, loss_on):
         """Tokenize a data set, no text longer than `limit` tokens.
 
-        Returns a dict of lists for each row, how many tokens each had before it was cut, and how
-        many of those carried loss (None where a row has one label). Raises DataError naming a
-        missing column, or the row of a value that cannot be.
+        Returns a dict of lists for each row, how many tokens each had before, and how many of those
+        carried loss (None where a row has one label). Raises DataError for a column or value that
+        cannot be.
         """
         raise NotImplementedError
 

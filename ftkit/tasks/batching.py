@@ -22,10 +22,9 @@ LOSS_ON = ("response", "all")
 class Cut:
     """What the limit of tokens took from a data set, row by row.
 
-    limit: tokens of a text, as it was applied. whole: tokens of each row before it was cut, shape
-    (rows,). wanted, left: tokens (of tags: words) of each row that carried loss before the cut and
-    that do now; both None where the task has one label a row. records: whether rows are a prompt
-    and an answer, whose end is what is cut.
+    limit: tokens of a text. whole: tokens of each row before it was cut, (rows,). wanted, left:
+    tokens (of tags: words) of each row with loss before and after; both None where a row has one
+    label. records: whether rows are a prompt and an answer, whose end is what is cut.
     """
 
     limit: int
@@ -216,8 +215,7 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
 class SameChoicesSampler(LengthGroupedSampler):
     """Draw examples in random order, but those with the same choices one after the other.
 
-    A batch encodes each of its choices once, so that questions about the same ten cost two texts
-    each in place of eleven. The order of the families changes with each epoch.
+    A batch encodes each choice once: ten in common cost a question two texts in place of eleven.
     """
 
     def __init__(self, families, batch_size, seed=0):
@@ -234,9 +232,8 @@ class SameChoicesSampler(LengthGroupedSampler):
 def by_length(encoded, batch_size, tokens=None, *, sort=True):
     """Index lists for evaluation, longest first: what does not fit fails at once.
 
-    tokens: the most a batch may have, padding included; None for no limit but batch_size.
-    Questions with the same choices stay together, so that a batch encodes them once.
-    sort=False leaves them in their order, `batch_size` in each batch.
+    tokens: the most a batch may have, padding included, or None. Questions with the same choices
+    stay together. sort=False leaves the examples in their order, `batch_size` in each batch.
     """
     if not sort:
         whole = list(range(len(encoded.lengths)))

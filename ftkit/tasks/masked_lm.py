@@ -14,8 +14,7 @@ class MaskedLM(Task):
     """Column text.
 
     15% of the tokens are chosen, of which 80% become the mask, 10% a random token, and 10% stay
-    (Devlin et al. 2019). They depend on the seed, the epoch and the row, and not on which process
-    makes the batch, nor on what it made before.
+    (Devlin et al. 2019), by seed, epoch and row alone, whichever process makes the batch.
     """
 
     name = "masked-lm"

@@ -53,8 +53,7 @@ def entities(tags) -> list[tuple[str, int, int]]:
 def spelled(sentences, known=()) -> list[list[tuple[str, int, int]]] | None:
     """Return the entities of each tagged sentence; None where the tags spell none at all.
 
-    sentences: lists of tags, in BIO or a scheme that as_bio reads. known: tags that belong to the
-    scheme and may not occur. Entities are those of the BIO tags that the tags stand for.
+    sentences: lists of tags, in a scheme that as_bio reads. known: tags of it that may not occur.
     """
     bio = as_bio({str(tag) for tags in (*sentences, known) for tag in tags})[0]
     if not bio or not is_bio(bio.values()):
