@@ -46,18 +46,12 @@ def finished(figure):
     return figure
 
 
-def label_bar(axes, place, value, errors, fontsize=9, text=None):
+def label_bar(axes, place, value, errors):
     """Write a bar's value beyond the end of its interval, on the side that the bar points to."""
     up = value >= 0
-    axes.annotate(
-        text or f"{value:.3g}",
-        (place, value + errors[1] if up else value - errors[0]),
-        ha="center",
-        va="bottom" if up else "top",
-        xytext=(0, 2 if up else -2),
-        textcoords="offset points",
-        fontsize=fontsize,
-    )
+    axes.annotate(f"{value:.3g}", (place, value + errors[1] if up else value - errors[0]),
+                  ha="center", va="bottom" if up else "top", xytext=(0, 2 if up else -2),
+                  textcoords="offset points", fontsize=9)
     axes.margins(y=0.12)  # room for the label
 
 
@@ -179,13 +173,15 @@ class Table:
         self.rows, self.caption = [dict(row) for row in rows], caption
         self.columns = list(dict.fromkeys(key for row in self.rows for key in row))
 
-    def _cell(self, row, column):
-        value = row.get(column, "")
-        return f"{value:.3f}" if isinstance(value, float) else str(value)
+    def cells(self):
+        """The rows as lists of texts, in the order of the columns."""
+        return [[f"{value:.3f}" if isinstance(value, float) else str(value)
+                 for value in (row.get(column, "") for column in self.columns)]
+                for row in self.rows]
 
     def __repr__(self):
-        lines = [self.columns, *([self._cell(r, c) for c in self.columns] for r in self.rows)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        lines = [self.columns, *self.cells()]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = "\n".join(
             "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
             for line in lines
@@ -193,22 +189,16 @@ class Table:
         return f"{self.caption}\n{text}" if self.caption else text
 
     def _repr_html_(self):
-        style = "style='text-align:left'"
-        head = "".join(f"<th {style}>{html.escape(str(c))}</th>" for c in self.columns)
-        body = "".join(
-            "<tr>"
-            + "".join(f"<td {style}>{html.escape(self._cell(r, c))}</td>" for c in self.columns)
-            + "</tr>"
-            for r in self.rows
-        )
+        lines = [("th", self.columns), *(("td", row) for row in self.cells())]
+        head, *body = ("".join(f"<{tag} style='text-align:left'>{html.escape(str(c))}</{tag}>"
+                               for c in row) for tag, row in lines)
+        body = "".join(f"<tr>{row}</tr>" for row in body)
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
         return f"<table>{caption}<tr>{head}</tr>{body}</table>"
 
 
 def show_table(rows, caption=None):
     """Display rows (dicts of column: value) as a table. Returns nothing."""
-    from ftkit.display import display
-
     display(Table(rows, caption))
 
 
@@ -230,12 +220,9 @@ class Banner:
 
 
 def display(thing):
-    try:
-        from IPython.display import display
-    except ImportError:
-        print(thing)
-    else:
-        display(thing)
+    from IPython.display import display
+
+    display(thing)
 
 
 def show_widget(make, otherwise):

@@ -51,10 +51,8 @@ def _client(address: str):
         import sqlalchemy  # noqa: F401 - MLflow needs it for a database, and names it nowhere
         from mlflow.tracking import MlflowClient
     except ImportError as error:
-        raise SettingError(
-            f"versions and tracking need MLflow, which is not installed ({error}). Install it "
-            "with: pip install 'ftkit[track]'"
-        ) from error
+        raise SettingError(f"versions and tracking need MLflow, which is not installed ({error}). "
+                           "Install it with: pip install 'ftkit[track]'") from error
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if place := database(address):
@@ -132,17 +130,15 @@ def local(address: str) -> Path | None:
 
 
 def find(reference: str) -> Any:
-    """MLflow's entry of a version: "name@alias", "name/3", or the same behind "registry:".
+    """MLflow's entry of "name@alias", "name/3", or the same behind "registry:".
 
     Raises SettingError for another form, FetchError where no such version is registered.
     """
     text = reference.removeprefix(PREFIX)
     parts = _REFERENCE.fullmatch(text)
     if not parts:
-        raise SettingError(
-            f"{reference!r} names no version; write registry:NAME@ALIAS, such as "
-            "registry:support-voice@champion, or registry:NAME/NUMBER."
-        )
+        raise SettingError(f"{reference!r} names no version; write registry:NAME@ALIAS, such as "
+                           "registry:support-voice@champion, or registry:NAME/NUMBER.")
     name, alias, number = parts.groups()
     store = client()
     from mlflow.exceptions import MlflowException
@@ -157,17 +153,12 @@ def find(reference: str) -> Any:
         aliases = dict(getattr(store.get_registered_model(name), "aliases", {})) if known else {}
         has = f"versions {', '.join(sorted(str(v.version) for v in known))}" if known else "none"
         more = "".join(f", {name!r} is {version}" for name, version in sorted(aliases.items()))
-        raise FetchError(
-            f"{text} is not registered in {uri()}: of {name} there are {has}{more}. "
-            "ft.register puts a model there."
-        ) from error
+        raise FetchError(f"{text} is not registered in {uri()}: of {name} there are {has}{more}. "
+                         "ft.register puts a model there.") from error
 
 
 def version_folder(reference: str) -> tuple[Path, str]:
-    """The folder of a registered version, checked, and its name such as "support-voice/3".
-
-    Raises FetchError where its files are not those that were registered.
-    """
+    """The folder of a version and its name, "support-voice/3"; FetchError for other files in it."""
     found = find(reference)
     folder, label = local(found.source), f"{found.name}/{found.version}"
     if folder is None:
@@ -178,15 +169,13 @@ def version_folder(reference: str) -> tuple[Path, str]:
                 with said_plainly(f"the files of {label} could not be fetched"):
                     client().download_artifacts(found.run_id, MODEL, str(scratch))
     if not folder.is_dir():
-        raise FetchError(
-            f"the files of {label} are gone: {folder} does not exist. Bring the folder back from "
-            "a copy, or go back to another version with ft.roll_back."
-        )
+        raise FetchError(f"the files of {label} are gone: {folder} does not exist. Bring the "
+                         "folder back from a copy, or go back to another version with "
+                         "ft.roll_back.")
     if digest(folder) != found.tags.get(DIGEST):
-        raise FetchError(
-            f"{folder} is not what was registered as {label}: a file of it was changed, added or "
-            "removed. Bring it back from a copy, or register the changed model as a new version."
-        )
+        raise FetchError(f"{folder} is not what was registered as {label}: a file of it was "
+                         "changed, added or removed. Bring it back from a copy, or register the "
+                         "changed model as a new version.")
     return folder, label
 
 

@@ -10,14 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ftkit.batch import notebook as nb
-from ftkit.batch.claims import (
-    as_float,
-    claim_cells,
-    estimate,
-    leading,
-    number,
-    verdict,
-)
+from ftkit.batch.claims import as_float, claim_cells, estimate, leading, number, verdict
 from ftkit.batch.figure import png
 from ftkit.display import markdown_table
 from ftkit.errors import DataError
@@ -164,10 +157,7 @@ def insert_table(text, table, mark="results"):
 
 
 def with_tables(text, folder, link):
-    """Return a document with the tables of the committed lessons that it has marks for.
-
-    Raises DataError for a document without any.
-    """
+    """Return a document with the tables that it has marks for; DataError where it has none."""
     made = {"results": committed_table, "lessons": lessons_table}
     found = [mark for mark in MARKS if f"<!-- {mark}:start -->" in text] or ["results"]
     for mark in found:

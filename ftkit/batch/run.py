@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 import ftkit
+from ftkit.assets.fetch import cache_home
 from ftkit.batch import notebook as nb
 from ftkit.batch.forks import may_fork, preloaded
 from ftkit.batch.grid import points, run_name
@@ -35,7 +36,7 @@ LESSON_MEMORY = 4e9  # bytes that a lesson of the course may need
 RETRIED = ("dead kernel", "crashed", "no kernel")
 MACHINERY = (*RETRIED, "disk")  # neither a cell nor a claim is to blame
 # Modules that no lesson uses: a change in them does not make a result old.
-_OUTSIDE = ("batch", "cli.py", "doctor.py")  # no result depends on these
+_OUTSIDE = ("batch", "cli.py", "doctor.py")
 
 
 def find_notebooks(paths):
@@ -70,7 +71,8 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
                "cell_timeout": cell_timeout, "memory": 1 if memory is None else memory,
                "cpus": cpus}
     for name, value in numbers.items():
-        if not (_is_number(value) and math.isfinite(value) and value > 0):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not (
+                math.isfinite(value) and value > 0):
             raise SettingError(f"{name}={value!r}: a number greater than 0 is expected.")
     if type(retries) is not int or retries < 0:
         raise SettingError(f"retries={retries!r}: a whole number from 0 on is expected.")
@@ -97,7 +99,7 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
             try:
                 nb.commit(nb.read(lesson.output), Path(commit_to) / lesson.path.name,
                           profile=lesson.values.get("profile"),
-                          forbidden=[Path.cwd(), _cache_home(), lesson.out])
+                          forbidden=[Path.cwd(), cache_home(), lesson.out])
             except FtkitError as error:
                 record.update(status="not committed", message=str(error))
     return records
@@ -116,10 +118,7 @@ def lessons_of(notebooks, profile, parameters, grid, seeds, out, launch):
 
 @contextmanager
 def _executor(executor, lessons, workers, limits, address, cpus, gpus, forked, report):
-    """Give (start, workers): what starts a lesson, and how many run at a time.
-
-    forked: names of the lessons that are forked from a preloaded process.
-    """
+    """Give (start, workers): what starts a lesson, how many run at a time. forked: their names."""
     if executor == "ray":
         from ftkit.batch.ray_executor import cluster
 
@@ -146,10 +145,6 @@ def exit_code(records):
     """Return 0 when all succeeded and all claims hold, 3 when the machinery failed, else 1."""
     failed = {record["status"] for record in records} - {"ok"}
     return 3 if failed & set(MACHINERY) else int(bool(failed))
-
-
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_out(out, lessons):
@@ -372,12 +367,6 @@ def _environment():
     installed = {f"{d.name}=={d.version}" for d in metadata.distributions()}
     digest.update(" ".join(sorted(installed)).encode())
     return digest.hexdigest()
-
-
-def _cache_home():
-    from ftkit.assets.fetch import cache_home
-
-    return cache_home()
 
 
 def _line(record):

@@ -30,10 +30,8 @@ def diagnose(runs):
     runs = runs if isinstance(runs, dict) else {"this run": runs}
     for name, run in runs.items():
         if "eval_loss" not in run.history:
-            raise SettingError(
-                f"run {name!r} has no validation curve, which a diagnosis needs; train it with a "
-                'split "validation".'
-            )
+            raise SettingError(f"run {name!r} has no validation curve, which a diagnosis needs; "
+                               'train it with a split "validation".')
     if in_notebook():
         try:
             import ipywidgets
@@ -47,10 +45,8 @@ def diagnose(runs):
 def _panels(histories):
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(
-        1, len(histories), figsize=(max(4.5, 2.8 * len(histories)), 3.2), dpi=100, sharey=True,
-        squeeze=False, layout="constrained",
-    )
+    figure, axes = plt.subplots(1, len(histories), figsize=(max(4.5, 2.8 * len(histories)), 3.2),
+                                dpi=100, sharey=True, squeeze=False, layout="constrained")
     for one, (name, history) in zip(axes[0], histories.items(), strict=True):
         for i, (column, label) in enumerate((("loss", "training"), ("eval_loss", "validation"))):
             rows = history.dropna(subset=[column])

@@ -68,11 +68,8 @@ def _same(answer, expected, tolerance):
     if answer is None or expected is None:
         return answer is expected
     if isinstance(expected, str) or isinstance(answer, str):
-        return (
-            isinstance(answer, str)
-            and isinstance(expected, str)
-            and answer.strip().casefold() == expected.strip().casefold()
-        )
+        return (isinstance(answer, str) and isinstance(expected, str)
+                and answer.strip().casefold() == expected.strip().casefold())
     try:
         one, two = np.asarray(answer, dtype=float), np.asarray(expected, dtype=float)
     except (TypeError, ValueError):
@@ -85,8 +82,7 @@ def _reason(answer, expected, hints, tolerance):
         if wrong(answer) if callable(wrong) else _same(answer, wrong, tolerance):
             return explanation
     if (
-        isinstance(expected, int | float)
-        and not isinstance(expected, bool)
+        isinstance(expected, int | float) and not isinstance(expected, bool)
         and isinstance(answer, int | float)
     ):
         return f"{answer!r} is too {'low' if answer < expected else 'high'}."

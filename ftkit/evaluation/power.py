@@ -46,10 +46,9 @@ def power(rows, *, flips=None, sd=None, groups=None, correlation=None, chance=CH
     else:
         _within("groups", groups, 2, rows)
         if correlation is None:
-            raise SettingError(
-                "with groups, correlation is needed: 0 where rows of one group are no more alike "
-                "than others, 1 where a group tells no more than one of its rows."
-            )
+            raise SettingError("with groups, correlation is needed: 0 where rows of one group are "
+                               "no more alike than others, 1 where a group tells no more than one "
+                               "of its rows.")
         _within("correlation", correlation, 0, 1)
         design = 1 + (rows / groups - 1) * correlation
     quantiles = quantile(groups - 1) + t.ppf(chance, groups - 1)

@@ -67,14 +67,8 @@ class Model:
 
     def copy(self):
         """A second model with weights of its own; the tokenizer is shared."""
-        return Model(
-            copy.deepcopy(self.net),
-            self.tokenizer,
-            self.task,
-            self.name,
-            self.labels,
-            dict(self.settings),
-        )
+        return Model(copy.deepcopy(self.net), self.tokenizer, self.task, self.name, self.labels,
+                     dict(self.settings))
 
     def save(self, folder):
         """Write weights (safetensors), tokenizer and task to `folder`, for load_model(folder).
@@ -89,11 +83,10 @@ class Model:
         configs = getattr(self.net, "peft_config", None) or {}
         for config in configs.values():
             if config.base_model_name_or_path == UNSAVED:
-                raise SettingError(
-                    f"this adapter of {self.name} was trained on a base that was tuned or merged "
-                    "and never saved, so it could not be loaded again. Save ft.merge(model), which "
-                    "has both in one; or save the base, load it, and train the adapter on that."
-                )
+                raise SettingError(f"this adapter of {self.name} was trained on a base that was "
+                                   "tuned or merged and never saved, so it could not be loaded "
+                                   "again. Save ft.merge(model), which has both in one; or save "
+                                   "the base, load it, and train the adapter on that.")
             config.base_model_name_or_path = self.net.config.name_or_path
 
         def build(target):
@@ -160,12 +153,8 @@ def trainable_summary(model):
     """What is trained: counts "trained" and "total", "share" (0 to 1) and "bytes" to store."""
     trained = [p for p in model.net.parameters() if p.requires_grad]
     count, total = weights_in(trained), weights_in(model.net.parameters())
-    return {
-        "trained": count,
-        "total": total,
-        "share": count / total,
-        "bytes": sum(p.numel() * p.element_size() for p in trained),
-    }
+    return {"trained": count, "total": total, "share": count / total,
+            "bytes": sum(p.numel() * p.element_size() for p in trained)}
 
 
 def _digest(weights, algorithm):

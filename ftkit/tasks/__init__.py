@@ -12,10 +12,8 @@ from ftkit.tasks.tagging import Tagging
 
 TASKS = {
     task.name: task
-    for task in (
-        Classification(), Regression(), Tagging(), MultipleChoice(), LanguageModeling(), MaskedLM(),
-        Seq2Seq(), Encoder(),
-    )
+    for task in (Classification(), Regression(), Tagging(), MultipleChoice(), LanguageModeling(),
+                 MaskedLM(), Seq2Seq(), Encoder())
 }
 
 

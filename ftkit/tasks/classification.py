@@ -29,10 +29,8 @@ class Classification(Task):
     def check_label(self, label, i, model):
         """Raise DataError, naming row i, for a label that cannot be."""
         if label not in range(len(model.labels or ())):
-            raise DataError(
-                f"row {i} has label {label!r}; the model knows 0 to "
-                f"{len(model.labels) - 1} ({', '.join(map(str, model.labels))})."
-            )
+            raise DataError(f"row {i} has label {label!r}; the model knows 0 to "
+                            f"{len(model.labels) - 1} ({', '.join(map(str, model.labels))}).")
 
     def predictions(self, model, rows, encoded, logits, top):
         return [chosen(list(map(str, model.labels)), row, "label") for row in logits]
@@ -53,9 +51,8 @@ def check_names(names, model):
     data, own = plain(names or ()), plain(model.labels or ())
     if data == own[: len(data)] or numbered(data) or numbered(own):
         return
-    raise DataError(
-        f"the data's classes are {', '.join(map(str, names))}, and {model.name} answers "
-        f"{', '.join(map(str, model.labels))}: class 0 of the one is not class 0 of the other. "
-        "Load the model with labels=data.labels, or your file with labels=model.labels; if they "
-        "mean the same, say so: model.labels = data.labels."
-    )
+    raise DataError(f"the data's classes are {', '.join(map(str, names))}, and {model.name} "
+                    f"answers {', '.join(map(str, model.labels))}: class 0 of the one is not class "
+                    "0 of the other. Load the model with labels=data.labels, or your file with "
+                    "labels=model.labels; if they mean the same, say so: model.labels = "
+                    "data.labels.")

@@ -71,8 +71,7 @@ def measured():
 def _unused():
     """Bytes that this process freed and its C library still holds; 0 where it does not say.
 
-    Returning them to the system instead, before something is measured, made the next training
-    fetch every page anew, a tenth of its time.
+    Returned to the system before, they would cost the next training a tenth of its time.
     """
     ask = _mallinfo()
     return ask().fordblks if ask else 0

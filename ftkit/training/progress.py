@@ -189,13 +189,10 @@ class Page(transformers.TrainerCallback):
         best = min(row[3] for row in self.evaluations)
         before, rows = self.evaluations[:-ROWS], self.evaluations[-ROWS:]
         rows = [row for row in before if row[3] == best] + rows
-        cells = [[f"{step:,}", f"{epoch:.1f}", "–" if train is None else f"{train:.3f}",
-                  f"{loss:.3f}{' (lowest)' if loss == best else ''}"]
-                 for step, epoch, train, loss in rows]
-        head = ["update", "epoch", "training loss", "validation loss"]
-        return "<table>" + "".join(
-            "<tr>" + "".join(f"<{tag} style='text-align:left'>{cell}</{tag}>" for cell in row)
-            + "</tr>" for tag, row in [("th", head), *(("td", row) for row in cells)]) + "</table>"
+        return display.Table({"update": f"{step:,}", "epoch": f"{epoch:.1f}",
+                              "training loss": "–" if train is None else f"{train:.3f}",
+                              "validation loss": f"{loss:.3f}{' (lowest)' * (loss == best)}"}
+                             for step, epoch, train, loss in rows)._repr_html_()
 
     def _curve(self):
         """The losses over the epochs as a picture, with a text that says the same."""

@@ -11,10 +11,7 @@ from ftkit.errors import FtkitError
 
 
 def wanted(track):
-    """Whether a training is to be tracked: what fit was told, else FTKIT_TRACK.
-
-    Raises SettingError where it is and MLflow is not installed, before anything is trained.
-    """
+    """Whether to track, by fit or FTKIT_TRACK; SettingError before training, without MLflow."""
     if track is None:
         track = os.environ.get("FTKIT_TRACK", "") not in ("", "0")
     if track:

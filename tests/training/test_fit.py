@@ -48,6 +48,13 @@ def test_only_what_the_method_names_changes(method):
     assert run.trainable["trained"] == sum(start[n].numel() for n in trained)
 
 
+def test_the_older_name_of_activation_checkpointing_is_obeyed():
+    """What fit plans itself has the newer name, beside which the library passes the older over."""
+    run = ft.fit(tiny.encoder(), tiny.reviews(16), max_steps=1, quiet=True,
+                 gradient_checkpointing=True)
+    assert run.settings["activation_checkpointing"] is True
+
+
 def test_the_same_seed_gives_the_same_weights():
     def train(seed):
         return ft.fit(
