@@ -85,8 +85,8 @@ class View:
                 parts.append(f"<p style='margin:1em 0 0'>{html.escape(one.caption)}</p>")
                 one = Table(one.rows)
             # A widget's page has no style for tables.
-            parts.append(one._repr_html_().replace("text-align:left'",
-                                                   "text-align:left;padding:2px 16px 2px 0'"))
+            parts.append(one._repr_html_().replace("'text-align:left",
+                                                   "'padding:2px 16px 2px 0;text-align:left"))
         return f"<div style='line-height:1.4'>{''.join(parts)}</div>"
 
     def _ipython_display_(self):

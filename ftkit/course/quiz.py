@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ftkit.assets import atomic
 from ftkit.assets.fetch import cache_home
-from ftkit.course.exercises import Checked
+from ftkit.course.exercises import Checked, marked_up
 from ftkit.display import show_widget
 from ftkit.errors import DataError, SettingError
 
@@ -102,10 +102,11 @@ class Quiz:
         return ipywidgets.VBox([*parts, score])
 
     def _one(self, ipywidgets, question, count):
-        listed = "".join(f"<li style='list-style:none'>{letter}) {_html(text)}</li>"
+        listed = "".join(f"<li style='list-style:none'>{letter}) {marked_up(text)}</li>"
                          for letter, text in question.options.items())
-        asked = ipywidgets.HTML(f"<p><strong>{question.number}. {_html(question.text)}</strong>"
-                                f"</p><ul style='line-height:1.5'>{listed}</ul>")
+        asked = ipywidgets.HTML(
+            f"<p><strong>{question.number}. {marked_up(question.text)}</strong></p>"
+            f"<ul style='line-height:1.5'>{listed}</ul>")
         buttons = ipywidgets.ToggleButtons(
             options=[*question.options], value=self.answers.get(question.number),
             description=f"answer to {question.number}",
@@ -115,9 +116,7 @@ class Quiz:
 
         def show(letter):
             found = self.answer(question.number, letter)
-            color, word = ("#009e73", "✓") if found else ("#d55e00", "✗")
-            reply.value = (f"<div aria-live='polite' style='border-left:4px solid {color};"
-                           f"padding:2px 12px'>{word} {_html(found.message)}</div>")
+            reply.value = found.html()
             count()
 
         buttons.observe(lambda change: change["new"] and show(change["new"]), names="value")
@@ -197,14 +196,6 @@ def answered() -> dict[str, tuple[int, int]]:
 
 def _line(text):
     return " ".join(text.split())
-
-
-def _html(text):
-    """The code and emphasis of a line of Markdown as HTML."""
-    safe = html.escape(text, quote=False)
-    for mark, tag in ((r"`([^`]+)`", "code"), (r"\*([^*]+)\*", "em")):
-        safe = re.sub(mark, rf"<{tag}>\1</{tag}>", safe)
-    return safe
 
 
 def _kept():

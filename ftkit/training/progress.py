@@ -9,6 +9,7 @@ import time
 import transformers
 
 from ftkit import display
+from ftkit.training.measure import held
 
 ROWS = 8  # of the table: the latest, and the best before them
 EVERY = 0.5  # seconds between two updates of the page
@@ -152,6 +153,7 @@ class Page(transformers.TrainerCallback):
             words.append(f"epoch {self.epoch:.1f} of {self.epochs:g}")
         if self.busy and self.epoch > self.first[1]:
             words.append(f"{self.tokens * (self.epoch - self.first[1]) / self.busy:,.0f} tokens/s")
+        words.append(f"{held() / 1e9:.1f} GB of memory")
         if done := self.step - self.first[0]:
             left = (time.monotonic() - self.began) / done * (self.steps - self.step)
             words.append(f"about {duration(left)} left")
