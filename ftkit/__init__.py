@@ -193,6 +193,9 @@ _WHERE = {
     "course.explore_runs": [
         "explore_runs",
     ],
+    "course.faults.game": ["which_fault"],
+    "course.forgetting": ["forgetting_map"],
+    "course.your_own": ["your_own"],
     "display": [
         "show_table",
     ],

@@ -229,8 +229,8 @@ def show_table(rows, caption=None):
 class Picture:
     """A figure as a picture with its text alternative, and as that text elsewhere."""
 
-    def __init__(self, figure):
-        self.figure, self.words = figure, in_words(figure)
+    def __init__(self, figure, words=None):
+        self.figure, self.words = figure, words or in_words(figure)
 
     def __repr__(self):
         return self.words

@@ -161,6 +161,16 @@ def test_fetch_and_doctor_do_not_call_a_damaged_cache_whole(capsys, tmp_path, mo
     assert not folder.exists()
 
 
+def test_without_a_command_there_is_help_and_a_wrong_one_is_guessed(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["ftkit"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code and "Begin with: ftkit start" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["modls"])
+    assert "'modls' is no command. Did you mean 'models'?" in capsys.readouterr().err
+
+
 def test_runs_of_an_empty_folder(capsys, tmp_path):
     assert cli.main(["runs", str(tmp_path)]) == 0
-    assert "no runs" in capsys.readouterr().out
+    assert f"no runs are recorded in {tmp_path} yet" in capsys.readouterr().out

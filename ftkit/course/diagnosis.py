@@ -1,6 +1,6 @@
 """Does a training over- or underfit? What its two loss curves say, drawn, and to look around in."""
 
-from ftkit.course.explore import Control, View
+from ftkit.course.view import Control, View
 from ftkit.display import COLORS, LINES, MARKERS, Picture, Table, finished, in_notebook
 from ftkit.errors import SettingError
 

@@ -1,6 +1,6 @@
 """A view of recorded runs: what a setting, such as the learning rate or the depth, changes."""
 
-from ftkit.course.explore import Control, View
+from ftkit.course.view import Control, View
 from ftkit.display import COLORS, LINES, MARKERS, Picture, Table, finished, new_figure
 from ftkit.errors import DataError, SettingError
 

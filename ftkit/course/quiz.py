@@ -141,13 +141,15 @@ def quiz(lesson: str | int) -> Quiz:
     return Quiz(place.stem, title, questions, text)
 
 
-def _folder():
+def lessons_folder() -> Path:
+    """Where the lessons are: inside the installed package, or beside it in a checkout."""
     inside = _PACKAGE / "_lessons"
-    return (inside if inside.is_dir() else _PACKAGE.parent / "notebooks") / "questions"
+    return inside if inside.is_dir() else _PACKAGE.parent / "notebooks"
 
 
 def _find(lesson):
-    files = {path.stem: path for path in sorted(_folder().glob("[0-9][0-9]_*.md"))}
+    found = (lessons_folder() / "questions").glob("[0-9][0-9]_*.md")
+    files = {path.stem: path for path in sorted(found)}
     asked = str(lesson).strip()
     asked = f"{int(asked):02d}" if asked.isdigit() else asked
     for name, path in files.items():

@@ -81,6 +81,8 @@ class Page(transformers.TrainerCallback):
     last words say how the training ended. tokens: of one pass over the training data.
     """
 
+    into = None  # a function that shows the page elsewhere than as an output of its own
+
     def __init__(self):
         self.texts, self.notes, self.ended, self.tokens = [], [], None, 0
         self.losses, self.evaluations = [], []  # (epoch, loss); (update, epoch, loss, loss)
@@ -101,7 +103,9 @@ class Page(transformers.TrainerCallback):
         """Show the present state in place of the one before."""
         import IPython.display
 
-        if self.handle is None:
+        if self.into:
+            type(self).into(self)
+        elif self.handle is None:
             self.handle = IPython.display.display(self, display_id=True)
         else:
             self.handle.update(self)
@@ -141,7 +145,7 @@ class Page(transformers.TrainerCallback):
 
     def failed(self, error):
         """Say that an error ended the training, which stands below."""
-        if self.handle is not None:
+        if self.handle is not None or self.into:
             self.end(f"stopped by {type(error).__name__} at update {self.step:,}, see below.", True)
 
     def now(self):

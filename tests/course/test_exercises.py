@@ -36,6 +36,22 @@ def test_functions_are_checked_case_by_case():
     assert "function was expected" in repr(ft.check(5, double))
 
 
+def test_a_wrong_kind_of_answer_is_named():
+    def mine(x):
+        2 * x  # noqa: B018 and nothing is returned
+
+    assert "'0.5' is a text; a number was expected" in repr(ft.check("0.5", 0.5))
+    assert "3 is a number; a text was expected" in repr(ft.check(3, "three"))
+    assert "A number was expected, not a function" in repr(ft.check(mine, 0.5))
+    assert "mine(1) gave None. Did you forget `return`?" in repr(ft.check(mine, ft.cases((1, 2))))
+    assert "Your answer is a text; " in repr(ft.check("x", lambda answer: answer > 3))
+
+
+def test_a_verdict_is_told_apart_without_its_colour():
+    right, wrong = ft.check(1, 1)._repr_html_(), ft.check("<b>", 1, name="1")._repr_html_()
+    assert "✓ right." in right and "✗ 1: not yet." in wrong and "<b>" not in wrong
+
+
 def test_an_answer_on_which_the_check_itself_raises_is_no_error():
     def doubles(function):
         return function(2) == 4
