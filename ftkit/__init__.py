@@ -155,6 +155,7 @@ _WHERE = {
         "cases",
     ],
     "course.quiz": ["quiz"],
+    "course.hints": ["hint"],
     "course.diagnosis": [
         "diagnose",
         "verdict",

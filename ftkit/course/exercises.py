@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ftkit.course.hints import hint_here
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -13,6 +15,7 @@ class Checked:
 
     right: bool
     message: str
+    hint: str = ""  # how to begin, folded away below a wrong answer
 
     def __bool__(self):
         return self.right
@@ -23,8 +26,10 @@ class Checked:
     def html(self):
         """The verdict as HTML: green with a tick, or orange with a cross."""
         color, mark = ("#009e73", "✓") if self.right else ("#d55e00", "✗")
+        folded = "" if self.right or not self.hint else (
+            f"<details><summary>A hint</summary>{marked_up(self.hint)}</details>")
         return (f"<div role='status' style='border-left:4px solid {color};padding:2px 12px'>"
-                f"{mark} {marked_up(self.message)}</div>")
+                f"{mark} {marked_up(self.message)}{folded}</div>")
 
     _repr_html_ = html
 
@@ -48,7 +53,8 @@ def check(answer, expected, *, tolerance=None, hints=None, name=""):
     """
     label = f"{name}: " if name else ""
     if answer is None:
-        return Checked(False, f"{label}not answered yet. Put your answer in place of None.")
+        return Checked(False, f"{label}not answered yet. Put your answer in place of None.",
+                       hint_here(name))
     try:
         verdict = expected(answer) if callable(expected) else _same(answer, expected, tolerance)
     except Exception as error:  # of a learner's function that `expected` calls by itself
@@ -57,7 +63,7 @@ def check(answer, expected, *, tolerance=None, hints=None, name=""):
     if verdict is True or isinstance(verdict, np.bool_) and verdict:
         return Checked(True, f"{label}right.")
     reason = verdict if isinstance(verdict, str) else _reason(answer, expected, hints, tolerance)
-    return Checked(False, f"{label}not yet. {reason}")
+    return Checked(False, f"{label}not yet. {reason}", hint_here(name))
 
 
 def cases(*pairs, tolerance=None):

@@ -8,16 +8,15 @@ import json
 import re
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 from ftkit.assets import atomic
 from ftkit.assets.fetch import cache_home
 from ftkit.course.exercises import Checked, marked_up
+from ftkit.course.hints import lessons_folder
 from ftkit.display import show_widget
 from ftkit.errors import DataError, SettingError
 
 KEPT = "questions.json"  # in the cache folder: what was answered
-_PACKAGE = Path(__file__).resolve().parents[1]
 _QUESTION = re.compile(
     r"^\*\*(?P<number>\d)\. (?P<text>.+?)\*\*\n\n(?P<options>(?:- [a-d]\) .+?\n)+)\n"
     r"<details><summary>Answer</summary>\n\n\*\*(?P<right>[a-d])\.\*\* (?P<why>.+?)\n\n</details>",
@@ -139,12 +138,6 @@ def quiz(lesson: str | int) -> Quiz:
     text = place.read_text(encoding="utf-8")
     title, questions = read_questions(text, place.name)
     return Quiz(place.stem, title, questions, text)
-
-
-def lessons_folder() -> Path:
-    """Where the lessons are: inside the installed package, or beside it in a checkout."""
-    inside = _PACKAGE / "_lessons"
-    return inside if inside.is_dir() else _PACKAGE.parent / "notebooks"
 
 
 def _find(lesson):

@@ -14,7 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 from ftkit.assets import atomic
-from ftkit.course.quiz import lessons_folder
+from ftkit.course.hints import lessons_folder
 from ftkit.course.view import Control
 from ftkit.display import display, show_widget
 from ftkit.errors import SettingError
