@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,6 +95,20 @@ def test_doctor_fails_with_the_remedy_when_the_cache_cannot_be_written(tmp_path,
     found = dict((what, (level, words)) for level, what, words in doctor.examine())
     assert found["cache"][0] == doctor.FAIL and "set FTKIT_HOME" in found["cache"][1]
     assert doctor.main() == 1
+
+
+def test_the_doctor_names_what_the_lessons_miss_and_what_kernels_hold(monkeypatch):
+    import psutil
+
+    found = doctor.util.find_spec
+    monkeypatch.setattr(doctor.util, "find_spec", lambda name: name != "ipywidgets" and found(name))
+    assert doctor._jupyter()[0] == doctor.WARN
+    assert "without ipywidgets: pip install 'ftkit[lab]'" in doctor._jupyter()[2]
+    kernel = SimpleNamespace(info={"cmdline": ["python", "-m", "ipykernel_launcher"],
+                                   "memory_info": SimpleNamespace(rss=2 * doctor.GIB)})
+    gone = SimpleNamespace(info={"cmdline": None, "memory_info": None})
+    monkeypatch.setattr(psutil, "process_iter", lambda _: [kernel, gone])
+    assert "1 notebook kernels hold 2.0 GiB" in doctor._memory()[2]
 
 
 def test_doctor_only_warns_without_a_network(monkeypatch):
