@@ -51,6 +51,7 @@ class View:
     compute: Callable
     render: Callable  # rows and settings to objects with __repr__ and _repr_html_
     button: str | None = None  # where a computation takes long, it waits for this button
+    resets: dict = field(default_factory=dict)  # {control: {other: value}}, set back by its change
     settings: dict = field(init=False)
     data: list = field(init=False)
     watch: Callable | None = field(default=None, init=False)  # told of rows that are not whole yet
@@ -66,6 +67,9 @@ class View:
         """
         for name in settings.keys() - self.controls.keys():
             raise SettingError(f"{name!r} is no setting here; choose {', '.join(self.controls)}.")
+        for name, others in self.resets.items():
+            if settings.get(name, self.settings[name]) != self.settings[name]:
+                settings = others | settings
         self.settings |= settings
         self.data = self.compute(**self.settings)
         return self
@@ -101,16 +105,23 @@ class View:
             self.data = rows
             follow()
 
-        def chosen(_change):
+        def chosen(change):
+            if busy.value:  # a control that is set back
+                return
+            changed = made if self.button else {
+                name: one for name, one in made.items() if one is change["owner"]}
             busy.value = "<em>One moment …</em>"
             self.watch = so_far
             try:
-                self.choose(**{name: one.value for name, one in made.items()})
+                self.choose(**{name: one.value for name, one in changed.items()})
+                for name, one in made.items():
+                    one.value = self.settings[name]
             except FtkitError as error:  # a callback has no cell that could show it
                 shown.value = f"<p role='alert'>{html.escape(str(error))}</p>"
             else:
                 follow()
-            busy.value, self.watch = "", None
+            finally:
+                busy.value, self.watch = "", None
 
         follow()
         below = []

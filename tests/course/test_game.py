@@ -44,8 +44,8 @@ def test_the_check_of_the_planted_fault_fails_and_another_does_not(encoder, revi
     view.choose(guess="leaked rows")
     assert view.data[-1]["result"] == "right" and "What to do" in view.data[-1]["found"]
     assert len(view.data) == 3  # no check is asked twice
-    assert "leaked" not in repr(view.choose(seed=seed + 1, ask="none", guess="no guess yet"))
-    assert view.data == []
+    assert "leaked" not in repr(view.choose(seed=seed + 1))  # another puzzle: nothing is said yet
+    assert view.data == [] and view.settings["guess"] == game.NO_GUESS
     assert ft.load_data(reviews)["test"].num_rows == 16  # nothing of the fault is left
 
 
@@ -62,3 +62,16 @@ def test_what_does_not_exist_is_refused(encoder, reviews):
         ft.which_fault(encoder, reviews, guess="leaked row")
     assert set(ft.which_fault(encoder, reviews).controls["guess"].options) == {
         game.NO_GUESS, *NAMES, game.GIVE_UP}
+
+
+def test_the_buttons_come_up_again_with_another_puzzle(encoder, reviews):
+    ipywidgets = pytest.importorskip("ipywidgets", reason="needs the extra lab")
+    view = ft.which_fault(encoder, reviews, seed=seed_of("head frozen"))
+    seed, ask, guess, _, shown = view.widget(ipywidgets).children
+    ask.value = "the head is trained"
+    assert "FAILS" in shown.value and "1 check asked" in shown.value
+    guess.value = game.GIVE_UP
+    assert "head frozen" in shown.value
+    seed.value += 1
+    assert (ask.value, guess.value) == (game.NO_CHECK, game.NO_GUESS)
+    assert "0 checks asked" in shown.value and "It is" not in shown.value

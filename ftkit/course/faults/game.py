@@ -58,4 +58,5 @@ def which_fault(
     return View(f"Which of {len(faults)} faults is in place?", {
         "seed": Control("puzzle", seed, high=max(999, seed)),
         "ask": Control("ask a check", ask, (NO_CHECK, *checks)),
-        "guess": Control("your guess", guess, (NO_GUESS, *faults, GIVE_UP))}, compute, render)
+        "guess": Control("your guess", guess, (NO_GUESS, *faults, GIVE_UP))}, compute, render,
+        resets={"seed": {"ask": NO_CHECK, "guess": NO_GUESS}})
