@@ -12,6 +12,7 @@ import re
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from time import time
 from typing import Any
 from urllib.parse import unquote, urlparse
 
@@ -20,6 +21,7 @@ from ftkit.errors import FetchError, SettingError
 
 PREFIX = "registry:"
 EXPERIMENT = "ftkit"
+LONGEST = 500  # characters of a parameter; MLflow refuses more
 MODEL = "model"  # the folder of a run's artifacts that holds the model
 DIGEST = "ftkit.files"  # the tag that a version's files are checked by
 NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)  # of a model or an alias
@@ -66,15 +68,46 @@ def database(address: str) -> Path | None:
     return Path(found[1]).absolute() if found else None
 
 
-def experiment() -> str:
-    """The id of the experiment that the kit's runs go to, made on first use."""
+def experiment(name: str | None = None) -> str:
+    """The id of an experiment, by default the one of the kit's runs, made on first use."""
+    name = name or EXPERIMENT
     with said_plainly("the experiment could not be opened"):
-        found = client().get_experiment_by_name(EXPERIMENT)
+        found = client().get_experiment_by_name(name)
         if found:
             return found.experiment_id
         place = database(uri())
         files = (place.parent / "artifacts").as_uri() if place else None
-        return client().create_experiment(EXPERIMENT, artifact_location=files)
+        return client().create_experiment(name, artifact_location=files)
+
+
+def put(name: str, *, into: str, params: dict, metrics: list, tags: dict, folder: Path | str,
+        seconds: float | None = None, folder_name: str | None = None,
+        status: str = "FINISHED") -> str:
+    """Store a run of so many parameters, metrics (name, value, step), tags and files.
+
+    into: the id of its experiment; seconds: that it took until now; folder_name: of the files
+    among its artifacts. A run that could not be stored whole is left there as failed. Returns its
+    id. Raises what MLflow does.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    store = client()
+    began = int(1000 * (time() - (seconds or 0)))
+    made = store.create_run(into, run_name=name, start_time=began)
+    identity, now = made.info.run_id, int(1000 * time())
+    measured = [Metric(name, value, now, step) for name, value, step in metrics]
+    try:
+        for start in range(0, len(measured), 1000):  # of one call
+            store.log_batch(identity, metrics=measured[start : start + 1000])
+        store.log_batch(identity,
+                        params=[Param(key, str(value)[:LONGEST]) for key, value in params.items()],
+                        tags=[RunTag(key, str(value)) for key, value in tags.items()])
+        store.log_artifacts(identity, str(folder), folder_name)
+    except BaseException:
+        store.set_terminated(identity, "FAILED")
+        raise
+    store.set_terminated(identity, status)
+    return identity
 
 
 @contextmanager

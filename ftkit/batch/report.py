@@ -143,15 +143,13 @@ def lessons_table(folder, link):
         if claim and not any(sides):  # a value alone
             sides = [claim.get("difference")]
         numbers = " → ".join(number(side["value"]) for side in sides if side)
-        words = ""
-        if claim:
-            found = filter(None, [numbers, verdict(claim, "held", "did not hold")])
-            words = f"{claim['claim']}: {', '.join(found)}"
-            lost = sum(not c["held"] for c in record["claims"] if c.get("expect") == "open")
-            words += f"; open questions that did not hold: {lost}" * bool(lost)
+        asked = [c for c in record["claims"] if c.get("expect") == "open"]
         rows.append((f"[{title}]({link}{record['name']}.ipynb)", laptop[1] if laptop else "–",
-                     words))
-    return markdown_table(["lesson", "on a laptop", "what it claims, on held-out data"], rows)
+                     claim["claim"] if claim else "", numbers,
+                     verdict(claim, "held", "NO") if claim else "",
+                     f"{sum(c['held'] for c in asked)} of {len(asked)}" if asked else "–"))
+    return markdown_table(["lesson", "on a laptop", "what it claims, on held-out data",
+                           "opponent → method", "verdict", "open questions that held"], rows)
 
 
 def insert_table(text, table, mark="results"):

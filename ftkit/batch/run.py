@@ -11,6 +11,7 @@ import signal
 import time
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from ftkit.batch import notebook as nb
 from ftkit.batch.forks import may_fork, preloaded
 from ftkit.batch.grid import points, run_name
 from ftkit.batch.supervise import WORK, Running, adopting
+from ftkit.batch.track import track_run
 from ftkit.errors import DataError, FtkitError, SettingError
 from ftkit.models.hardware import usable_cores, usable_memory
+from ftkit.training import tracking
 
 LOCK = ".ftkit-batch.lock"
 CHECKPOINTS = ".ftkit-checkpoints"  # of trainings that were cut
@@ -49,7 +52,8 @@ def find_notebooks(paths):
 def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None,
               out="artifacts", workers=1, retries=0, fail_fast=False, timeout=3600,
               cell_timeout=1800, memory=None, resume=True, commit_to=None, executor="local",
-              address=None, cpus=1, gpus=0, launch=None, start=None, report=print, live=None):
+              address=None, cpus=1, gpus=0, launch=None, start=None, track=None, report=print,
+              live=None):
     """Run notebooks and return one record for each run, in their order.
 
     The arguments are those of `ft.batch` (front.py); memory is by default 90% of what this process
@@ -79,13 +83,15 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
         raise SettingError("outputs are committed from default parameters only; leave out -p, "
                            "--grid, --seeds and a --profile that is not the notebook's own.")
     _check_out(out, lessons)
+    follow = partial(track_run, out=out) if tracking.wanted(track) else None
     forked = may_fork(lessons, start, executor, launch, commit_to)
     limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory,
               "launch": launch}
     with _only_batch_in(out), _executor(
             executor, lessons, workers, limits, address, cpus, gpus, forked, report) as (
             begin, workers), _stop_on_signal():  # the last, as Ray has handlers of its own
-        records = _run_all(lessons, begin, workers, retries, fail_fast, resume, report, live)
+        records = _run_all(lessons, begin, workers, retries, fail_fast, resume, report, live,
+                           follow)
     for lesson, record in zip(lessons, records, strict=True):
         if commit_to and record["status"] == "ok":
             try:
@@ -184,7 +190,7 @@ def _is_json_with(path, *keys):
         return False
 
 
-def _run_all(lessons, start, workers, retries, fail_fast, resume, report, live):
+def _run_all(lessons, start, workers, retries, fail_fast, resume, report, live, follow):
     records, waiting, running = {}, [], []
 
     def halted():
@@ -193,6 +199,8 @@ def _run_all(lessons, start, workers, retries, fail_fast, resume, report, live):
     def ended(record):
         records[record["name"]] = record
         report(_line(record))
+        if follow:
+            follow(record)
         if halted():
             for lesson in waiting:
                 records[lesson.name] = lesson.record(

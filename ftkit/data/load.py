@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from collections.abc import Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -103,7 +104,8 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
     options: for a catalog name what it offers, such as form="choice" for "phenotype-definitions"
     or hub=True; for your own data text=, label=, group=, messages= and whatever else own.NAMES
     holds (your column names), task=, split=(0.8, 0.1, 0.1), drop_empty=True (rows with an empty
-    field are left out), sep=";" (of a table; found by itself), paragraphs=True (for a text file),
+    field are left out), labels= (the classes in a model's order, such as model.labels; also those
+    that do not occur), sep=";" (of a table; found by itself), paragraphs=True (for a text file),
     config= and revision= (for the hub).
     `group` names the unit (a film, a patient) of which no rows may be in two splits.
     Every value of a table is read as it is written: 007, NA and null are texts. Conversations
@@ -256,18 +258,20 @@ def _from_hub(name: str, *, config=None, revision=None, **options) -> Data:
 
 
 def _own_options(options: dict, more: tuple[str, ...]) -> dict:
-    _check_options(options, [*own.NAMES, "task", "split", "drop_empty", *more], "your own data")
+    _check_options(options, [*own.NAMES, "task", "split", "drop_empty", "labels", *more],
+                   "your own data")
     return {
         "names": {column: options.get(column) for column in own.NAMES},
         "task": options.get("task"),
         "split": tuple(options.get("split", FRACTIONS)),
         "drop_empty": options.get("drop_empty", False),
+        "labels": options.get("labels"),
         **{key: options[key] for key in more if key in options},
     }
 
 
 def _own_data(content, name: str, names: dict, task: str | None, split: tuple,
-              drop_empty: bool) -> Data:
+              drop_empty: bool, labels: Sequence | None) -> Data:
     """Return Data of columns, or of splits of them; a split that is missing is taken from train."""
     given = content if next(iter(content), None) in SPLITS and isinstance(
         next(iter(content.values())), dict) else {"train": content}
@@ -302,17 +306,21 @@ def _own_data(content, name: str, names: dict, task: str | None, split: tuple,
         parts = own.split_own(given["train"], shares if len(given) > 1 else split, name)
         given = {part: parts[part] if part == "train" or part in absent else given[part]
                  for part in SPLITS}
-    labels = tags = None
+    tags = classes = None
+    if labels and task != "classification":
+        raise DataError(f"labels= names classes, and {name} is read as {task}; leave it out, or "
+                        'give task="classification".')
     if task == "tagging":
         tags = own.label_names(given, task, name, notes)
     elif task == "classification":
-        labels = own.label_names(given, task, name, notes)
-        numbers = {label: number for number, label in enumerate(labels)}
+        classes = (own.check_labels(given, labels, name) if labels
+                   else own.label_names(given, task, name, notes))
+        numbers = {label: number for number, label in enumerate(classes)}
         given = {
             part: columns | {"label": [numbers[label] for label in columns["label"]]}
             for part, columns in given.items()
         }
-    return Data(_to_datasets(given, labels), name=name, task=task, rows_read=rows_read, tags=tags,
+    return Data(_to_datasets(given, classes), name=name, task=task, rows_read=rows_read, tags=tags,
                 notes=notes)
 
 

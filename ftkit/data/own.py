@@ -205,6 +205,18 @@ def label_names(splits: Splits, task: str, source: str, notes: list[str]) -> tup
     return tuple(sorted(labels))
 
 
+def check_labels(splits: Splits, labels, source: str) -> tuple[str, ...]:
+    """Return the classes that the user named, checking that the rows have no others."""
+    if isinstance(labels, str):
+        raise DataError(f"labels={labels!r}: a list of classes was expected.")
+    names = tuple(str(label) for label in labels)
+    for split, columns in splits.items():
+        if unknown := sorted(set(columns["label"]) - set(names)):
+            raise DataError(f"{source}: the {split} split has labels that are not in labels="
+                            f"{list(names)}: {listed(unknown)}. Add them, or rename them.")
+    return names
+
+
 def alike_names(labels) -> list[list[str]]:
     """Return the sets of labels that differ only in case, blanks, hyphens or underscores."""
     found: dict[str, list[str]] = {}

@@ -15,6 +15,7 @@ from ftkit.data.templates import apply_template
 from ftkit.errors import DataError, SettingError
 from ftkit.models import capabilities, precision
 from ftkit.models.learned_prompt import learned_tokens, prompt_cache
+from ftkit.models.model import check_model
 from ftkit.models.structure import inner
 from ftkit.models.weights import no_answer
 from ftkit.speed import attention, feature_cache, optimizations, tree_attention
@@ -197,9 +198,17 @@ def generate(
     stop: a string (such as "\\n") or a list of them; the text ends before it. dtype: as in
     evaluate. disable: "prefix_caching" reads what all prompts begin with once for each;
     "eager_attention"; "group_by_length".
-    Returns the new text alone, a string or a list of strings. Raises NotANumber where the logits
-    are NaN, of which an argmax would make the vocabulary's first word.
+    Returns the new text alone, a string or a list of strings. Raises SettingError for a model that
+    writes no text, NotANumber where the logits are NaN, of which an argmax would make the
+    vocabulary's first word.
     """
+    check_model(model)
+    if not hasattr(model.net, "generate"):
+        raise SettingError(f"{model.name} was loaded for {model.task!r}, which writes no text; "
+                           'load a decoder with task="causal-lm", or a T5 with "seq2seq-lm".')
+    if type(max_new_tokens) is not int or max_new_tokens < 1:
+        raise SettingError(f"max_new_tokens={max_new_tokens!r}: a whole number from 1 on is "
+                           "expected.")
     single = isinstance(prompts, str)
     texts = [prefix + prompt for prompt in ([prompts] if single else prompts)]
     stops = [stop] if isinstance(stop, str) else list(stop or [])
@@ -381,6 +390,7 @@ def _expand(past, rows):
 
 
 def _need_decoder(model):
+    check_model(model)
     if not model.spec.next_token:
         raise SettingError(
             f"likelihoods need a causal-lm model; {model.name} was loaded for {model.task!r}."

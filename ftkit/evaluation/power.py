@@ -34,7 +34,8 @@ def power(rows, *, flips=None, sd=None, groups=None, correlation=None, chance=CH
     from scipy.stats import t
 
     if (flips is None) == (sd is None):
-        raise SettingError("give flips (for right and wrong answers) or sd (for a mean), not both.")
+        raise SettingError("give one of flips (for right and wrong answers) and sd (for a mean), "
+                           f"{'not both' if sd is not None else 'such as flips=0.2'}.")
     _within("rows", rows, 2, np.inf)
     _within("chance", chance, 0.5, 0.999)
     design = 1.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ftkit.errors import SettingError
-from ftkit.models.model import UNSAVED, quiet_peft
+from ftkit.models.model import UNSAVED, check_model, quiet_peft
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,7 @@ def merge(model):
     the weights back into numbers, adds the difference and rounds the sum to the few levels again,
     by steps that are larger than most of the difference.
     """
+    check_model(model)
     config = getattr(model.net, "peft_config", {}).get("default")
     if getattr(config, "peft_type", None) != "LORA":
         raise SettingError(

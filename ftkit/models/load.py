@@ -1,12 +1,15 @@
 """Loads a base model and its tokenizer for a task: from the catalog, a local folder or the hub."""
 
+import json
 import shutil
 import warnings
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from ftkit.assets import catalog, fetch, mlflow_store
 from ftkit.errors import DataError, FetchError, SettingError
@@ -30,7 +33,8 @@ def load_model(
     a registered version, "registry:support-voice@champion" or "registry:support-voice/3"; a folder
     with the name of a catalog model is "./name".
     task: one of models.TASKS; by default what a saved folder says, else "causal-lm" for a decoder.
-    labels: class names for classification and tagging. pretrained=False keeps the architecture and
+    labels: class names for classification and tagging; by default those of the head that is stored
+    there, if it is one for the task. pretrained=False keeps the architecture and
     draws new weights from `seed`, which also fixes the weights of a new head.
     dtype: "float32", "bf16", "fp16", or "nf4" for 4-bit weights under LoRA (QLoRA; needs CUDA and
     the package bitsandbytes). revision: a commit of a hub model, for hub ids only. pooling: "mean"
@@ -39,7 +43,8 @@ def load_model(
     Returns a Model in evaluation mode on this machine's device.
     Raises SettingError for an unknown task or a stored head of another size than the labels ask
     for, DataError when labels or weights are missing, FetchError when the source is neither known
-    nor found. Warns of weights that the network has no place for.
+    nor found. Warns of weights that the network has no place for, and of a stored head whose
+    classes have other names.
     """
     if str(source).startswith(mlflow_store.PREFIX):
         folder, version = mlflow_store.version_folder(str(source))
@@ -58,6 +63,8 @@ def load_model(
     labels = labels if labels is not None else card.get("labels")
     if task not in SPECS:
         raise SettingError(f"task {task!r} does not exist; choose one of {', '.join(TASKS)}.")
+    if SPECS[task].labelled:
+        labels = _labels(folder, task, labels, card)
     if SPECS[task].labelled and not labels:
         raise DataError(f"task {task!r} needs labels, for example labels=data.labels.")
     if (folder / "adapter_config.json").exists():
@@ -70,7 +77,7 @@ def load_model(
     if SPECS[task].next_token and getattr(config, "is_decoder", None) is False:
         if not capabilities.predicts_next(net):  # of kinds that are no decoders by themselves
             raise _no_decoder(config)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = _tokenizer(folder, config)
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     if net.config.pad_token_id is None:
@@ -174,6 +181,28 @@ def _hub_folder(repository, revision):
         ) from error
 
 
+def _labels(folder, task, labels, card):
+    """The labels that were asked for, else those of the head that a folder has for the task."""
+    if labels is not None:
+        given, labels = labels, [] if isinstance(labels, str | int) else list(labels)
+        if len(labels) < 2 or len(set(labels)) < len(labels):
+            raise DataError(f"labels={given!r}: a list of two or more different names was "
+                            "expected, for example labels=data.labels.")
+    if card or (folder / "adapter_config.json").exists():  # their labels stand elsewhere
+        return labels
+    config = _read_config(folder)
+    head = SPECS[task].auto.removeprefix("AutoModel")
+    if not any(name.endswith(head) for name in config.architectures or ()) or config.num_labels < 2:
+        return labels
+    stored = [config.id2label[i] for i in sorted(config.id2label)]
+    named = not all(str(name).startswith("LABEL_") for name in stored)
+    if labels and named and len(labels) == len(stored) and [*map(str, labels)] != stored:
+        warnings.warn(f"the head that is stored in {folder} answers {', '.join(stored)}, and you "
+                      f"call these {', '.join(map(str, labels))}, in this order. Leave labels out "
+                      "to keep its own.", stacklevel=3)
+    return labels or stored
+
+
 def _default_task(folder):
     config = _read_config(folder)
     kinds = " ".join(config.architectures or [])
@@ -183,9 +212,22 @@ def _default_task(folder):
 
 
 def _read_config(folder, **options):
+    if not (Path(folder) / "config.json").exists():
+        raise FetchError(
+            f"{folder} holds no model: it has no config.json. Give the folder that save or "
+            "save_pretrained wrote."
+        )
     try:
-        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
+        with _read(folder):
+            return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False,
+                                                           **options)
     except ValueError as error:
+        if "does not recognize this architecture" in str(error):
+            kind = json.loads((Path(folder) / "config.json").read_text()).get("model_type")
+            raise SettingError(
+                f"the model in {folder} is of the kind {kind!r}, which transformers "
+                f"{transformers.__version__} does not know; choose another."
+            ) from error
         if "custom code" not in str(error):
             raise
         # Without the library's words, which say how to have the code run.
@@ -231,14 +273,11 @@ def _network(folder, config, task, pretrained, dtype, seed, saved_for=None):
                 net = kind.from_config(config, trust_remote_code=False, **options)
                 return with_pooling(head_apart(net))
             _check_safe(folder)
-            net, found = kind.from_pretrained(
-                folder,
-                config=config,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                **options,
-            )
+            with _read(folder):
+                net, found = kind.from_pretrained(
+                    folder, config=config, use_safetensors=True, trust_remote_code=False,
+                    output_loading_info=True, **options,
+                )
         except RuntimeError as error:
             if "ignore_mismatched_sizes" not in str(error):
                 raise
@@ -258,6 +297,33 @@ def _network(folder, config, task, pretrained, dtype, seed, saved_for=None):
     net = with_pooling(net)
     check_loaded(net, found, task, folder, whole=saved_for == task)
     return net
+
+
+def _tokenizer(folder, config):
+    """The tokenizer of a folder. Where there is none the library makes one of five tokens."""
+    with _read(folder):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    expected = getattr(config.get_text_config(), "vocab_size", 0)
+    if len(tokenizer) < expected / 2:
+        raise FetchError(
+            f"{folder} has no tokenizer that fits: it knows {len(tokenizer):,} tokens, the network "
+            f"{expected:,}. Copy the tokenizer's files there (tokenizer.json, "
+            "tokenizer_config.json and the like) from the model that it was trained from."
+        )
+    return tokenizer
+
+
+@contextmanager
+def _read(folder):
+    """Turn what the libraries raise for a folder that is incomplete or damaged into a sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0].rstrip(".")
+        raise FetchError(
+            f"{folder} cannot be read as a model: {first}. It needs config.json, weights as "
+            "safetensors and the tokenizer's files, whole and all from one source."
+        ) from error
 
 
 def _no_decoder(config):

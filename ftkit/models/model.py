@@ -6,6 +6,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import transformers
@@ -149,6 +150,20 @@ class quiet:
         transformers.utils.logging.set_verbosity(self.level)
         if self.bars:
             transformers.utils.logging.enable_progress_bar()
+
+
+def check_model(model):
+    """Raise SettingError, with what to do, for what is no Model."""
+    if isinstance(model, Model):
+        return
+    hint = "ft.load_model gives one"
+    if isinstance(model, str | Path):
+        hint = f"ft.load_model({str(model)!r}) gives one"
+    elif isinstance(getattr(model, "model", None), Model):
+        hint = "give run.model"
+    elif isinstance(model, torch.nn.Module):
+        hint = "save it with its tokenizer (save_pretrained), and ft.load_model(folder) gives one"
+    raise SettingError(f"a Model was expected, got {type(model).__name__}; {hint}.")
 
 
 def trainable_summary(model):

@@ -1,5 +1,6 @@
 """The tasks, a file each, by name: `of(model)` is the one that a model was loaded for."""
 
+from ftkit.models.model import check_model
 from ftkit.tasks.classification import Classification
 from ftkit.tasks.encoder import Encoder
 from ftkit.tasks.language_modeling import LanguageModeling
@@ -19,5 +20,6 @@ TASKS = {
 
 
 def of(model):
-    """The Task that a model was loaded for."""
+    """The Task that a model was loaded for. Raises SettingError for what is no Model."""
+    check_model(model)
     return TASKS[model.task]

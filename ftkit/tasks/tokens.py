@@ -10,7 +10,7 @@ def columns_of(dataset):
     if not isinstance(names, list):
         raise DataError(
             f"one split was expected (a datasets.Dataset), got {type(dataset).__name__}; "
-            'for example data["test"].'
+            'for example data["test"]. ft.load_data makes splits of a file or a DataFrame.'
         )
     return names
 

@@ -19,7 +19,7 @@ from ftkit.display import Facts
 from ftkit.errors import DataError, SettingError
 from ftkit.methods import Full
 from ftkit.models import hardware, precision, structure
-from ftkit.models.model import UNSAVED, Model, trainable_summary
+from ftkit.models.model import UNSAVED, Model, check_model, trainable_summary
 from ftkit.models.weights import check_trained
 from ftkit.speed import apply, optimizations
 from ftkit.tasks.batching import Collator, encode
@@ -161,6 +161,7 @@ def fit(
     """
     method, disable = Full() if method is None else method, optimizations.disabled(disable)
     track = tracking.wanted(track)
+    check_model(model)
     checks.check_method(method)
     checks.check_numbers(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
