@@ -127,7 +127,7 @@ def progress(folder: str | Path = ".") -> str:
     """
     inside = Path(folder) / "notebooks"
     shown = lessons(inside if inside.is_dir() else folder)
-    whole = sum(row["run"] == row["cells"] and not row["failed"] for row in shown.rows)
+    whole = sum(0 < row["run"] == row["cells"] and not row["failed"] for row in shown.rows)
     right, exercises = (sum(row[name] for row in shown.rows) for name in ("right", "exercises"))
     answers = [row["answers"] for row in shown.rows if row["answers"]]
     said = (f"Lessons run to their end: {whole} of {len(shown.rows)}. Exercises right: {right} of "

@@ -30,7 +30,8 @@ def forgetting_map(
     if not tasks:
         raise SettingError('there is no evaluation; give {"after month 1": {"task": evaluation}}.')
     sign = -1 if metric in ("loss", "perplexity") else 1
-    rows, best = [], {}
+    rows: list[dict] = []
+    best: dict[str, float] = {}
     for step, found in steps.items():
         for task, evaluation in found.items():
             now = evaluation[metric]

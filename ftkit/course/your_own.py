@@ -45,7 +45,8 @@ class OwnData:
                 self._parts.append([])
             self._parts[-1].append(cell)
         self.steps = [_source(part[0]).split("\n")[0][3:] for part in self._parts[1:]]
-        self.settings, self.found, self.done = settings, {}, 0
+        self.settings, self.done = settings, 0
+        self.found: dict[str, Any] = {}
 
     @property
     def data(self) -> dict[str, Any]:
