@@ -1,6 +1,8 @@
 """Tables and figures: titled, with units, readable in black and white, anywhere."""
 
+import base64
 import html
+import io
 import os
 import sys
 
@@ -189,17 +191,50 @@ class Table:
         return f"{self.caption}\n{text}" if self.caption else text
 
     def _repr_html_(self):
-        lines = [("th", self.columns), *(("td", row) for row in self.cells())]
-        head, *body = ("".join(f"<{tag} style='text-align:left'>{html.escape(str(c))}</{tag}>"
-                               for c in row) for tag, row in lines)
-        body = "".join(f"<tr>{row}</tr>" for row in body)
+        def cell(tag, text):
+            # Blanks count where there are several, or at an end: those of tokens and of columns.
+            wide = ";white-space:pre-wrap" if "  " in text or text != text.strip() else ""
+            return f"<{tag} style='text-align:left{wide}'>{html.escape(text)}</{tag}>"
+
+        head = "".join(cell("th", str(column)) for column in self.columns)
+        body = "".join(
+            f"<tr>{''.join(cell('td', self._cell(row, column)) for column in self.columns)}</tr>"
+            for row in self.rows)
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
         return f"<table>{caption}<tr>{head}</tr>{body}</table>"
+
+
+class Facts:
+    """Of a class whose `facts()` are {what: value}: a table in a notebook, its own words elsewhere.
+
+    Facts that are None or empty are left out.
+    """
+
+    def _repr_html_(self):
+        return Table({"what": what, "value": value} for what, value in self.facts().items()
+                     if value not in (None, ""))._repr_html_()
 
 
 def show_table(rows, caption=None):
     """Display rows (dicts of column: value) as a table. Returns nothing."""
     display(Table(rows, caption))
+
+
+class Picture:
+    """A figure as a picture with its text alternative, and as that text elsewhere."""
+
+    def __init__(self, figure, words=None):
+        self.figure, self.words = figure, words or in_words(figure)
+
+    def __repr__(self):
+        return self.words
+
+    def _repr_html_(self):
+        file = io.BytesIO()
+        self.figure.savefig(file, format="png", bbox_inches="tight")
+        data = base64.b64encode(file.getvalue()).decode()
+        return (f"<img alt='{html.escape(self.words)}' style='max-width:100%' "
+                f"src='data:image/png;base64,{data}'>")
 
 
 class Banner:

@@ -5,6 +5,8 @@ The data sets themselves stand in the folder `data/` (ftkit/data/recipe.py finds
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -144,3 +146,29 @@ def nearest(name: str, known: list[str]) -> str:
     if close:
         return f"Did you mean {close[0]!r}?"
     return f"Known names: {', '.join(sorted(known))}."
+
+
+def listed(entries: Sequence[Any]) -> str:
+    """Catalog entries as a table, with the notes that a user should see before using one.
+
+    In a terminal, lines are cut at its width.
+    """
+    from ftkit.assets import fetch
+
+    rows = [("name", "task", "download", "licence", "cached", "what it is")]
+    for entry in entries:
+        needs = getattr(entry, "needs", "")  # of data sets that not every machine can have
+        without = "elsewhere" if needs else "with ftkit"
+        size = f"{entry.size / 1e6:.1f} MB" if entry.archives else without
+        cached = "yes" if all(map(fetch.is_cached, entry.archives)) and not needs else "no"
+        rows.append((entry.name, entry.task, size, entry.licence, cached, entry.title))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    lines = ["  ".join([*(w.ljust(n) for w, n in zip(row, widths, strict=False)), row[-1]])
+             for row in rows]
+    if sys.stdout.isatty():
+        most = shutil.get_terminal_size().columns
+        lines = [line if len(line) <= most else f"{line[: most - 1]}…" for line in lines]
+    notes = [f"{entry.name}: {entry.warning}" for entry in entries if entry.warning]
+    notes += [f"{entry.name}: needs {entry.needs}." for entry in entries
+              if getattr(entry, "needs", "")]
+    return "\n".join([*lines, *([""] if notes else []), *notes])

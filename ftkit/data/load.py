@@ -16,7 +16,10 @@ from ftkit.data import files, formats, own, recipe
 from ftkit.data.recipe import Source, hub_dataset, package_file
 from ftkit.data.splits import FRACTIONS, SPLITS, deduplicate, merge_groups, split_of, stable_hash
 from ftkit.data.values import typed
+from ftkit.display import Facts
 from ftkit.errors import DataError, SettingError
+
+LONG = 200  # characters of a value that is shown
 
 # Part of the cache key, so that changed code never meets rows of the old one. The text is read now,
 # with the code that runs: edited later on, it would name rows that it did not make.
@@ -24,7 +27,7 @@ _CODE = recipe.code_of(Path(__file__))
 OWN = [*own.NAMES, "task", "split", "drop_empty", "labels"]  # options for data of one's own
 
 
-class Data(DatasetDict):
+class Data(Facts, DatasetDict):
     """A `datasets.DatasetDict` with "train", "validation" and "test", and what they are.
 
     name; task ("classification", "choice", …); card, the path of its description, "" where there
@@ -44,6 +47,18 @@ class Data(DatasetDict):
         self.notes = list(notes)
         self.origin = dict(origin or {})
         self._hashed: tuple[list | None, str] = (None, "")  # the splits, and their hash
+
+    def facts(self) -> dict[str, str]:
+        """What the data are, as {what: value}, with a row of train: the lines of its table."""
+        rows = ", ".join(f"{split} {len(self[split]):,}" for split in self)
+        first = self["train"][0] if len(self["train"]) else {}
+        shown = {name: str(value) for name, value in first.items()}
+        return {
+            "name": self.name, "task": self.task, "labels": ", ".join(self.labels or ()),
+            "rows": rows, "rows of the source": f"{self.rows_read:,}" if self.rows_read else "",
+            "read otherwise than written": " ".join(self.notes), "described in": str(self.card),
+            **{f"{name}, in the first row": value if len(value) < LONG else f"{value[:LONG]}…"
+               for name, value in shown.items()}}
 
     @property
     def labels(self) -> list[str] | None:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ftkit.display import Facts
 from ftkit.errors import SettingError
 from ftkit.evaluation import resampling
 from ftkit.evaluation.resampling import Estimate, group_numbers, interval, over_seeds, sign_flips
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Facts):
     """Two evaluations on the same examples, after minus before.
 
     difference: Estimate from paired resampling. p_value: where each example is right or wrong, of
@@ -30,24 +31,30 @@ class Comparison:
     groups: int | None = None
     examples: int = 0
 
-    def __repr__(self):
-        words = ""
+    def facts(self):
+        """What was compared and what came out, as {what: value}: the lines of its table."""
+        found, flips, test = self.difference, "", ""
         if self.p_value is not None:
-            test = f"sign flips of {self.groups} groups:" if self.groups else "McNemar"
-            flips = f"{len(self.gained)} gained, {len(self.lost)} lost"
             p = f"p = {self.p_value:.2g}" if self.p_value else "p < 1e-300"
-            words = f"; {flips}; {test} {p}"
-        found, groups = self.difference, self.groups or self.examples
-        covered = resampling.covered(self.examples, groups, "the difference")
+            test = f"sign flips of {self.groups} groups: {p}" if self.groups else f"McNemar {p}"
+            flips = f"{len(self.gained)} gained, {len(self.lost)} lost"
         if not found.finite():
             told = ""
         elif found.low <= 0 <= found.high:
-            told = f"; whether {self.metric} differs cannot be told: the interval holds 0"
+            told = f"whether {self.metric} differs cannot be told: the interval holds 0"
         else:
-            told = f"; {self.metric} is {'higher' if found.value > 0 else 'lower'} after"
-        return (f"{self.metric}: {self.before} to {self.after}, difference {found.value:+.3f} "
-                f"[{found.low:+.3f}, {found.high:+.3f}] over {found.covers}{told}{words}; "
-                f"{covered}")
+            told = f"{self.metric} is {'higher' if found.value > 0 else 'lower'} after"
+        return {
+            "metric": self.metric, "before": str(self.before), "after": str(self.after),
+            "difference": f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
+            "interval over": found.covers, "result": told, "flips": flips, "test": test,
+            "in other words": resampling.covered(
+                self.examples, self.groups or self.examples, "the difference")}
+
+    def __repr__(self):
+        _, before, after, difference, over, *more = self.facts().values()
+        said = "; ".join(filter(None, more))
+        return f"{self.metric}: {before} to {after}, difference {difference} over {over}; {said}"
 
 
 def compare(after, before, metric, *, relative=False):

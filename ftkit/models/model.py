@@ -12,6 +12,7 @@ import torch
 import transformers
 import xxhash
 
+from ftkit.display import Facts
 from ftkit.errors import SettingError
 from ftkit.models import adapters
 from ftkit.models.hardware import weights_in
@@ -23,7 +24,7 @@ UNSAVED = adapters.UNSAVED
 
 
 @dataclass
-class Model:
+class Model(Facts):
     """A network, its tokenizer and what it is for.
 
     net: a transformers model, or a peft model around one. task: one of models.TASKS.
@@ -104,6 +105,15 @@ class Model:
             return card
 
         return save_folder(folder, build)
+
+    def facts(self):
+        """What the model is, as {what: value}: the lines of its table."""
+        weight = next(self.net.parameters())
+        return {
+            "name": self.name, "task": self.task, "labels": ", ".join(map(str, self.labels or ())),
+            "architecture": type(self.net).__name__,
+            "parameters": f"{weights_in(self.net.parameters()):,}",
+            "weights": f"{str(weight.dtype).removeprefix('torch.')} on {weight.device}"}
 
     def __repr__(self):
         total = weights_in(self.net.parameters())

@@ -15,6 +15,7 @@ import numpy as np
 import transformers
 
 from ftkit import compat
+from ftkit.display import Facts
 from ftkit.errors import DataError, SettingError
 from ftkit.methods import Full
 from ftkit.models import hardware, precision, structure
@@ -41,7 +42,7 @@ _ONE = threading.RLock()
 
 
 @dataclass
-class Run:
+class Run(Facts):
     """A finished training: the tuned model and the record of how it came about.
 
     history: DataFrame with step, epoch, loss, eval_loss, learning_rate. seconds: of training.
@@ -63,12 +64,21 @@ class Run:
     added_memory: int = 0
 
     def __repr__(self):
-        t = self.trainable
-        loss = self.metrics.get("eval_loss")
-        shown = f", validation loss {loss:.3f}" if loss is not None else ""
-        return (f"trained {t['trained']:,} of {t['total']:,} parameters ({t['share']:.2%}, "
-                f"{t['bytes'] / 1e6:.1f} MB to store) in {self.seconds:.0f} s, "
-                f"peak memory {self.peak_memory / 1e9:.1f} GB{shown}")
+        told = self.facts()
+        shown = f", validation loss {told['validation loss']}" if told["validation loss"] else ""
+        return (f"trained {told['trained'][:-1]}, {told['to store']} to store) in {told['time']}, "
+                f"peak memory {told['peak memory']}{shown}")
+
+    def facts(self):
+        """What somebody asks of a training, as {what: value}: the lines of its table."""
+        t, loss = self.trainable, self.metrics.get("eval_loss")
+        return {"model": f"{self.model.name}, for {self.model.task}",
+                "method": str(self.settings.get("method", "")),
+                "trained": f"{t['trained']:,} of {t['total']:,} parameters ({t['share']:.2%})",
+                "to store": f"{t['bytes'] / 1e6:.1f} MB", "time": f"{self.seconds:.0f} s",
+                "peak memory": f"{self.peak_memory / 1e9:.1f} GB",
+                "validation loss": None if loss is None else f"{loss:.3f}",
+                "recorded in": str(self.folder or "")}
 
     def show(self):
         """Plot the loss on training and validation data."""

@@ -68,6 +68,16 @@ def measured():
             found.energy = after - joules
 
 
+def held():
+    """Bytes that this process holds now; on CUDA, of the device."""
+    import psutil
+    import torch
+
+    if this_machine().device == "cuda":
+        return torch.cuda.memory_allocated()
+    return psutil.Process().memory_info().rss
+
+
 def _unused():
     """Bytes that this process freed and its C library still holds; 0 where it does not say.
 
