@@ -197,9 +197,8 @@ class Table:
             return f"<{tag} style='text-align:left{wide}'>{html.escape(text)}</{tag}>"
 
         head = "".join(cell("th", str(column)) for column in self.columns)
-        body = "".join(
-            f"<tr>{''.join(cell('td', self._cell(row, column)) for column in self.columns)}</tr>"
-            for row in self.rows)
+        body = "".join(f"<tr>{''.join(cell('td', text) for text in row)}</tr>"
+                       for row in self.cells())
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
         return f"<table>{caption}<tr>{head}</tr>{body}</table>"
 
