@@ -14,6 +14,10 @@ from ftkit.models.specs import SPECS
 GIB = 1024**3
 PROFILES = ("smoke", "cpu", "gpu")
 SHORT = 256  # tokens; up to here plain attention is no slower than the fused kernel on a CPU
+# Bytes of activations and logits on a processor, by the estimate. SmolLM2, 16 texts of up to 512
+# tokens, one thread: 16 at once took 43.4 s of its time and 7.3 GB at the peak, 2 at once 41.3 s
+# and 4.0 GB, with the same loss to six digits (benchmarks/at_once.py).
+AT_ONCE = 1.5 * 2**30
 USABLE = 0.85  # share of the memory that a plan may fill; the rest is for the framework itself
 # Compiling the repeated block: seconds it takes, and the share of a step that it saves. On a CPU
 # measured with SmolLM2 on two cores (67 s, and from nothing to 5%); on an H100 with 30 and 28
@@ -273,8 +277,9 @@ def plan(machine, shape, *, dtype, length, batch_size=16, trainable=1.0, weights
     """Decide attention, checkpointing, quantization and the batch that fits, with reasons.
 
     The batch is split (and gradients accumulated in its place) until the estimate fits;
-    activation checkpointing is tried before a batch goes below 4. dtype: a Choice. weights: how
-    the frozen ones are stored, one of BYTES.
+    activation checkpointing is tried before a batch goes below 4. A processor gains nothing from
+    more texts at once than keep it busy: there it is split down to AT_ONCE. dtype: a Choice.
+    weights: how the frozen ones are stored, one of BYTES.
     Returns a Plan. Raises SettingError when not even one example fits.
     """
     attention = choose_attention(machine, length)
@@ -288,7 +293,11 @@ def plan(machine, shape, *, dtype, length, batch_size=16, trainable=1.0, weights
 
     # Evenly, so that an update is made of as many examples as were asked for.
     parts = [part for part in range(batch_size, 0, -1) if batch_size % part == 0]
-    tries = [(micro, False) for micro in parts if micro >= 4 or micro == batch_size]
+    few = 4  # below, activations are computed again before there are fewer still
+    if machine.device == "cpu":
+        parts = [p for p in parts if needs(p, False) - needs(0, False) <= AT_ONCE] or [1]
+        few = parts[0]
+    tries = [(micro, False) for micro in parts if micro >= few or micro == batch_size]
     tries += [(micro, True) for micro in parts] + [(micro, False) for micro in parts]
     fits = next((t for t in tries if needs(*t) <= room), None)
     if fits is None:
@@ -299,7 +308,8 @@ def plan(machine, shape, *, dtype, length, batch_size=16, trainable=1.0, weights
     micro, checkpointing = fits
     estimate = needs(micro, checkpointing)
     why = [dtype.why, attention.why, quantization.why]
-    why.append(f"batch of {micro}: about {estimate / GIB:.1f} of {machine.memory / GIB:.0f} GiB")
+    why.append(f"{micro} of {batch_size} examples at once: about {estimate / GIB:.1f} of "
+               f"{machine.memory / GIB:.0f} GiB")
     if checkpointing:
         why.append("activations are computed again in the backward pass, to save memory")
     optimizer = "adamw_torch" if machine.device == "mps" else "adamw_torch_fused"
