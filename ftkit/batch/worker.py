@@ -21,6 +21,13 @@ def main(job_file, **options):
         _end_children()
 
 
+def _tell(path, text):
+    """Write a file that another process reads at any time: never empty, as between two states."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
 def _execute(job, options):
     # jsonschema takes 2 s to build a grammar of web addresses that no notebook needs.
     sys.modules["rfc3987_syntax"] = None
@@ -33,7 +40,7 @@ def _execute(job, options):
             start = nb_man.cell_start
 
             def announce(cell, cell_index=None, **more):
-                Path(job["progress"]).write_text(f"{cell_index + 1} {len(nb_man.nb.cells)}")
+                _tell(Path(job["progress"]), f"{cell_index + 1} {len(nb_man.nb.cells)}")
                 return start(cell, cell_index, **more)
 
             nb_man.cell_start = announce
