@@ -238,7 +238,7 @@ def test_who_writes_no_code_fills_in_a_form(views):
     until(found, "1 of 9 steps taken")
     until(found, "80 rows read as classification")
     found.get_by_role("button", name="All that is left").click()
-    found.get_by_text("9 of 9 steps taken").wait_for(timeout=90000)
+    found.get_by_text("9 of 9 steps taken").wait_for(timeout=150000)
     until(found, "Freeze(unfreeze_last=2")
     found.locator("img[alt^='Curve of the training']").first.wait_for()
     found.get_by_role("button", name="both right").click()
