@@ -58,7 +58,7 @@ def views(jupyterlab, write_notebook, learner, request):
 def output(learner, number):
     """The part of the page where a cell's view is."""
     learner.select(number)
-    found = learner.page.locator(f"{PANEL} .jp-Cell.jp-mod-active .jp-OutputArea")
+    found = learner.page.locator(f"{PANEL} .jp-Cell.jp-mod-active .jp-Cell-outputArea")
     found.locator(".widget-vbox, .lm-Widget.widget-vbox").first.wait_for()
     return found
 
@@ -84,7 +84,7 @@ def within(found):
     found.page.set_viewport_size({"width": 640, "height": 500})  # as a zoom to 200% makes it
     out = found.evaluate("""area => {
         const edge = area.getBoundingClientRect().right + 1;
-        return [...area.querySelectorAll('button, input, img')].filter(one =>
+        return [...area.querySelectorAll('button, input')].filter(one =>
             one.getBoundingClientRect().right > edge).map(one => one.outerHTML.slice(0, 90)); }""")
     found.page.set_viewport_size({"width": 1280, "height": 1000})
     return out
