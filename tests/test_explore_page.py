@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
 import tiny
 
 import ftkit as ft
@@ -37,8 +36,7 @@ def test_the_form_of_the_page(tmp_path, monkeypatch):
     rows = [f"{i} is {what};{label}" for i in range(60) for what, label in
             (("broken since the storm", "repair"), ("what we want to buy", "order"))]
     Path("tickets.csv").write_text("\n".join(["message;queue", *rows]), encoding="utf-8")
-    with pytest.warns(ft.DataWarning):
-        space = {"ft": ft}
-        exec(block("A file of yours, without code").replace("\nown.data[", "\nfound = own.data["),
-             space)
+    space = {"ft": ft}
+    code = block("A file of yours, without code")
+    exec(code.replace("\nown.data[", "\nfound = own.data["), space)
     assert "Freeze" in space["own"].data["card"] and space["found"][0].metric == "accuracy"

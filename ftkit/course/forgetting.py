@@ -46,7 +46,7 @@ def forgetting_map(
 
     def render(rows, settings):
         worst = max(rows, key=lambda row: row["forgotten"])
-        said = (f"Forgotten most: {worst['task']}, by {worst['forgotten']:.3g} {worst['step']}"
+        said = (f"Forgotten most: {worst['task']}, by {worst['forgotten']:.3g} ({worst['step']})"
                 if worst["forgotten"] > 0 else "Nothing is lower than it was")
         column, what = ("score", metric) if settings["show"] == SCORE else (
             "forgotten", f"{metric}, {FORGOTTEN}")

@@ -155,8 +155,9 @@ class _Form:
             ("guess", "your guess", "" if now["guess"] is None else str(now["guess"])),
             ("profile", "profile", now["profile"], PROFILES))}
         self.fields["file"].placeholder = "such as tickets.csv, beside this notebook"
-        for name in ("text", "label", "group"):
-            self.fields[name].placeholder = "only if it is called otherwise; groups: if there are"
+        for name in ("text", "label"):
+            self.fields[name].placeholder = f"only if it is not called {name}"
+        self.fields["group"].placeholder = "only if several rows belong to one customer or document"
         self.fields["worth"].placeholder = "such as 0.02: two more right in 100 (before Predict)"
         self.fields["guess"].placeholder = "what the tuned model will reach (before Predict)"
         self.buttons = {name: ipywidgets.Button(

@@ -58,7 +58,7 @@ def views(jupyterlab, write_notebook, learner, request):
 def output(learner, number):
     """The part of the page where a cell's view is."""
     learner.select(number)
-    found = learner.page.locator(f"{PANEL} .jp-Cell.jp-mod-active .jp-OutputArea")
+    found = learner.page.locator(f"{PANEL} .jp-Cell.jp-mod-active .jp-Cell-outputArea")
     found.locator(".widget-vbox, .lm-Widget.widget-vbox").first.wait_for()
     return found
 
@@ -84,7 +84,7 @@ def within(found):
     found.page.set_viewport_size({"width": 640, "height": 500})  # as a zoom to 200% makes it
     out = found.evaluate("""area => {
         const edge = area.getBoundingClientRect().right + 1;
-        return [...area.querySelectorAll('button, input, img')].filter(one =>
+        return [...area.querySelectorAll('button, input')].filter(one =>
             one.getBoundingClientRect().right > edge).map(one => one.outerHTML.slice(0, 90)); }""")
     found.page.set_viewport_size({"width": 1280, "height": 1000})
     return out
@@ -238,7 +238,7 @@ def test_who_writes_no_code_fills_in_a_form(views):
     until(found, "1 of 9 steps taken")
     until(found, "80 rows read as classification")
     found.get_by_role("button", name="All that is left").click()
-    found.get_by_text("9 of 9 steps taken").wait_for(timeout=90000)
+    found.get_by_text("9 of 9 steps taken").wait_for(timeout=150000)
     until(found, "Freeze(unfreeze_last=2")
     found.locator("img[alt^='Curve of the training']").first.wait_for()
     found.get_by_role("button", name="both right").click()

@@ -36,7 +36,7 @@ def test_what_was_best_before_is_what_is_missed(steps):
 
 def test_the_map_is_told_in_words_and_shows_either(steps):
     view = ft.forgetting_map(steps)
-    assert "Forgotten most: law, by 0.5 month 3" in repr(view)
+    assert "Forgotten most: law, by 0.5 (month 3)" in repr(view)
     assert "alt='accuracy. law: month 1 0.8, month 2 0.9, month 3 0.4; notes: " in view.html()
     view.choose(show=forgetting.FORGOTTEN)
     assert "law: month 1 0, month 2 0, month 3 0.5" in repr(view)
