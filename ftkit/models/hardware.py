@@ -16,7 +16,8 @@ PROFILES = ("smoke", "cpu", "gpu")
 SHORT = 256  # tokens; up to here plain attention is no slower than the fused kernel on a CPU
 # Bytes of activations and logits on a processor, by the estimate. SmolLM2, 16 texts of up to 512
 # tokens, one thread: 16 at once took 43.4 s of its time and 7.3 GB at the peak, 2 at once 41.3 s
-# and 4.0 GB, with the same loss to six digits (benchmarks/at_once.py).
+# and 4.0 GB, with the same loss to six digits; in bf16 2 at once took twice the time of 8
+# (benchmarks/at_once.py).
 AT_ONCE = 1.5 * 2**30
 USABLE = 0.85  # share of the memory that a plan may fill; the rest is for the framework itself
 # Compiling the repeated block: seconds it takes, and the share of a step that it saves. On a CPU
@@ -278,7 +279,8 @@ def plan(machine, shape, *, dtype, length, batch_size=16, trainable=1.0, weights
 
     The batch is split (and gradients accumulated in its place) until the estimate fits;
     activation checkpointing is tried before a batch goes below 4. A processor gains nothing from
-    more texts at once than keep it busy: there it is split down to AT_ONCE. dtype: a Choice.
+    more texts at once than keep it busy: there it is split down to AT_ONCE, but in 16 bits,
+    where each part casts all weights again. dtype: a Choice.
     weights: how the frozen ones are stored, one of BYTES.
     Returns a Plan. Raises SettingError when not even one example fits.
     """
@@ -294,7 +296,7 @@ def plan(machine, shape, *, dtype, length, batch_size=16, trainable=1.0, weights
     # Evenly, so that an update is made of as many examples as were asked for.
     parts = [part for part in range(batch_size, 0, -1) if batch_size % part == 0]
     few = 4  # below, activations are computed again before there are fewer still
-    if machine.device == "cpu":
+    if machine.device == "cpu" and dtype.value == "float32":
         parts = [p for p in parts if needs(p, False) - needs(0, False) <= AT_ONCE] or [1]
         few = parts[0]
     tries = [(micro, False) for micro in parts if micro >= few or micro == batch_size]
