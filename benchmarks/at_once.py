@@ -41,8 +41,8 @@ def measured(length, size, dtype):
                  gradient_accumulation_steps=BATCH // size)
     took = time.process_time() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return (f"{dtype}, up to {length} tokens, {size:2} of {BATCH} at once: {took:.1f} s of the processor, "
-            f"peak {peak:.1f} GB, validation loss {run.metrics['eval_loss']:.6f}")
+    return (f"{dtype}, up to {length} tokens, {size:2} of {BATCH} at once: {took:.1f} s of the "
+            f"processor, peak {peak:.1f} GB, validation loss {run.metrics['eval_loss']:.6f}")
 
 
 if __name__ == "__main__":
