@@ -15,8 +15,9 @@ import ftkit
 from ftkit import compat
 
 PACKAGE = Path(ftkit.__file__).parent
-# Private names that are no library's interface: a process's exit, a structure of ctypes.
-ALLOWED = {"_exit", "_fields_"}
+# Private names that are no library's interface: a process's exit, a structure of ctypes, and what
+# Jupyter documents as the way to show an object.
+ALLOWED = {"_exit", "_fields_", "_repr_html_"}
 
 
 def changed(library, name, place):

@@ -72,7 +72,7 @@ class Run(Facts):
     def facts(self):
         """What somebody asks of a training, as {what: value}: the lines of its table."""
         t, loss = self.trainable, self.metrics.get("eval_loss")
-        return {"model": f"{self.model.name}, for {self.model.task}",
+        return {"model": self.model and f"{self.model.name}, for {self.model.task}",
                 "method": str(self.settings.get("method", "")),
                 "trained": f"{t['trained']:,} of {t['total']:,} parameters ({t['share']:.2%})",
                 "to store": f"{t['bytes'] / 1e6:.1f} MB", "time": f"{self.seconds:.0f} s",

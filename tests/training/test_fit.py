@@ -275,3 +275,9 @@ def test_a_full_record_folder_does_not_lose_the_run(tmp_path, monkeypatch):
         run = ft.fit(tiny.encoder(), tiny.reviews(8), epochs=1, quiet=True)
     assert run.folder is None
     assert run.model.hash()
+
+
+def test_a_run_whose_model_was_let_go_still_tells_what_it_took():
+    run = ft.fit(tiny.encoder(), tiny.reviews(8), epochs=1, quiet=True)
+    run.model = None
+    assert repr(run).startswith("trained 41,218 of 41,218") and "model" not in run._repr_html_()
