@@ -6,14 +6,12 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 
 def main(job_file, **options):
-    """Run the job in a JSON file. Returns 0 when papermill did, and writes a verdict beside it.
-
-    options: further ones of nbclient.
-    """
+    """Run the job in a JSON file; returns 0 when papermill did. options: more of nbclient's."""
     job = json.loads(Path(job_file).read_text())
     set_subreaper(True)
     threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
@@ -21,6 +19,13 @@ def main(job_file, **options):
         return _execute(job, options)
     finally:
         _end_children()
+
+
+def _tell(path, text):
+    """Write a file that another process reads at any time: never empty, as between two states."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(text)
+    os.replace(beside, path)
 
 
 def _execute(job, options):
@@ -35,7 +40,7 @@ def _execute(job, options):
             start = nb_man.cell_start
 
             def announce(cell, cell_index=None, **more):
-                Path(job["progress"]).write_text(f"{cell_index + 1} {len(nb_man.nb.cells)}")
+                _tell(Path(job["progress"]), f"{cell_index + 1} {len(nb_man.nb.cells)}")
                 return start(cell, cell_index, **more)
 
             nb_man.cell_start = announce
@@ -64,10 +69,7 @@ def _path(path):
 
 
 def set_subreaper(on):
-    """Set whether what descendants leave behind becomes a child of this process; return as it was.
-
-    Only Linux can; elsewhere the batch finds them by their environment.
-    """
+    """Set whether this process adopts orphans of its descendants (on Linux); return as it was."""
     if sys.platform != "linux":
         return False
     was = ctypes.c_int()
@@ -84,20 +86,16 @@ def _end_children():
     end = time.monotonic() + 5
     while (children := _alive(psutil)) and time.monotonic() < end:
         for child in children:
-            try:
+            with suppress(psutil.Error):
                 child.kill()
-            except psutil.Error:
-                continue
         psutil.wait_procs(children, timeout=1)
 
 
 def _alive(psutil):
     found = []
     for child in psutil.Process().children(recursive=True):
-        try:
+        with suppress(psutil.Error):
             found += [child] if child.status() != psutil.STATUS_ZOMBIE else []
-        except psutil.Error:
-            continue
     return found
 
 

@@ -76,9 +76,9 @@ def other_start():
     """What exercise 3 reads: a prefix that starts from a other text, and its measured loss."""
     run = trained(ft.PrefixTuning(text=LONG))
     space = dict(
-        tokens_in=lambda text: len(run.model.tokenizer(text).input_ids), 
-        start=LONG, size=SimpleNamespace(updates=2), held=None, records=lambda names: NAMES,
-        lowest=lambda arm: 1.0)
+        tokens_in=lambda text: len(run.model.tokenizer(text).input_ids), held=None,
+        start=LONG, size=SimpleNamespace(updates=2), held_loss={"prefix": 1.0},
+        loss_on=lambda model, names: ft.evaluate(model, NAMES)["loss"].value)
     loss = ft.evaluate(run.model, NAMES)["loss"].value
     return run, loss - 1, from_lesson("10", "starts_shorter", **space)
 
@@ -103,23 +103,41 @@ def test_another_run_or_difference_is_explained(other_start, change, off, said):
     assert not found and said in found.message
 
 
-def test_a_prefix_from_an_mlp_starts_where_the_plain_one_does_and_leaves_a_plain_one():
-    method, without_mlp = from_lesson("10", "FromMLP", "PrefixFromMLP", "without_mlp")[1:]
-    plain, from_mlp = (kind(text=LONG).apply(tiny.decoder()) for kind in (ft.PrefixTuning, method))
-    loss = [ft.evaluate(model, NAMES)["loss"].value for model in (plain, from_mlp)]
-    assert loss[0] == pytest.approx(loss[1], abs=1e-6)
-    run = trained(method(text=LONG), epochs=3)
-    assert run.trainable["trained"] > ft.trainable_summary(plain)["trained"]
-    before = ft.evaluate(run.model, NAMES)["loss"].value
-    assert before < loss[1] - 1e-3
-    without_mlp(run.model)
-    assert ft.trainable_summary(run.model) == ft.trainable_summary(plain)
-    assert ft.evaluate(run.model, NAMES)["loss"].value == pytest.approx(before, abs=1e-6)
+def test_a_prefix_from_an_mlp_starts_at_the_words_and_moves_in_all_layers():
+    from_mlp, prefixed_loss = from_lesson("10", "FromMLP", "prefixed_loss")
+    model = tiny.decoder()
+    net = model.net.requires_grad_(False).eval()
+    words, ids = (torch.tensor([model.tokenizer(text).input_ids]) for text in (LONG, "a cat"))
+    layers = net(input_ids=words).past_key_values.layers
+    start = torch.stack([part[0] for layer in layers for part in (layer.keys, layer.values)])
+    made = from_mlp(start)
+    together = torch.cat([words, ids], dim=1)
+    labels = torch.cat([torch.full_like(words, -100), ids], dim=1)
+    labels[0, words.shape[1]] = -100  # the first token has no prediction after a prefix
+    expected = net(input_ids=together, labels=labels).loss.item()
+    loss = prefixed_loss(net, made(), ids, ids)
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
+    optimizer = torch.optim.Adam(made.parameters(), lr=1e-2)
+    for _ in range(2):  # at the first step the zeros of the last layer hide the others
+        prefixed_loss(net, made(), ids, ids).backward()
+        optimizer.step()
+    for (keys, values), layer in zip(made(), layers, strict=True):
+        assert not torch.equal(keys, layer.keys[0]) and not torch.equal(values, layer.values[0])
+    assert prefixed_loss(net, made(), ids, ids) < loss
 
 
-def test_names_of_two_and_three_words_are_balanced():
-    balanced = from_lesson("10", "balanced", seed=0)
+def test_every_third_name_has_three_words():
+    drawn = from_lesson("10", "drawn", seed=0)
     names = [f"A {i}" for i in range(30)] + [f"B C {i}" for i in range(9)]
-    drawn = balanced(names, 8, "sample 0")
-    assert [len(name.split()) for name in drawn] == [2, 3] * 4 and len(set(drawn)) == 8
-    assert balanced(names, 4, "sample 0") == drawn[:4] != balanced(names, 4, "sample 1")
+    found = drawn(names, 9, "sample 0")
+    assert [len(name.split()) for name in found] == [2, 2, 3] * 3 and len(set(found)) == 9
+    assert drawn(names, 4, "sample 0") == found[:4] != drawn(names, 4, "sample 1")
+
+
+def test_teams_bands_and_titles_are_no_persons():
+    names_of = from_lesson("10", "names_of", "no_person")[0]
+    rows = [{"question": "who won", "answers": ["Nevada Wolf Pack", "Rita Ora", "the Kinks"]},
+            {"question": "who sang", "answers": ["The Kinks", "Rita Ora", "Anna Lee Johnson"]},
+            {"question": "who ruled", "answers": ["Sir Robert Walpole", "Indira Gandhi"]},
+            {"question": "where is it", "answers": ["Anna Lee"]}]
+    assert names_of(rows) == ["Rita Ora", "Anna Lee Johnson", "Indira Gandhi"]

@@ -1,0 +1,25 @@
+"""A long lesson must not be stopped because its progress was read while being written."""
+
+import threading
+
+from ftkit.batch.worker import _tell
+
+
+def test_progress_can_be_read_while_it_is_written(tmp_path):
+    path = tmp_path / "progress"
+    _tell(path, "1 9")
+    ended = threading.Event()
+
+    def write():
+        for cell in range(2000):
+            _tell(path, f"{cell} 9")
+        ended.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    found = set()
+    while not ended.is_set():
+        found.add(len(path.read_text().split()))
+    thread.join()
+    assert found == {2}  # an empty file would be taken for a kernel that never answered
+    assert path.read_text() == "1999 9"
