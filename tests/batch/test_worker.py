@@ -1,4 +1,4 @@
-"""A lesson of many minutes must not be stopped because its progress was read while being written."""
+"""A long lesson must not be stopped because its progress was read while being written."""
 
 import threading
 
