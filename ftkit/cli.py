@@ -4,7 +4,6 @@ import argparse
 import ast
 import os
 import re
-import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -19,7 +18,7 @@ def main(arguments=None):
     0 done, 1 it found a failure, 2 a bad request, 3 (of `batch` and `replay`) a run had no chance:
     its process was killed or could not start, or the disk is full.
     """
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(sys.argv[1:] or ["--help"] if arguments is None else arguments)
     try:
         return options.run(options) or 0
     except FtkitError as error:
@@ -35,8 +34,21 @@ def main(arguments=None):
         return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what was probably meant by a command that does not exist."""
+
+    def error(self, message):
+        from ftkit.assets.catalog import nearest
+
+        if found := re.search(r"COMMAND: invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            message = f"{found[1]!r} is no command. " + nearest(
+                found[1], re.findall(r"[\w-]+", found[2]))
+        super().error(message)
+
+
 def _parser():
-    parser = argparse.ArgumentParser(prog="ftkit", description=ftkit.__doc__)
+    parser = _Parser(prog="ftkit", description=ftkit.__doc__, epilog=(
+        "Begin with: ftkit start my-lessons --lab"))
     parser.add_argument("--version", action="version", version=f"ftkit {ftkit.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -49,6 +61,9 @@ def _parser():
     start = command("start", _start, "write the lessons into a folder of yours, to work in")
     start.add_argument("folder", metavar="FOLDER", help="a new folder, or one of an earlier start")
     start.add_argument("--lab", action="store_true", help="and open them in JupyterLab")
+    progress = command("progress", _progress, "say what is done: lessons, exercises, questions")
+    progress.add_argument("folder", nargs="?", default=".", metavar="FOLDER",
+                          help="that of `ftkit start` (default: this one)")
     fetch = command("fetch", _fetch, "get models and data into the cache")
     fetch.add_argument("names", nargs="*", metavar="NAME", help="a model or a data set")
     fetch.add_argument("--all", action="store_true", help="everything in the catalog")
@@ -146,33 +161,15 @@ def _parser():
 
 
 def _start(options):
-    from importlib.util import find_spec
+    from ftkit.batch import index
 
-    from ftkit.batch import index, lab
-    from ftkit.batch.start import start
+    index.begin(options.folder, options.lab)
 
-    done = start(options.folder)
-    page = index.write(done.folder)
-    lessons = [name for name in (*done.written, *done.same, *done.worked_in, *done.kept)
-               if name.startswith("notebooks/") and name.count("/") == 1]
-    print(f"{len(lessons)} lessons with their solutions, a template for data of your own, and the "
-          f"data cards are in {done.folder}: {len(done.written)} files were written, "
-          f"{len(done.same)} were there, you have worked in {len(done.worked_in)}.")
-    if done.kept:
-        print(f"Not from here, and left as they are: {', '.join(done.kept)}.")
-    if done.outdated:
-        print(f"Yours, and left as they are, though the course has a newer version: "
-              f"{', '.join(done.outdated)}. For the new one, rename yours and give the command "
-              "again.")
-    if options.lab:
-        lab.open_lab(done.folder, page)
-    opened = "" if find_spec("jupyterlab") else "pip install 'ftkit[lab]' && "
-    folder = shlex.quote(str(done.folder))
-    print(f"""
-Next, type:
-  ftkit doctor         # what works on this machine, and what to do about the rest
-  ftkit fetch --all    # models and data, once; after that no network is needed
-  {opened}ftkit start {folder} --lab    # the lessons in JupyterLab, with what is done by now""")
+
+def _progress(options):
+    from ftkit.batch import index
+
+    print(index.progress(options.folder))
 
 
 def _fetch(options):
@@ -221,34 +218,14 @@ def _download(names):
 def _models(options):
     from ftkit.assets import catalog
 
-    _list(catalog.models())
+    print(catalog.listed(catalog.models()))
 
 
 def _data(options):
+    from ftkit.assets import catalog
     from ftkit.data import recipe
 
-    _list(recipe.entries())
-
-
-def _list(entries):
-    """Print catalog entries as a table, with the notes that a user should see before using one."""
-    from ftkit.assets import fetch
-
-    rows = [("name", "task", "download", "licence", "cached", "what it is")]
-    for entry in entries:
-        needs = getattr(entry, "needs", "")  # of data sets that not every machine can have
-        without = "elsewhere" if needs else "with ftkit"
-        size = f"{entry.size / 1e6:.1f} MB" if entry.archives else without
-        cached = "yes" if all(map(fetch.is_cached, entry.archives)) and not needs else "no"
-        rows.append((entry.name, entry.task, size, entry.licence, cached, entry.title))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    for row in rows:
-        print("  ".join([*(w.ljust(n) for w, n in zip(row, widths, strict=False)), row[-1]]))
-    notes = [f"{entry.name}: {entry.warning}" for entry in entries if entry.warning]
-    notes += [f"{entry.name}: needs {entry.needs}." for entry in entries
-              if getattr(entry, "needs", "")]
-    if notes:
-        print("\n" + "\n".join(notes))
+    print(catalog.listed(recipe.entries()))
 
 
 def _doctor(options):
@@ -341,7 +318,10 @@ def _bytes(text):
 
 def _runs(options):
     frame = ftkit.runs(options.folder)
-    print("no runs are recorded there yet" if frame.empty else frame.to_string(index=False))
+    from ftkit.training.records import runs_home
+
+    where = options.folder or runs_home()
+    print(f"no runs are recorded in {where} yet" if frame.empty else frame.to_string(index=False))
 
 
 def _report(options):

@@ -23,14 +23,6 @@ def fingerprint(dataset):
     return getattr(dataset, "_fingerprint", None)
 
 
-def has_forward_hook(module, hook):
-    """Whether a function is already registered as a forward hook of a module.
-
-    torch: `_forward_hooks`; hooks can be added in public, not listed.
-    """
-    return hook in module._forward_hooks.values()
-
-
 def multiplies_bf16():
     """Whether this processor has units that multiply bfloat16 (AMX, AVX512-BF16).
 
@@ -112,14 +104,6 @@ def prepared(trainer, inputs):
     transformers: `Trainer._prepare_inputs`.
     """
     return trainer._prepare_inputs(inputs)
-
-
-def parameters_of(module):
-    """The names of a module's own parameters, None among the values for one that it goes without.
-
-    torch: `_parameters`; `named_parameters` leaves out what is None.
-    """
-    return dict(module._parameters)
 
 
 def chat_app(net, tokenizer, name):

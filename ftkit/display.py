@@ -1,6 +1,8 @@
 """Tables and figures: titled, with units, readable in black and white, anywhere."""
 
+import base64
 import html
+import io
 import os
 import sys
 
@@ -46,18 +48,12 @@ def finished(figure):
     return figure
 
 
-def label_bar(axes, place, value, errors, fontsize=9, text=None):
+def label_bar(axes, place, value, errors):
     """Write a bar's value beyond the end of its interval, on the side that the bar points to."""
     up = value >= 0
-    axes.annotate(
-        text or f"{value:.3g}",
-        (place, value + errors[1] if up else value - errors[0]),
-        ha="center",
-        va="bottom" if up else "top",
-        xytext=(0, 2 if up else -2),
-        textcoords="offset points",
-        fontsize=fontsize,
-    )
+    axes.annotate(f"{value:.3g}", (place, value + errors[1] if up else value - errors[0]),
+                  ha="center", va="bottom" if up else "top", xytext=(0, 2 if up else -2),
+                  textcoords="offset points", fontsize=9)
     axes.margins(y=0.12)  # room for the label
 
 
@@ -179,13 +175,15 @@ class Table:
         self.rows, self.caption = [dict(row) for row in rows], caption
         self.columns = list(dict.fromkeys(key for row in self.rows for key in row))
 
-    def _cell(self, row, column):
-        value = row.get(column, "")
-        return f"{value:.3f}" if isinstance(value, float) else str(value)
+    def cells(self):
+        """The rows as lists of texts, in the order of the columns."""
+        return [[f"{value:.3f}" if isinstance(value, float) else str(value)
+                 for value in (row.get(column, "") for column in self.columns)]
+                for row in self.rows]
 
     def __repr__(self):
-        lines = [self.columns, *([self._cell(r, c) for c in self.columns] for r in self.rows)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        lines = [self.columns, *self.cells()]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = "\n".join(
             "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
             for line in lines
@@ -193,23 +191,49 @@ class Table:
         return f"{self.caption}\n{text}" if self.caption else text
 
     def _repr_html_(self):
-        style = "style='text-align:left'"
-        head = "".join(f"<th {style}>{html.escape(str(c))}</th>" for c in self.columns)
-        body = "".join(
-            "<tr>"
-            + "".join(f"<td {style}>{html.escape(self._cell(r, c))}</td>" for c in self.columns)
-            + "</tr>"
-            for r in self.rows
-        )
+        def cell(tag, text):
+            # Blanks count where there are several, or at an end: those of tokens and of columns.
+            wide = ";white-space:pre-wrap" if "  " in text or text != text.strip() else ""
+            return f"<{tag} style='text-align:left{wide}'>{html.escape(text)}</{tag}>"
+
+        head = "".join(cell("th", str(column)) for column in self.columns)
+        body = "".join(f"<tr>{''.join(cell('td', text) for text in row)}</tr>"
+                       for row in self.cells())
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
         return f"<table>{caption}<tr>{head}</tr>{body}</table>"
 
 
+class Facts:
+    """Of a class whose `facts()` are {what: value}: a table in a notebook, its own words elsewhere.
+
+    Facts that are None or empty are left out.
+    """
+
+    def _repr_html_(self):
+        return Table({"what": what, "value": value} for what, value in self.facts().items()
+                     if value not in (None, ""))._repr_html_()
+
+
 def show_table(rows, caption=None):
     """Display rows (dicts of column: value) as a table. Returns nothing."""
-    from ftkit.display import display
-
     display(Table(rows, caption))
+
+
+class Picture:
+    """A figure as a picture with its text alternative, and as that text elsewhere."""
+
+    def __init__(self, figure, words=None):
+        self.figure, self.words = figure, words or in_words(figure)
+
+    def __repr__(self):
+        return self.words
+
+    def _repr_html_(self):
+        file = io.BytesIO()
+        self.figure.savefig(file, format="png", bbox_inches="tight")
+        data = base64.b64encode(file.getvalue()).decode()
+        return (f"<img alt='{html.escape(self.words)}' style='max-width:100%' "
+                f"src='data:image/png;base64,{data}'>")
 
 
 class Banner:
@@ -230,12 +254,9 @@ class Banner:
 
 
 def display(thing):
-    try:
-        from IPython.display import display
-    except ImportError:
-        print(thing)
-    else:
-        display(thing)
+    from IPython.display import display
+
+    display(thing)
 
 
 def show_widget(make, otherwise):

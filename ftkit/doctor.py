@@ -17,6 +17,8 @@ ADDRESSES = ("https://pypi.org/simple/", "https://huggingface.co/")
 def examine():
     """Yield (level, what, words) for each check; words hold the remedy of a WARN or FAIL."""
     yield OK, "Python", f"{platform.python_version()} at {sys.executable}"
+    if os.name == "nt":
+        yield WARN, "system", "Windows by itself is not tested; work in WSL 2, in its own files"
     torch_works = _torch()
     yield torch_works
     if torch_works[0] != FAIL:
@@ -59,8 +61,15 @@ def _memory():
     memory = psutil.virtual_memory()
     words = (f"{usable_cores()} cores, {memory.total / GIB:.1f} GiB of memory, "
              f"{memory.available / GIB:.1f} free")
+    # What has ended by now, or may not be looked at, has None.
+    every = [one.info for one in psutil.process_iter(["cmdline", "memory_info"])]
+    kernels = [one["memory_info"].rss for one in every
+               if "ipykernel_launcher" in (one["cmdline"] or ()) and one["memory_info"]]
+    if kernels:
+        words += f"; {len(kernels)} notebook kernels hold {sum(kernels) / GIB:.1f} GiB"
     if memory.available < 3 * GIB:
-        return WARN, "cores, memory", f"{words}; lessons take up to 3: close other programs"
+        return WARN, "cores, memory", (f"{words}; lessons take up to 3: shut down the kernels of "
+                                       "other notebooks, or close other programs")
     return OK, "cores, memory", words
 
 
@@ -123,7 +132,10 @@ def _jupyter():
     missing = [name for name in ("papermill", "ipykernel") if not util.find_spec(name)]
     if missing:
         return FAIL, "notebooks", f"{', '.join(missing)} missing; run `pip install -e .`"
-    return OK, "notebooks", f"papermill {metadata.version('papermill')}, kernel of this Python"
+    words = f"papermill {metadata.version('papermill')}, kernel of this Python"
+    if lab := [name for name in ("jupyterlab", "ipywidgets") if not util.find_spec(name)]:
+        return WARN, "notebooks", f"{words}; without {' and '.join(lab)}: pip install 'ftkit[lab]'"
+    return OK, "notebooks", f"{words}, JupyterLab {metadata.version('jupyterlab')}"
 
 
 def _versions():

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 
@@ -96,6 +97,20 @@ def test_doctor_fails_with_the_remedy_when_the_cache_cannot_be_written(tmp_path,
     assert doctor.main() == 1
 
 
+def test_the_doctor_names_what_the_lessons_miss_and_what_kernels_hold(monkeypatch):
+    import psutil
+
+    found = doctor.util.find_spec
+    monkeypatch.setattr(doctor.util, "find_spec", lambda name: name != "ipywidgets" and found(name))
+    assert doctor._jupyter()[0] == doctor.WARN
+    assert "without ipywidgets: pip install 'ftkit[lab]'" in doctor._jupyter()[2]
+    kernel = SimpleNamespace(info={"cmdline": ["python", "-m", "ipykernel_launcher"],
+                                   "memory_info": SimpleNamespace(rss=2 * doctor.GIB)})
+    gone = SimpleNamespace(info={"cmdline": None, "memory_info": None})
+    monkeypatch.setattr(psutil, "process_iter", lambda _: [kernel, gone])
+    assert "1 notebook kernels hold 2.0 GiB" in doctor._memory()[2]
+
+
 def test_doctor_only_warns_without_a_network(monkeypatch):
     import urllib.request
 
@@ -161,6 +176,16 @@ def test_fetch_and_doctor_do_not_call_a_damaged_cache_whole(capsys, tmp_path, mo
     assert not folder.exists()
 
 
+def test_without_a_command_there_is_help_and_a_wrong_one_is_guessed(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["ftkit"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code and "Begin with: ftkit start" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["modls"])
+    assert "'modls' is no command. Did you mean 'models'?" in capsys.readouterr().err
+
+
 def test_runs_of_an_empty_folder(capsys, tmp_path):
     assert cli.main(["runs", str(tmp_path)]) == 0
-    assert "no runs" in capsys.readouterr().out
+    assert f"no runs are recorded in {tmp_path} yet" in capsys.readouterr().out

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import tiny
 from IPython.core.formatters import DisplayFormatter
 from IPython.core.pylabtools import select_figure_formats
 from matplotlib import pyplot as plt
@@ -12,6 +13,7 @@ from matplotlib import pyplot as plt
 import ftkit as ft
 from ftkit import display
 from ftkit.evaluation.resampling import Estimate
+from ftkit.training.fit import Run
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +118,25 @@ def test_lines_are_told_apart_without_colour_and_seen_on_white():
                  for c in to_rgb(shade)]
         light = float(np.dot((0.2126, 0.7152, 0.0722), parts))
         assert 1.05 / (light + 0.05) >= 3
+
+
+def test_blanks_of_a_cell_are_kept_where_they_count():
+    html = display.Table([{"token": " popcorn", "word": "popcorn"}])._repr_html_()
+    assert html.count("white-space:pre-wrap") == 1 and ">popcorn<" in html
+
+
+def test_what_the_kit_makes_is_a_table_in_a_notebook():
+    """Of a training, a model, data and a comparison: with their facts, and their text as text."""
+    data = ft.load_data("capitals", n_train=8)
+    assert "capitals" in data._repr_html_() and "train 8" in data._repr_html_()
+    one, two = (ft.from_predictions(answers, [0, 1, 1, 0], labels=["<b>", "c"])
+                for answers in ([0, 1, 0, 1], [0, 1, 1, 1]))
+    found = ft.compare(two, one, "accuracy")
+    assert "1 gained, 0 lost" in found._repr_html_() and "McNemar p = 1" in repr(found)
+    model = tiny.encoder(labels=("<b>", "c"))
+    assert "41,218" in model._repr_html_() and "<b>" not in model._repr_html_()
+    run = Run(model, [], 3.0, 2_000_000_000, {"trained": 1, "total": 4, "share": 0.25, "bytes": 8},
+              {"eval_loss": 0.5}, {"method": "Full()"})
+    assert repr(run) == ("trained 1 of 4 parameters (25.00%, 0.0 MB to store) in 3 s, peak memory "
+                         "2.0 GB, validation loss 0.500")
+    assert "Full()" in run._repr_html_() and "recorded in" not in run._repr_html_()

@@ -133,7 +133,8 @@ def test_what_a_learner_did_is_kept_and_the_rest_is_brought_up_to_date(course, t
     assert start.start(folder).written == names[:1]
 
 
-def test_the_index_shows_what_is_done(course, tmp_path):
+def test_the_index_shows_what_is_done(course, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FTKIT_HOME", str(tmp_path / "home"))  # nobody's answers
     folder, names = tmp_path / "my", list(course)
     start.start(folder)
     page = index.write(folder)
@@ -153,6 +154,11 @@ def test_the_index_shows_what_is_done(course, tmp_path):
     assert list(map(index.done, ft.lessons(page.parent).rows)) == [
         "1 of 3 cells run", "✓ all cells run, 1 of 1 exercises right",
         "cannot be read as a notebook"]
+    for where in (folder, page.parent):
+        assert cli.main(["progress", str(where)]) == 0
+        said = capsys.readouterr().out
+        assert "1 of 3 cells run" in said and said.endswith(
+            "Lessons run to their end: 1 of 3. Exercises right: 1 of 2. Questions right: 0.\n")
     index.write(folder)
     (shown,) = nb.read(page)["cells"][1]["outputs"]
     assert "[1 · Title](01_second.ipynb)" in shown["data"]["text/markdown"]

@@ -8,9 +8,10 @@ import pytest
 import tiny
 from papermill import execute_notebook
 
+import ftkit as ft
 from ftkit.batch import notebook as nb
 from ftkit.batch import start
-from ftkit.course import claims
+from ftkit.course import claims, your_own
 from ftkit.errors import SettingError
 from ftkit.models import hardware
 
@@ -163,6 +164,67 @@ def test_papermill_runs_it_without_a_screen(models, files, tmp_path):
     assert nb.failure(made) is None and len(nb.claims(made)) == 1
     assert not any(kind in output.get("data", {}) for _, cell in nb.code_cells(made)
                    for output in cell["outputs"] for kind in nb.WIDGETS)
+
+
+@pytest.mark.parametrize("name, model, columns, metric", [
+    ("tickets.csv", "encoder", {}, "accuracy"),
+    ("messy.csv", "encoder", {"text": "Message", "label": "Queue", "group": "Customer"},
+     "accuracy"),
+    ("chat.jsonl", "decoder", {}, "loss"), ("messy.jsonl", "decoder", {}, "loss")])
+def test_the_form_takes_the_same_way(name, model, columns, metric, models, files, tmp_path,
+                                     monkeypatch):
+    """As a function, with fixed arguments; the notebook that it writes says the same."""
+    monkeypatch.chdir(tmp_path)
+    own = ft.your_own(files / name, model=str(models / model), prompted=None, method="lora",
+                      profile="smoke", worth=0.25, guess=0.5, **columns).go()
+    assert own.done == len(own.steps) == 9
+    assert own.data["claim"].metric == metric and own.found["my_guess"] == 0.5
+    assert own.data["claim"].bound == ({"at_least": 0.25} if metric == "accuracy" else
+                                       {"at_most": -0.25})
+    assert own.data["table"][-1]["method"].startswith("fine-tuned")
+    assert "LoRA" in own.data["card"] and own.data["visible"] > 0
+    if name == "messy.csv":
+        assert own.found["gone"] == {"no label": 20, "its text has several labels": 2,
+                                     "its text occurs twice": 3}
+    with pytest.raises(SettingError, match="the last step"):
+        own.next()
+    written = nb.read(own.save_notebook("mine.ipynb"))
+    code = "\n".join(nb.source(cell) for _, cell in nb.code_cells(written))
+    assert f"FILE = {str(files / name)!r}" in code and "METHOD = 'lora'" in code
+    assert "worth = 0.25 if labelled else -0.25" in code
+    with pytest.raises(SettingError, match="mine.ipynb is there already"):
+        own.save_notebook("mine.ipynb")
+
+
+def test_the_form_is_filled_in_and_says_what_is_wrong(models, files, tmp_path, monkeypatch):
+    ipywidgets = pytest.importorskip("ipywidgets", reason="needs the extra lab")
+    monkeypatch.chdir(tmp_path)
+    own = ft.your_own(profile="smoke", prompted=None)
+    assert "a file of yours, step by step" in repr(own) and own.data["table"] == []
+    form = your_own._Form(own, ipywidgets)
+    assert all(one.description for one in form.fields.values())
+    form.buttons["next"].click()
+    assert "role='alert'" in form.said.value and "there is no file" in form.said.value
+    form.fields["file"].value = str(files / "tickets.csv")
+    form.fields["model"].value = str(models / "encoder")
+    form.fields["worth"].value = "much"
+    form.buttons["next"].click()
+    assert "&#x27;much&#x27; is no number" in form.said.value and own.done == 0
+    form.fields["worth"].value = "0.1"
+    form.buttons["next"].click()
+    assert "1 of 9 steps taken" in form.said.value
+    assert form.buttons["next"].description == "Next: Clean it"
+    form.fields["worth"].value = "0.2"  # may be changed until the step Predict
+    form.buttons["next"].click()
+    form.fields["method"].value = "freeze"  # another way: from the beginning
+    form.buttons["next"].click()
+    assert own.done == 1 and len(form.below.children) == 1
+    assert own.settings["worth"] == 0.2 and own.settings["method"] == "freeze"
+    form.buttons["Save as a notebook"].click()
+    assert Path("your_own_tickets.ipynb").is_file()
+    for name in ("method", "profile"):
+        with pytest.raises(SettingError, match=f"{name}='mine': choose one of"):
+            ft.your_own(**{name: "mine"})
 
 
 def test_it_travels_with_the_lessons_and_its_outputs_are_of_its_code():

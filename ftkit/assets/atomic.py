@@ -13,10 +13,7 @@ _CWD, _SWAP = -100, 2  # AT_FDCWD; RENAME_EXCHANGE of Linux and RENAME_SWAP of m
 
 
 def write(path, content):
-    """Write text (as UTF-8) or bytes to a file that is complete or, after an error, as it was.
-
-    Raises OSError where the system refuses, for example on a full disk.
-    """
+    """Write text (as UTF-8) or bytes, whole or not at all; OSError where the system refuses."""
     with new_file(path) as scratch:
         scratch.write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -25,8 +22,8 @@ def write(path, content):
 def new_file(path):
     """Yield an empty file beside `path` that takes its place when the block ends without error.
 
-    Its content is on the disk before it has the name, and its permissions are those of any new
-    file (the umask). Folders above it are made.
+    On the disk before it has the name, with the permissions of any new file. Folders above are
+    made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,8 +44,8 @@ def new_file(path):
 def new_folder(path):
     """Yield an empty folder beside `path` that takes its place when the block ends without error.
 
-    Every file in it is on the disk before it has the name. A folder that was there before stays
-    complete until then, and is deleted after; so is a new one that failed. Folders above are made.
+    All in it is on the disk before it has the name. A folder that was there stays complete until
+    then; a new one that failed is deleted. Folders above are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,11 +75,7 @@ def beside(path):
 
 
 def exchange(one, other):
-    """Give each of two folders the other's name, in one step where the system has it.
-
-    Elsewhere (a file system without it, Windows) it takes three renames: for a moment the second
-    name is free, and its folder has a hidden one beside it.
-    """
+    """Give each of two folders the other's name: in one step where that can be, else in three."""
     if _exchanged_at_once(one, other):
         return
     aside = beside(other)

@@ -18,11 +18,6 @@ def seal(folder):
     atomic.write(folder / FILE, json.dumps(found, indent=1))
 
 
-def is_sealed(folder):
-    """Whether the checksums of a folder were ever noted."""
-    return (folder / FILE).is_file()
-
-
 def damage(folder, *, deep=False):
     """Return what is wrong with a folder in words, "" when every file is as it was sealed.
 
@@ -54,8 +49,8 @@ def damage(folder, *, deep=False):
 def hub_damage(folder, notes):
     """Return what is wrong with a model's folder in the cache of huggingface_hub, "" when nothing.
 
-    Its files are links to blobs that bear their checksum as their name: sha256 for large files,
-    git's sha1 for others. notes: a file for the times of those that were compared already.
+    Its files are links to blobs named by their checksum: sha256, or git's sha1 of small ones.
+    notes: a file for the times of those that were compared already.
     """
     try:
         known = json.loads(notes.read_text())
@@ -85,9 +80,7 @@ def _is_blob(path):
     if len(path.name) == 40:
         found = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            found.update(part)
-    return found.hexdigest() == path.name
+        return hashlib.file_digest(file, lambda: found).hexdigest() == path.name
 
 
 def stamp(path):
@@ -98,8 +91,5 @@ def stamp(path):
 
 def digest(path):
     """Return the xxh3 checksum of a file, in hex (several gigabytes a second)."""
-    found = xxhash.xxh3_128()
     with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            found.update(part)
-    return found.hexdigest()
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()

@@ -1,9 +1,8 @@
 """What was computed once, in files for later runs: tensors under a key of their content.
 
-A store is a folder of safetensors files that are never changed and read memory-mapped. All stores
-together stay below a limit; what was not used for longest goes first. A store is one of this code
-and these versions of the packages: whatever else a value depends on is in the fingerprint or in the
-key. Each tensor is compared with its checksum when it is read for the first time.
+A store is a folder of safetensors files, never changed and read memory-mapped, of this code and
+these versions of the packages: whatever else a value depends on is in its fingerprint or key. All
+stores together stay below a limit; what was not used for longest goes first.
 """
 
 import json
@@ -47,14 +46,11 @@ def root():
 def limit():
     """Bytes that all stores together may take: FTKIT_CACHE_GB, by default 4 GB; 0 keeps nothing."""
     given = os.environ.get("FTKIT_CACHE_GB", "4")
-    try:
+    with suppress(ValueError, OverflowError):  # of words, of infinity
         if (gigabytes := float(given)) >= 0:
             return int(gigabytes * 1e9)
-    except ValueError:
-        pass
-    raise SettingError(
-        f"FTKIT_CACHE_GB={given!r} is no number of gigabytes; 0 or more is expected."
-    )
+    raise SettingError(f"FTKIT_CACHE_GB={given!r} is no number of gigabytes; 0 or more is "
+                       "expected.")
 
 
 @cache
@@ -70,10 +66,7 @@ def config_text(config):
 
 
 def tokenizer_text(tokenizer):
-    """All that decides how a tokenizer with a `backend_tokenizer` encodes, as one string.
-
-    Its vocabulary and steps, and every attribute: special tokens, sides, templates, limits.
-    """
+    """All that decides how a tokenizer with a `backend_tokenizer` encodes, as one string."""
     # How it was called last is in the backend's state, too; that changes nothing here.
     steps = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
     own = {k: repr(v) for k, v in vars(tokenizer).items() if k not in _ORIGIN}
@@ -211,10 +204,8 @@ def _make_room(keep):
     """Delete the files that were not used for longest until the limit holds."""
     known = []
     for path in root().rglob("*.*"):
-        try:
+        with suppress(OSError):  # another process was faster
             known.append((path.stat().st_mtime, path.stat().st_size, path))
-        except OSError:
-            continue  # another process was faster
     held = sum(size for _, size, _ in known)
     for _, size, path in sorted(known):
         if held <= limit():

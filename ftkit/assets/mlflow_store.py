@@ -12,6 +12,7 @@ import re
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from time import time
 from typing import Any
 from urllib.parse import unquote, urlparse
 
@@ -20,6 +21,7 @@ from ftkit.errors import FetchError, SettingError
 
 PREFIX = "registry:"
 EXPERIMENT = "ftkit"
+LONGEST = 500  # characters of a parameter; MLflow refuses more
 MODEL = "model"  # the folder of a run's artifacts that holds the model
 DIGEST = "ftkit.files"  # the tag that a version's files are checked by
 NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)  # of a model or an alias
@@ -49,10 +51,8 @@ def _client(address: str):
         import sqlalchemy  # noqa: F401 - MLflow needs it for a database, and names it nowhere
         from mlflow.tracking import MlflowClient
     except ImportError as error:
-        raise SettingError(
-            f"versions and tracking need MLflow, which is not installed ({error}). Install it "
-            "with: pip install 'ftkit[track]'"
-        ) from error
+        raise SettingError(f"versions and tracking need MLflow, which is not installed ({error}). "
+                           "Install it with: pip install 'ftkit[track]'") from error
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if place := database(address):
@@ -66,15 +66,46 @@ def database(address: str) -> Path | None:
     return Path(found[1]).absolute() if found else None
 
 
-def experiment() -> str:
-    """The id of the experiment that the kit's runs go to, made on first use."""
+def experiment(name: str | None = None) -> str:
+    """The id of an experiment, by default the one of the kit's runs, made on first use."""
+    name = name or EXPERIMENT
     with said_plainly("the experiment could not be opened"):
-        found = client().get_experiment_by_name(EXPERIMENT)
+        found = client().get_experiment_by_name(name)
         if found:
             return found.experiment_id
         place = database(uri())
         files = (place.parent / "artifacts").as_uri() if place else None
-        return client().create_experiment(EXPERIMENT, artifact_location=files)
+        return client().create_experiment(name, artifact_location=files)
+
+
+def put(name: str, *, into: str, params: dict, metrics: list, tags: dict, folder: Path | str,
+        seconds: float | None = None, folder_name: str | None = None,
+        status: str = "FINISHED") -> str:
+    """Store a run of so many parameters, metrics (name, value, step), tags and files.
+
+    into: the id of its experiment; seconds: that it took until now; folder_name: of the files
+    among its artifacts. A run that could not be stored whole is left there as failed. Returns its
+    id. Raises what MLflow does.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    store = client()
+    began = int(1000 * (time() - (seconds or 0)))
+    made = store.create_run(into, run_name=name, start_time=began)
+    identity, now = made.info.run_id, int(1000 * time())
+    measured = [Metric(name, value, now, step) for name, value, step in metrics]
+    try:
+        for start in range(0, len(measured), 1000):  # of one call
+            store.log_batch(identity, metrics=measured[start : start + 1000])
+        store.log_batch(identity,
+                        params=[Param(key, str(value)[:LONGEST]) for key, value in params.items()],
+                        tags=[RunTag(key, str(value)) for key, value in tags.items()])
+        store.log_artifacts(identity, str(folder), folder_name)
+    except BaseException:
+        store.set_terminated(identity, "FAILED")
+        raise
+    store.set_terminated(identity, status)
+    return identity
 
 
 @contextmanager
@@ -99,17 +130,15 @@ def local(address: str) -> Path | None:
 
 
 def find(reference: str) -> Any:
-    """MLflow's entry of a version: "name@alias", "name/3", or the same behind "registry:".
+    """MLflow's entry of "name@alias", "name/3", or the same behind "registry:".
 
     Raises SettingError for another form, FetchError where no such version is registered.
     """
     text = reference.removeprefix(PREFIX)
     parts = _REFERENCE.fullmatch(text)
     if not parts:
-        raise SettingError(
-            f"{reference!r} names no version; write registry:NAME@ALIAS, such as "
-            "registry:support-voice@champion, or registry:NAME/NUMBER."
-        )
+        raise SettingError(f"{reference!r} names no version; write registry:NAME@ALIAS, such as "
+                           "registry:support-voice@champion, or registry:NAME/NUMBER.")
     name, alias, number = parts.groups()
     store = client()
     from mlflow.exceptions import MlflowException
@@ -124,17 +153,12 @@ def find(reference: str) -> Any:
         aliases = dict(getattr(store.get_registered_model(name), "aliases", {})) if known else {}
         has = f"versions {', '.join(sorted(str(v.version) for v in known))}" if known else "none"
         more = "".join(f", {name!r} is {version}" for name, version in sorted(aliases.items()))
-        raise FetchError(
-            f"{text} is not registered in {uri()}: of {name} there are {has}{more}. "
-            "ft.register puts a model there."
-        ) from error
+        raise FetchError(f"{text} is not registered in {uri()}: of {name} there are {has}{more}. "
+                         "ft.register puts a model there.") from error
 
 
 def version_folder(reference: str) -> tuple[Path, str]:
-    """The folder of a registered version, checked, and its name such as "support-voice/3".
-
-    Raises FetchError where its files are not those that were registered.
-    """
+    """The folder of a version and its name, "support-voice/3"; FetchError for other files in it."""
     found = find(reference)
     folder, label = local(found.source), f"{found.name}/{found.version}"
     if folder is None:
@@ -145,15 +169,13 @@ def version_folder(reference: str) -> tuple[Path, str]:
                 with said_plainly(f"the files of {label} could not be fetched"):
                     client().download_artifacts(found.run_id, MODEL, str(scratch))
     if not folder.is_dir():
-        raise FetchError(
-            f"the files of {label} are gone: {folder} does not exist. Bring the folder back from "
-            "a copy, or go back to another version with ft.roll_back."
-        )
+        raise FetchError(f"the files of {label} are gone: {folder} does not exist. Bring the "
+                         "folder back from a copy, or go back to another version with "
+                         "ft.roll_back.")
     if digest(folder) != found.tags.get(DIGEST):
-        raise FetchError(
-            f"{folder} is not what was registered as {label}: a file of it was changed, added or "
-            "removed. Bring it back from a copy, or register the changed model as a new version."
-        )
+        raise FetchError(f"{folder} is not what was registered as {label}: a file of it was "
+                         "changed, added or removed. Bring it back from a copy, or register the "
+                         "changed model as a new version.")
     return folder, label
 
 

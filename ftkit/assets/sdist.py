@@ -1,8 +1,7 @@
 """Source archives: found by an index's file list, without running their setup.py, as pip would.
 
-pip asks a source archive for its metadata before it hands it over, and that runs code of the
-package. Here the list of files is read (PEP 503 and 691, by pypi-simple), the file downloaded, and
-its members are read where they lie: nothing of it is run or written.
+pip runs code of the package to learn its metadata. Here the list of files is read (PEP 503 and 691,
+by pypi-simple), the file downloaded, and its members are read where they lie.
 """
 
 from __future__ import annotations
@@ -68,15 +67,16 @@ def index_download(archive: Archive, scratch: Path, progress=None) -> Path:
                 said.append(f"{_host(index)} does not list it.")
             except Exception as error:  # of requests, of pypi-simple, of the network
                 said.append(f"{_host(index)}: {type(error).__name__}: {error}.")
-    raise FetchError(
-        f"{archive.filename} could not be downloaded. {' '.join(said) or 'pip has no index.'} "
-        "Check the network, the proxy, and that your package index carries source archives (`pip "
-        "config list` shows which is used). What was fetched before works without a network."
-    )
+    raise FetchError(f"{archive.filename} could not be downloaded. "
+                     f"{' '.join(said) or 'pip has no index.'} Check the network, the proxy, and "
+                     "that your package index carries source archives (`pip config list` shows "
+                     "which is used). What was fetched before works without a network.")
 
 
 def pip_settings() -> dict[str, list[str]]:
     """Return where the user's pip looks: "index", "find-links", "cert", "proxy", each a list."""
+    from pypi_simple import PYPI_SIMPLE_ENDPOINT
+
     command = [sys.executable, "-m", "pip", "config", "list"]
     output = subprocess.run(command, capture_output=True, text=True).stdout
     lines = re.findall(r"^([\w:.-]+)=('.*'|\".*\")$", output, re.MULTILINE)
@@ -87,15 +87,9 @@ def pip_settings() -> dict[str, list[str]]:
         for name in ("index-url", "extra-index-url", "find-links", "no-index", "cert", "proxy")
     }
     own = [] if found["no-index"] in (["1"], ["true"], ["yes"], ["on"]) else [
-        *(found["index-url"] or [_default_index()]), *found["extra-index-url"]
+        *(found["index-url"] or [PYPI_SIMPLE_ENDPOINT]), *found["extra-index-url"]
     ]
     return {"index": own, **{name: found[name] for name in ("find-links", "cert", "proxy")}}
-
-
-def _default_index() -> str:
-    from pypi_simple import PYPI_SIMPLE_ENDPOINT
-
-    return PYPI_SIMPLE_ENDPOINT
 
 
 def _from_index(index, archive, target, settings, progress) -> bool:

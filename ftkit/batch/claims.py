@@ -4,10 +4,7 @@ import math
 
 
 def as_float(value):
-    """Return a number of a claim's JSON; what JSON has no number for (NaN, infinity) is NaN.
-
-    The claim writes None for it, Jupyter the word `nan`.
-    """
+    """Return a number of a claim's JSON; NaN for None and `nan`, as claims and Jupyter write it."""
     value = math.nan if value is None else float(value)
     return value if math.isfinite(value) else math.nan
 

@@ -8,12 +8,10 @@ from ftkit.batch.claims import as_float, leading, number, verdict
 
 MOST = 16  # rows of a figure; of more claims, one stands for each lesson
 SHARE, RATIO, ALONE = "shares", "ratios", "values"
-HEADINGS = {
-    SHARE: "share of held-out examples, with 95% intervals (of a gap, less is better)",
-    RATIO: "relative to the opponent, with the 95% interval of the difference; "
-           "of a loss, less is better",
-    ALONE: "a measure of its own, with its interval",
-}
+HEADINGS = {SHARE: "share of held-out examples, with 95% intervals (of a gap, less is better)",
+            RATIO: "relative to the opponent, with the 95% interval of the difference; "
+                   "of a loss, less is better",
+            ALONE: "a measure of its own, with its interval"}
 FOUND = {"held": ("o", "#0072b2"), "did not hold (open question)": ("D", "#d55e00"),
          "held (open question)": ("o", "#0072b2"), "not judged": ("o", "0.5"),
          "NOT HELD": ("X", "#a00000")}

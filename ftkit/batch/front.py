@@ -14,7 +14,7 @@ from ftkit.display import Table, display, in_notebook
 def batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None, out="artifacts",
           workers=1, retries=0, fail_fast=False, timeout=3600, cell_timeout=1800, memory=None,
           resume=True, commit_to=None, executor="local", address=None, cpus=1, gpus=0,
-          launch=None, start=None):
+          launch=None, start=None, track=None):
     """Run notebooks, each once or over a grid, and write one table of what they claimed.
 
     notebooks: paths of notebooks, or folders of lessons (NN_topic.ipynb). profile, parameters:
@@ -31,6 +31,8 @@ def batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None, ou
     ftkit.batch.launch.Launch, for cells that several processes run together. start: "fork" the
     processes of runs from one that has imported the libraries, which saves each run some seconds,
     or "fresh" for each; None forks on the profile smoke alone, as results come from fresh ones.
+    track: whether each run that ends is sent to MLflow (extra `track`) with its parameters, claims,
+    figures and executed notebook; by default what FTKIT_TRACK says.
     Shows each run as it ends, in a terminal or a notebook how far the others are, and the table.
     Returns the content of results.json as a dict: `lessons` has a record for each run, `grid` the
     rows of the table, `all_held` whether all succeeded and all claims hold.
@@ -44,7 +46,7 @@ def batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None, ou
             workers=workers, retries=retries, fail_fast=fail_fast, timeout=timeout,
             cell_timeout=cell_timeout, memory=memory, resume=resume, commit_to=commit_to,
             executor=executor, address=address, cpus=cpus, gpus=gpus, launch=launch, start=start,
-            report=live.line if live else _line, live=live)
+            track=track, report=live.line if live else _line, live=live)
     finally:
         if live:
             live([])

@@ -222,8 +222,7 @@ def figure(rows):
                       color="black" if best else "white", label="mean, best" if best else "mean")
             axes.annotate(number(mean["value"]), (mean["value"], y), xytext=(0, 6), ha="center",
                           textcoords="offset points", fontsize=8)
-        labels = [", ".join(f"{k} {v}" for k, v in row["point"].items()) or lesson
-                  for row in found]
+        labels = [", ".join(f"{k} {v}" for k, v in row["point"].items()) or lesson for row in found]
         axes.set_yticks(range(len(found)), [textwrap.shorten(label, 40) for label in labels])
         axes.set_ylim(len(found) - 0.5, -0.7)
         better = "lower" if found[0]["lower_is_better"] else "higher"

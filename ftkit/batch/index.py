@@ -2,11 +2,13 @@
 
 import json
 import re
+import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 from ftkit.assets import atomic
+from ftkit.batch import lab, start
 from ftkit.batch import notebook as nb
-from ftkit.batch import start
 from ftkit.course.quiz import answered
 from ftkit.display import Table
 from ftkit.errors import DataError
@@ -115,6 +117,54 @@ def done(row: dict) -> str:
     if row["newer"]:
         words.append("a newer version is there: rename yours and start again")
     return ", ".join(words)
+
+
+def progress(folder: str | Path = ".") -> str:
+    """What is done in the lessons of a folder, or of its folder `notebooks`, in words.
+
+    It is read from the notebooks as they were saved, and from the answers in the cache folder:
+    nothing leaves the machine. Raises DataError where there is no lesson.
+    """
+    inside = Path(folder) / "notebooks"
+    shown = lessons(inside if inside.is_dir() else folder)
+    whole = sum(0 < row["run"] == row["cells"] and not row["failed"] for row in shown.rows)
+    right, exercises = (sum(row[name] for row in shown.rows) for name in ("right", "exercises"))
+    answers = [row["answers"] for row in shown.rows if row["answers"]]
+    said = (f"Lessons run to their end: {whole} of {len(shown.rows)}. Exercises right: {right} of "
+            f"{exercises}. Questions right: {sum(one for one, _ in answers)}.")
+    begun = [row for row in shown.rows if done(row)]
+    return "\n".join(filter(None, [repr(LessonMap(begun)) if begun else "", said]))
+
+
+def begin(folder: str | Path, open_lab: bool = False) -> None:
+    """Write the lessons into a folder with their index page, and say what was done and what next.
+
+    open_lab: whether JupyterLab takes the place of this process, at the index page. Raises what
+    `start` raises.
+    """
+    begun = start.start(folder)
+    page = write(begun.folder)
+    count = sum(name.startswith("notebooks/") and name.count("/") == 1 for name in
+                (*begun.written, *begun.same, *begun.worked_in, *begun.kept))
+    print(f"{count} lessons with their solutions, a template for data of your own, and the "
+          f"data cards are in {begun.folder}: {len(begun.written)} files were written, "
+          f"{len(begun.same)} were there, you have worked in {len(begun.worked_in)}.")
+    if begun.kept:
+        print(f"Not from here, and left as they are: {', '.join(begun.kept)}.")
+    if begun.outdated:
+        print(f"Yours, and left as they are, though the course has a newer version: "
+              f"{', '.join(begun.outdated)}. For the new one, rename yours and give the command "
+              "again.")
+    if open_lab:
+        lab.open_lab(begun.folder, page)
+    opened = "" if find_spec("jupyterlab") else "pip install 'ftkit[lab]' && "
+    where = shlex.quote(str(begun.folder))
+    print(f"""
+Next, type:
+  ftkit doctor         # what works on this machine, and what to do about the rest
+  ftkit fetch --all    # models and data, once; after that no network is needed
+  {opened}ftkit start {where} --lab    # the lessons in JupyterLab
+  ftkit progress {where}    # what is done by now""")
 
 
 def write(folder: str | Path) -> Path:

@@ -66,10 +66,7 @@ class Launch:
 
 
 def join(paths, profile, parameters, out, launch):
-    """Run the ranks of a machine that is not number 0 to their end. Returns their exit code.
-
-    The others as for `run_batch` on machine 0. Raises what that raises.
-    """
+    """Run the ranks of a machine other than number 0, as `run_batch` does; return an exit code."""
     from ftkit.batch.run import lessons_of
     from ftkit.batch.supervise import child_environment
 
@@ -84,10 +81,7 @@ def join(paths, profile, parameters, out, launch):
 
 
 def _agent(job_file, *kernel):
-    """Start the ranks of this machine and wait; note why the first that ended did so.
-
-    kernel: what Jupyter says to the kernel that it starts, for rank 0.
-    """
+    """Start this machine's ranks and wait; note why the first ended. kernel: Jupyter's words."""
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -121,10 +115,7 @@ def _agent(job_file, *kernel):
 
 
 def _lost(job_file, status, message, master=None):
-    """Tell the batch, and whoever reads the log, which rank ended and why.
-
-    master: HOST:PORT of the store, where the batch is on another machine.
-    """
+    """Tell the batch and the log which rank ended and why. master: of the store, from elsewhere."""
     print(f"ftkit: {message}", file=sys.stderr)
     words = json.dumps([status, message])
     (Path(job_file).parent / LOST).write_text(words)
@@ -177,10 +168,7 @@ class _Lead:
 
 
 def _follow(store, job, rank):
-    """Any other rank: run each cell that rank 0 begins, and show nothing.
-
-    Returns what went wrong where rank 0 came through, else None.
-    """
+    """Any other rank: run the cells of rank 0. Returns what went wrong here alone, or None."""
     from IPython.core.interactiveshell import InteractiveShell
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook

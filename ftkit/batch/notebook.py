@@ -66,10 +66,8 @@ def write_file(content, path):
     try:
         atomic.write(path, content)
     except OSError as error:
-        raise FtkitError(
-            f"{path} could not be written: {error.strerror}. What was there before is unchanged. "
-            f"{remedy(error)}, or choose another output folder."
-        ) from error
+        raise FtkitError(f"{path} could not be written: {error.strerror}. What was there before is "
+                         f"unchanged. {remedy(error)}, or choose another output folder.") from error
 
 
 def remedy(error):
@@ -128,10 +126,9 @@ def parameters(notebook, name="this notebook"):
         try:
             defaults[target.id] = ast.literal_eval(line.value)
         except (ValueError, AttributeError):
-            raise SettingError(
-                f"the parameters cell of {name} has `{ast.unparse(line)}`; write a literal value "
-                "(number, string, True, None), so that it can be replaced from outside."
-            ) from None
+            raise SettingError(f"the parameters cell of {name} has `{ast.unparse(line)}`; write a "
+                               "literal value (number, string, True, None), so that it can be "
+                               "replaced from outside.") from None
     return defaults
 
 

@@ -39,10 +39,7 @@ MODULES = (
 
 
 def main():
-    """The preloading process: import, then fork a worker for each request, until there are no more.
-
-    In a child it does the child's work instead. Returns the exit code.
-    """
+    """Import, then fork a worker for each request; in a child, its work. Returns the exit code."""
     _prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with the batch, also while importing
     if os.getppid() != int(sys.argv[1]):
         return 1

@@ -44,8 +44,7 @@ def cluster(address, cpus, gpus, limits):
         options |= {"memory": limits["memory"]} if limits["memory"] else {}
         task = ray.remote(run_there).options(**options)
         has = ray.cluster_resources()
-        fits = min(has.get(kind, 0) / need for kind, need in (("CPU", cpus), ("GPU", gpus))
-                   if need)
+        fits = min(has.get(kind, 0) / need for kind, need in (("CPU", cpus), ("GPU", gpus)) if need)
         if fits < 1:
             raise SettingError(f"a run needs {cpus} CPUs and {gpus} GPUs, and the cluster has "
                                f"{has.get('CPU', 0):g} and {has.get('GPU', 0):g}.")

@@ -10,14 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ftkit.batch import notebook as nb
-from ftkit.batch.claims import (
-    as_float,
-    claim_cells,
-    estimate,
-    leading,
-    number,
-    verdict,
-)
+from ftkit.batch.claims import as_float, claim_cells, estimate, leading, number, verdict
 from ftkit.batch.figure import png
 from ftkit.display import markdown_table
 from ftkit.errors import DataError
@@ -143,15 +136,13 @@ def lessons_table(folder, link):
         if claim and not any(sides):  # a value alone
             sides = [claim.get("difference")]
         numbers = " → ".join(number(side["value"]) for side in sides if side)
-        words = ""
-        if claim:
-            found = filter(None, [numbers, verdict(claim, "held", "did not hold")])
-            words = f"{claim['claim']}: {', '.join(found)}"
-            lost = sum(not c["held"] for c in record["claims"] if c.get("expect") == "open")
-            words += f"; open questions that did not hold: {lost}" * bool(lost)
+        asked = [c for c in record["claims"] if c.get("expect") == "open"]
         rows.append((f"[{title}]({link}{record['name']}.ipynb)", laptop[1] if laptop else "–",
-                     words))
-    return markdown_table(["lesson", "on a laptop", "what it claims, on held-out data"], rows)
+                     claim["claim"] if claim else "", numbers,
+                     verdict(claim, "held", "NO") if claim else "",
+                     f"{sum(c['held'] for c in asked)} of {len(asked)}" if asked else "–"))
+    return markdown_table(["lesson", "on a laptop", "what it claims, on held-out data",
+                           "opponent → method", "verdict", "open questions that held"], rows)
 
 
 def insert_table(text, table, mark="results"):
@@ -166,10 +157,7 @@ def insert_table(text, table, mark="results"):
 
 
 def with_tables(text, folder, link):
-    """Return a document with the tables of the committed lessons that it has marks for.
-
-    Raises DataError for a document without any.
-    """
+    """Return a document with the tables that it has marks for; DataError where it has none."""
     made = {"results": committed_table, "lessons": lessons_table}
     found = [mark for mark in MARKS if f"<!-- {mark}:start -->" in text] or ["results"]
     for mark in found:

@@ -11,16 +11,20 @@ import signal
 import time
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 import ftkit
+from ftkit.assets.fetch import cache_home
 from ftkit.batch import notebook as nb
 from ftkit.batch.forks import may_fork, preloaded
 from ftkit.batch.grid import points, run_name
 from ftkit.batch.supervise import WORK, Running, adopting
+from ftkit.batch.track import track_run
 from ftkit.errors import DataError, FtkitError, SettingError
 from ftkit.models.hardware import usable_cores, usable_memory
+from ftkit.training import tracking
 
 LOCK = ".ftkit-batch.lock"
 CHECKPOINTS = ".ftkit-checkpoints"  # of trainings that were cut
@@ -32,7 +36,7 @@ LESSON_MEMORY = 4e9  # bytes that a lesson of the course may need
 RETRIED = ("dead kernel", "crashed", "no kernel")
 MACHINERY = (*RETRIED, "disk")  # neither a cell nor a claim is to blame
 # Modules that no lesson uses: a change in them does not make a result old.
-_OUTSIDE = ("batch", "cli.py", "doctor.py")  # no result depends on these
+_OUTSIDE = ("batch", "cli.py", "doctor.py")
 
 
 def find_notebooks(paths):
@@ -49,7 +53,8 @@ def find_notebooks(paths):
 def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None,
               out="artifacts", workers=1, retries=0, fail_fast=False, timeout=3600,
               cell_timeout=1800, memory=None, resume=True, commit_to=None, executor="local",
-              address=None, cpus=1, gpus=0, launch=None, start=None, report=print, live=None):
+              address=None, cpus=1, gpus=0, launch=None, start=None, track=None, report=print,
+              live=None):
     """Run notebooks and return one record for each run, in their order.
 
     The arguments are those of `ft.batch` (front.py); memory is by default 90% of what this process
@@ -66,7 +71,8 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
                "cell_timeout": cell_timeout, "memory": 1 if memory is None else memory,
                "cpus": cpus}
     for name, value in numbers.items():
-        if not (_is_number(value) and math.isfinite(value) and value > 0):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not (
+                math.isfinite(value) and value > 0):
             raise SettingError(f"{name}={value!r}: a number greater than 0 is expected.")
     if type(retries) is not int or retries < 0:
         raise SettingError(f"retries={retries!r}: a whole number from 0 on is expected.")
@@ -79,19 +85,21 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
         raise SettingError("outputs are committed from default parameters only; leave out -p, "
                            "--grid, --seeds and a --profile that is not the notebook's own.")
     _check_out(out, lessons)
+    follow = partial(track_run, out=out) if tracking.wanted(track) else None
     forked = may_fork(lessons, start, executor, launch, commit_to)
     limits = {"timeout": timeout, "cell_timeout": cell_timeout, "memory": memory,
               "launch": launch}
     with _only_batch_in(out), _executor(
             executor, lessons, workers, limits, address, cpus, gpus, forked, report) as (
             begin, workers), _stop_on_signal():  # the last, as Ray has handlers of its own
-        records = _run_all(lessons, begin, workers, retries, fail_fast, resume, report, live)
+        records = _run_all(lessons, begin, workers, retries, fail_fast, resume, report, live,
+                           follow)
     for lesson, record in zip(lessons, records, strict=True):
         if commit_to and record["status"] == "ok":
             try:
                 nb.commit(nb.read(lesson.output), Path(commit_to) / lesson.path.name,
                           profile=lesson.values.get("profile"),
-                          forbidden=[Path.cwd(), _cache_home(), lesson.out])
+                          forbidden=[Path.cwd(), cache_home(), lesson.out])
             except FtkitError as error:
                 record.update(status="not committed", message=str(error))
     return records
@@ -110,10 +118,7 @@ def lessons_of(notebooks, profile, parameters, grid, seeds, out, launch):
 
 @contextmanager
 def _executor(executor, lessons, workers, limits, address, cpus, gpus, forked, report):
-    """Give (start, workers): what starts a lesson, and how many run at a time.
-
-    forked: names of the lessons that are forked from a preloaded process.
-    """
+    """Give (start, workers): what starts a lesson, how many run at a time. forked: their names."""
     if executor == "ray":
         from ftkit.batch.ray_executor import cluster
 
@@ -140,10 +145,6 @@ def exit_code(records):
     """Return 0 when all succeeded and all claims hold, 3 when the machinery failed, else 1."""
     failed = {record["status"] for record in records} - {"ok"}
     return 3 if failed & set(MACHINERY) else int(bool(failed))
-
-
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_out(out, lessons):
@@ -184,7 +185,7 @@ def _is_json_with(path, *keys):
         return False
 
 
-def _run_all(lessons, start, workers, retries, fail_fast, resume, report, live):
+def _run_all(lessons, start, workers, retries, fail_fast, resume, report, live, follow):
     records, waiting, running = {}, [], []
 
     def halted():
@@ -193,6 +194,8 @@ def _run_all(lessons, start, workers, retries, fail_fast, resume, report, live):
     def ended(record):
         records[record["name"]] = record
         report(_line(record))
+        if follow:
+            follow(record)
         if halted():
             for lesson in waiting:
                 records[lesson.name] = lesson.record(
@@ -364,12 +367,6 @@ def _environment():
     installed = {f"{d.name}=={d.version}" for d in metadata.distributions()}
     digest.update(" ".join(sorted(installed)).encode())
     return digest.hexdigest()
-
-
-def _cache_home():
-    from ftkit.assets.fetch import cache_home
-
-    return cache_home()
 
 
 def _line(record):

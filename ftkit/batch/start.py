@@ -47,10 +47,8 @@ def lessons() -> dict[str, Path]:
         found |= {f"{name}/{path.relative_to(root).as_posix()}": path
                   for path in root.glob(pattern)}
     if not found:
-        raise FetchError(
-            f"the lessons are not beside the package in {_PACKAGE}; install ftkit again from its "
-            "wheel or its repository."
-        )
+        raise FetchError(f"the lessons are not beside the package in {_PACKAGE}; install ftkit "
+                         "again from its wheel or its repository.")
     return dict(sorted(found.items()))
 
 
@@ -87,10 +85,8 @@ def start(folder: str | Path) -> Started:
             known[name] = now
         atomic.write(folder / NOTE, json.dumps(known, indent=1, sort_keys=True))
     except OSError as error:
-        raise FetchError(
-            f"{folder} could not be filled: {error}. What is there is whole; make room or choose "
-            "another folder, and give the command again."
-        ) from error
+        raise FetchError(f"{folder} could not be filled: {error}. What is there is whole; make "
+                         "room or choose another folder, and give the command again.") from error
     return done
 
 

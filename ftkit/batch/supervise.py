@@ -52,10 +52,7 @@ def fresh(job, environment, log):
 
 
 class Running:
-    """A lesson while it runs: the worker, its kernel, and all that they start.
-
-    start: what starts the worker, called as `fresh` is.
-    """
+    """A lesson while it runs: the worker, its kernel, all that they start. start: as `fresh`."""
 
     def __init__(self, lesson, limits, workers, start=None):
         import psutil
@@ -141,27 +138,21 @@ class Running:
     def _sum(self, measure):
         held = 0
         for process in self.family.values():
-            try:
+            with suppress(self.psutil.Error):
                 held += measure(process)
-            except self.psutil.Error:
-                continue
         return held
 
     def _search(self):
         # Kernels lead sessions of their own, so every descendant is remembered from when it is
         # first seen: it may outlive the worker.
-        try:
+        with suppress(self.psutil.Error):
             worker = self.psutil.Process(self.process.pid)
             for child in [worker, *worker.children(recursive=True)]:
                 self.family.setdefault((child.pid, child.create_time()), child)
-        except self.psutil.Error:
-            pass
         for process in list(self.family.values()):
-            try:
+            with suppress(self.psutil.Error):
                 for child in process.children(recursive=True):
                     self.family.setdefault((child.pid, child.create_time()), child)
-            except self.psutil.Error:
-                continue
 
     def stop(self):
         """Kill whatever of the lesson is still running."""
@@ -181,10 +172,8 @@ class Running:
 
     def _kill(self, processes):
         for process in processes:
-            try:
+            with suppress(self.psutil.Error):
                 process.kill()  # psutil compares the start time: a reused pid is not touched
-            except self.psutil.Error:
-                continue
         end = time.monotonic() + 5  # gigabytes are not given back at once
         while any(map(self._lives, processes)) and time.monotonic() < end:
             time.sleep(0.02)

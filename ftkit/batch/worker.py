@@ -6,14 +6,12 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 
 def main(job_file, **options):
-    """Run the job in a JSON file. Returns 0 when papermill did, and writes a verdict beside it.
-
-    options: further ones of nbclient.
-    """
+    """Run the job in a JSON file; returns 0 when papermill did. options: more of nbclient's."""
     job = json.loads(Path(job_file).read_text())
     set_subreaper(True)
     threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
@@ -71,10 +69,7 @@ def _path(path):
 
 
 def set_subreaper(on):
-    """Set whether what descendants leave behind becomes a child of this process; return as it was.
-
-    Only Linux can; elsewhere the batch finds them by their environment.
-    """
+    """Set whether this process adopts orphans of its descendants (on Linux); return as it was."""
     if sys.platform != "linux":
         return False
     was = ctypes.c_int()
@@ -91,20 +86,16 @@ def _end_children():
     end = time.monotonic() + 5
     while (children := _alive(psutil)) and time.monotonic() < end:
         for child in children:
-            try:
+            with suppress(psutil.Error):
                 child.kill()
-            except psutil.Error:
-                continue
         psutil.wait_procs(children, timeout=1)
 
 
 def _alive(psutil):
     found = []
     for child in psutil.Process().children(recursive=True):
-        try:
+        with suppress(psutil.Error):
             found += [child] if child.status() != psutil.STATUS_ZOMBIE else []
-        except psutil.Error:
-            continue
     return found
 
 

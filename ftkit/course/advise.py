@@ -105,13 +105,12 @@ def _method(name, cells, about, full):
     if seeds == 1:
         scores = [row * len(about["seeds"]) for row in scores]
     first = scores[0][0]
-    return Method(
-        name, tuple(labels), np.array([[score.value for score in row] for row in scores]),
-        np.array([[score.samples for score in row] for row in scores]), first.groups, first.covers,
-        float(np.mean([cell["seconds"] * cell["speed"] for cell in cells]) / full),
-        float(np.mean([cell["stored"] for cell in cells])),
-        float(max(cell["memory"] for cell in cells)), cells[0]["share"] == 1,
-    )
+    return Method(name, tuple(labels), np.array([[score.value for score in row] for row in scores]),
+                  np.array([[score.samples for score in row] for row in scores]), first.groups,
+                  first.covers,
+                  float(np.mean([cell["seconds"] * cell["speed"] for cell in cells]) / full),
+                  float(np.mean([cell["stored"] for cell in cells])),
+                  float(max(cell["memory"] for cell in cells)), cells[0]["share"] == 1)
 
 
 def advise(task, n_examples, *, memory=None, n_tasks=1):

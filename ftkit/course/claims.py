@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from numbers import Real
 
-from ftkit.display import display
+from ftkit.display import display, show_table
 from ftkit.errors import ClaimNotHeld, SettingError
 from ftkit.evaluation.compare import compare, over_trainings, paired_by_seed
 from ftkit.evaluation.resampling import Estimate
@@ -54,50 +54,29 @@ class Claim:
             return "" if estimate is None else str(Estimate(**estimate))
 
         kind, limit = next(iter(self.bound.items()))
-        return {
-            "claim": self.claim,
-            "metric": self.metric or "",
-            "opponent": self.opponent or "",
-            "base": show(self.before),
-            "tuned": show(self.after),
-            # Of a claim about one value there is no difference to show beside it.
-            "difference": "" if self.after and not self.before else show(self.difference),
-            "needed": f"{kind.replace('_', ' ')} {limit:g}",
-            "interval over": self.covers or "",
-            "verdict": self.verdict(),
-            "computed": "; ".join(str(hardware.Computed(**way)) for way in self.computed),
-        }
+        return {"claim": self.claim,
+                "metric": self.metric or "",
+                "opponent": self.opponent or "",
+                "base": show(self.before),
+                "tuned": show(self.after),
+                # Of a claim about one value there is no difference to show beside it.
+                "difference": "" if self.after and not self.before else show(self.difference),
+                "needed": f"{kind.replace('_', ' ')} {limit:g}",
+                "interval over": self.covers or "",
+                "verdict": self.verdict(),
+                "computed": "; ".join(str(hardware.Computed(**way)) for way in self.computed)}
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         row = self.row()
         text = "\n".join(f"{name:>13}: {value}" for name, value in row.items() if value)
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>"
-            f"{html.escape(value)}</td></tr>"
-            for name, value in row.items()
-            if value
-        )
-        return {
-            "text/plain": text,
-            "text/html": f"<table>{cells}</table>",
-            CLAIM_MIME: _json_numbers(asdict(self)),
-        }
+        cells = "".join(f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>"
+                        f"{html.escape(value)}</td></tr>" for name, value in row.items() if value)
+        return {"text/plain": text, "text/html": f"<table>{cells}</table>",
+                CLAIM_MIME: _json_numbers(asdict(self))}
 
 
-def claim(
-    text,
-    after,
-    before=None,
-    *,
-    metric=None,
-    at_least=None,
-    at_most=None,
-    relative=False,
-    seeds=None,
-    expect="held",
-    opponent=None,
-    covers=None,
-):
+def claim(text, after, before=None, *, metric=None, at_least=None, at_most=None, relative=False,
+          seeds=None, expect="held", opponent=None, covers=None):
     """State a claim, judge it on held-out data and show it with its evidence.
 
     after, before: evaluations of the same examples; the claim is about after minus before (or,
@@ -143,24 +122,11 @@ def claim(
         limit = 0 if at_least is None else at_least
         bound = {"at_least": limit}
         held = found.low > 0 if at_least is None else found.low >= at_least
-    made = Claim(
-        text,
-        metric,
-        first and first.as_dict(),
-        second and second.as_dict(),
-        found.as_dict(),
-        bound,
-        relative,
-        bool(held) and found.finite(),
-        judged,
-        hardware.current_profile(),
-        len(evaluations[0]) if evaluations else None,
-        _computed(*evaluations),
-        expect,
-        opponent,
-        covers or found.covers,
-        None if seeds is None else list(seeds),
-    )
+    made = Claim(text, metric, first and first.as_dict(), second and second.as_dict(),
+                 found.as_dict(), bound, relative, bool(held) and found.finite(), judged,
+                 hardware.current_profile(), len(evaluations[0]) if evaluations else None,
+                 _computed(*evaluations), expect, opponent, covers or found.covers,
+                 None if seeds is None else list(seeds))
     _claims.append(made)
     display(made)
     return made
@@ -195,19 +161,13 @@ def conclude():
     _claims.clear()
     if not made:
         raise ClaimNotHeld("this lesson made no claim; call ft.claim before ft.conclude.")
-    from ftkit.display import show_table
-
-    show_table(
-        [{"claim": c.claim, "result": str(Estimate(**c.difference)),
-          **{k: c.row()[k] for k in ("needed", "verdict")}} for c in made]
-    )
+    show_table([{"claim": c.claim, "result": str(Estimate(**c.difference)),
+                 **{k: c.row()[k] for k in ("needed", "verdict")}} for c in made])
     if failed:
         lines = "; ".join(
             f"{c.claim!r}: {Estimate(**c.difference)}, needed {json.dumps(c.bound)}" for c in failed
         )
-        raise ClaimNotHeld(
-            f"{len(failed)} of {len(made)} claims did not hold: {lines}. Run it "
-            "with another seed, more test data or a longer training before you "
-            "believe either side."
-        )
+        raise ClaimNotHeld(f"{len(failed)} of {len(made)} claims did not hold: {lines}. Run it "
+                           "with another seed, more test data or a longer training before you "
+                           "believe either side.")
 

@@ -1,8 +1,12 @@
 """Self-checks for exercises: they compute the right answer and explain a wrong one."""
 
+import html
+import re
 from dataclasses import dataclass
 
 import numpy as np
+
+from ftkit.course.hints import hint_here
 
 
 @dataclass(frozen=True)
@@ -11,12 +15,31 @@ class Checked:
 
     right: bool
     message: str
+    hint: str = ""  # how to begin, folded away below a wrong answer
 
     def __bool__(self):
         return self.right
 
     def __repr__(self):
         return self.message
+
+    def html(self):
+        """The verdict as HTML: green with a tick, or orange with a cross."""
+        color, mark = ("#009e73", "✓") if self.right else ("#d55e00", "✗")
+        folded = "" if self.right or not self.hint else (
+            f"<details><summary>A hint</summary>{marked_up(self.hint)}</details>")
+        return (f"<div role='status' style='border-left:4px solid {color};padding:2px 12px'>"
+                f"{mark} {marked_up(self.message)}{folded}</div>")
+
+    _repr_html_ = html
+
+
+def marked_up(text):
+    """The code and emphasis of a line of Markdown as HTML."""
+    safe = html.escape(text, quote=False)
+    for mark, tag in ((r"`([^`]+)`", "code"), (r"\*([^*]+)\*", "em")):
+        safe = re.sub(mark, rf"<{tag}>\1</{tag}>", safe)
+    return safe
 
 
 def check(answer, expected, *, tolerance=None, hints=None, name=""):
@@ -30,15 +53,17 @@ def check(answer, expected, *, tolerance=None, hints=None, name=""):
     """
     label = f"{name}: " if name else ""
     if answer is None:
-        return Checked(False, f"{label}not answered yet. Put your answer in place of None.")
+        return Checked(False, f"{label}not answered yet. Put your answer in place of None.",
+                       hint_here(name))
     try:
         verdict = expected(answer) if callable(expected) else _same(answer, expected, tolerance)
     except Exception as error:  # of a learner's function that `expected` calls by itself
-        verdict = f"With your answer the check raised {type(error).__name__}: {error}"
+        kind = "a function" if callable(answer) else _kind(answer).lower() or type(answer).__name__
+        verdict = f"Your answer is {kind}; with it the check raised {type(error).__name__}: {error}"
     if verdict is True or isinstance(verdict, np.bool_) and verdict:
         return Checked(True, f"{label}right.")
     reason = verdict if isinstance(verdict, str) else _reason(answer, expected, hints, tolerance)
-    return Checked(False, f"{label}not yet. {reason}")
+    return Checked(False, f"{label}not yet. {reason}", hint_here(name))
 
 
 def cases(*pairs, tolerance=None):
@@ -52,11 +77,15 @@ def cases(*pairs, tolerance=None):
             return f"A function was expected, not {function!r}."
         for arguments, result in pairs:
             arguments = arguments if isinstance(arguments, tuple) else (arguments,)
-            called = f"f({', '.join(map(repr, arguments))})"
+            name = getattr(function, "__name__", "<")
+            name = name if name.isidentifier() else "f"  # of a lambda, or an object that is called
+            called = f"{name}({', '.join(map(repr, arguments))})"
             try:
                 got = function(*arguments)
             except Exception as error:
                 return f"{called} raised {type(error).__name__}: {error}"
+            if got is None and result is not None:
+                return f"{called} gave None. Did you forget `return`?"
             if not _same(got, result, tolerance):
                 return f"{called} gave {got!r}; it should be {result!r}."
         return True
@@ -68,11 +97,8 @@ def _same(answer, expected, tolerance):
     if answer is None or expected is None:
         return answer is expected
     if isinstance(expected, str) or isinstance(answer, str):
-        return (
-            isinstance(answer, str)
-            and isinstance(expected, str)
-            and answer.strip().casefold() == expected.strip().casefold()
-        )
+        return (isinstance(answer, str) and isinstance(expected, str)
+                and answer.strip().casefold() == expected.strip().casefold())
     try:
         one, two = np.asarray(answer, dtype=float), np.asarray(expected, dtype=float)
     except (TypeError, ValueError):
@@ -85,9 +111,22 @@ def _reason(answer, expected, hints, tolerance):
         if wrong(answer) if callable(wrong) else _same(answer, wrong, tolerance):
             return explanation
     if (
-        isinstance(expected, int | float)
-        and not isinstance(expected, bool)
+        isinstance(expected, int | float) and not isinstance(expected, bool)
         and isinstance(answer, int | float)
     ):
         return f"{answer!r} is too {'low' if answer < expected else 'high'}."
+    wanted = _kind(expected)
+    if wanted and callable(answer):
+        return f"{wanted} was expected, not a function. Did you forget to call it?"
+    if isinstance(answer, str) and wanted == "A number":
+        return f"{answer!r} is a text; a number was expected. Leave the quotes out."
+    if wanted == "A text" and _kind(answer) == "A number":
+        return f"{answer!r} is a number; a text was expected. Put it in quotes."
     return f"{answer!r} is not it."
+
+
+def _kind(value):
+    """What a value is called where it is the answer to an exercise; "" for anything else."""
+    if isinstance(value, str):
+        return "A text"
+    return "A number" if isinstance(value, int | float) and not isinstance(value, bool) else ""

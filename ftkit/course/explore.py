@@ -1,124 +1,16 @@
-"""Views to look around in: tokens, answers side by side, prompts, flips.
-
-Each function computes rows for fixed arguments and returns a View of them. In an open notebook the
-View has controls, each with a name and within reach of the keyboard; elsewhere it is a table.
-"""
+"""Views to look around in: tokens, answers side by side, prompts, flips."""
 
 import html
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 
 import numpy as np
 
 from ftkit.course.plots import Tokens, answer_of, asked_of, truth_of
-from ftkit.display import Table, show_widget
-from ftkit.errors import DataError, FtkitError, SettingError
+from ftkit.course.view import Control, View
+from ftkit.display import Table
+from ftkit.errors import DataError, SettingError
 
 BEST = 5  # next tokens of the token inspector
-
-
-@dataclass(frozen=True)
-class Control:
-    """Something to choose: one of several options, a whole number from low to high, or a text."""
-
-    label: str
-    value: object
-    options: Sequence | None = None
-    low: int = 0
-    high: int | None = None
-
-    def widget(self, ipywidgets):
-        """The control of ipywidgets, with a name that a screen reader says."""
-        named = dict(value=self.value, description=self.label, tooltip=self.label,
-                     style={"description_width": "12em"})
-        if self.options is not None:
-            # No Dropdown: JupyterLab 4 takes the arrow keys away from it, to go to another cell.
-            named["style"] |= {"button_width": "auto"}
-            return ipywidgets.ToggleButtons(options=[*self.options], **named)
-        if self.high is not None:
-            return ipywidgets.BoundedIntText(
-                min=self.low, max=self.high, layout=ipywidgets.Layout(width="20em"), **named)
-        return ipywidgets.Text(
-            continuous_update=False, layout=ipywidgets.Layout(width="95%"), **named)
-
-
-@dataclass
-class View:
-    """What was computed, and the means to look further.
-
-    data: rows, a list of dicts, for the settings chosen last. settings: {name: value}. Shown in an
-    open notebook, it has its controls above it, and `data` follows what is chosen there. Elsewhere
-    it is the table of `data`.
-    """
-
-    title: str
-    controls: dict[str, Control]
-    compute: Callable
-    render: Callable  # rows and settings to objects with __repr__ and _repr_html_
-    button: str | None = None  # where a computation takes long, it waits for this button
-    settings: dict = field(init=False)
-    data: list = field(init=False)
-
-    def __post_init__(self):
-        self.settings = {name: control.value for name, control in self.controls.items()}
-        self.data = self.compute(**self.settings)
-
-    def choose(self, **settings):
-        """Compute for other settings, as the controls do. Returns the View itself.
-
-        Raises SettingError for a setting that it does not have.
-        """
-        for name in settings.keys() - self.controls.keys():
-            raise SettingError(f"{name!r} is no setting here; choose {', '.join(self.controls)}.")
-        self.settings |= settings
-        self.data = self.compute(**self.settings)
-        return self
-
-    def __repr__(self):
-        return "\n".join([self.title, *map(repr, self.render(self.data, self.settings))])
-
-    def html(self):
-        """The title and what is seen below it, as HTML."""
-        parts = [f"<p style='margin:0.5em 0'><strong>{html.escape(self.title)}</strong></p>"]
-        for one in self.render(self.data, self.settings):
-            if isinstance(one, Table) and one.caption:  # a caption breaks where its table ends
-                parts.append(f"<p style='margin:1em 0 0'>{html.escape(one.caption)}</p>")
-                one = Table(one.rows)
-            # A widget's page has no style for tables.
-            parts.append(one._repr_html_().replace("text-align:left'",
-                                                   "text-align:left;padding:2px 16px 2px 0'"))
-        return f"<div style='line-height:1.4'>{''.join(parts)}</div>"
-
-    def _ipython_display_(self):
-        show_widget(self.widget, {"text/plain": repr(self), "text/html": self.html()})
-
-    def widget(self, ipywidgets):
-        """The View with its controls, a widget."""
-        made = {name: control.widget(ipywidgets) for name, control in self.controls.items()}
-        # What changes is read out by a screen reader, without a move of the focus.
-        shown = ipywidgets.HTML()
-
-        def follow():
-            shown.value = f"<div aria-live='polite'>{self.html()}</div>"
-
-        def chosen(_change):
-            try:
-                self.choose(**{name: one.value for name, one in made.items()})
-            except FtkitError as error:  # a callback has no cell that could show it
-                shown.value = f"<p role='alert'>{html.escape(str(error))}</p>"
-            else:
-                follow()
-
-        follow()
-        below = []
-        if self.button:
-            button = ipywidgets.Button(description=self.button, tooltip=self.button)
-            button.on_click(chosen)
-            below.append(button)
-        else:
-            for one in made.values():
-                one.observe(chosen, names="value")
-        return ipywidgets.VBox([*made.values(), *below, shown])
 
 
 def inspect_tokens(model, record, *, loss_on="response", at=None):
@@ -193,10 +85,12 @@ def _expected(model, ids):
 def side_by_side(models, text, *, temperature=0.0, seed=0, max_new_tokens=48):
     """What several models answer to the same text.
 
-    models: {name: Model}, such as {"base": base, "tuned": run.model}. text: a string; a decoder
+    models: {name: Model}, such as {"base": base, "tuned": run.model}; of a model with several
+    adapters {name: (model, adapter)}, adapters as set_adapter calls them. text: a string; a decoder
     with a chat template reads it as a question, another continues it. temperature: 0 for greedy
     decoding; above it answers are sampled, with the same `seed` for each model, so that a model
-    beside itself says the same twice. Returns a View with a row for each model: "model", "answer",
+    beside itself says the same twice. Once the button is pressed, answers are seen while they are
+    written. Returns a View with a row for each model: "model", "answer",
     and of a classifier the "probability". Controls: text, temperature, seed; a button asks.
     Raises SettingError without models, DataError for an empty text.
     """
@@ -204,52 +98,97 @@ def side_by_side(models, text, *, temperature=0.0, seed=0, max_new_tokens=48):
         raise SettingError(
             'models is not a dict with a model or more; give {"base": base, "tuned": run.model}.')
 
+    made = []  # the View, once it is there
+
     def compute(text, temperature, seed):
-        return [{"model": name, **_answer(model, text, temperature, seed, max_new_tokens)}
-                for name, model in models.items()]
+        rows = []
+        for name, model in models.items():
+            def tell(answer, name=name):
+                if made and made[0].watch:
+                    made[0].watch([*rows, {"model": name, "answer": answer}])
+
+            with _adapter_of(model) as one:
+                rows.append({"model": name,
+                             **_answer(one, text, temperature, seed, max_new_tokens, tell)})
+        return rows
 
     controls = {"text": Control("text", text),
                 "temperature": Control("temperature", temperature, sorted(
                     {0.0, 0.5, 1.0, float(temperature)})),
                 "seed": Control("seed", seed, high=max(99, seed))}
-    return View("The same text, several models", controls, compute,
-                lambda rows, settings: [Table(rows, caption=f"to: {settings['text']}")],
-                button="Ask the models")
+    made.append(View("The same text, several models", controls, compute,
+                     lambda rows, settings: [Table(rows, caption=f"to: {settings['text']}")],
+                     button="Ask the models"))
+    return made[0]
 
 
-def _answer(model, text, temperature, seed, max_new_tokens):
+@contextmanager
+def _adapter_of(model):
+    """A model as it is, or of (model, adapter) the model with that adapter for a while."""
+    if not isinstance(model, tuple):
+        yield model
+        return
+    from ftkit.models.adapters import BASE, set_adapter
+
+    model, adapter = model
+    before = getattr(getattr(model.net, "adapter_registry", None), "active", BASE)
+    try:
+        yield set_adapter(model, adapter)
+    finally:
+        set_adapter(model, before)
+
+
+def _answer(model, text, temperature, seed, max_new_tokens, tell):
     from ftkit.evaluation.predict import predict
 
-    asked = text
-    if model.spec.next_token and getattr(model.tokenizer, "chat_template", None):
-        asked = {"messages": [{"role": "user", "content": text}]}
     if not text.strip():
         raise DataError("the text is empty. Give at least a word.")
-    if temperature and model.spec.writes:
-        return {"answer": _sampled(model, asked, temperature, seed, max_new_tokens)}
-    found = predict(model, asked, max_new_tokens=max_new_tokens)
+    if model.spec.writes:
+        return {"answer": _written(model, text, temperature, seed, max_new_tokens, tell)}
+    found = predict(model, text)
     if "label" in found:
         return {"answer": found["label"], "probability": found["probability"]}
-    return {"answer": found["text"] if "text" in found else str(found)}
+    return {"answer": str(found)}
 
 
-def _sampled(model, asked, temperature, seed, max_new_tokens):
+def _written(model, text, temperature, seed, max_new_tokens, tell):
+    """What a model writes; `tell` hears what there is after each token."""
     import torch
 
     from ftkit.data.conversations import opened
 
-    prompt = asked if isinstance(asked, str) else opened(asked["messages"], model.tokenizer)
-    inputs = model.tokenizer(prompt, return_tensors="pt",
-                             add_special_tokens=isinstance(asked, str)).to(model.device)
+    chat = model.spec.next_token and getattr(model.tokenizer, "chat_template", None)
+    prompt = opened([{"role": "user", "content": text}], model.tokenizer) if chat else text
+    inputs = model.tokenizer(prompt, return_tensors="pt", add_special_tokens=not chat).to(
+        model.device)
     inputs.pop("token_type_ids", None)
+    tokens = []
+
+    def said():
+        return model.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+    class Heard:
+        """What transformers' generate calls a streamer: the prompt's tokens come first."""
+
+        begun = False
+
+        def put(self, value):
+            if self.begun:
+                tokens.extend(value.flatten().tolist())
+                tell(said())
+            self.begun = True
+
+        def end(self):
+            """Nothing is kept back."""
+
+    way = dict(do_sample=True, temperature=temperature, top_k=0) if temperature else dict(
+        do_sample=False)
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.inference_mode():
         torch.manual_seed(seed)
-        made = model.net.generate(**inputs, do_sample=True, temperature=temperature, top_k=0,
-                                  max_new_tokens=max_new_tokens,
-                                  pad_token_id=model.tokenizer.pad_token_id)[0]
-    start = inputs["input_ids"].shape[1] if model.spec.next_token else 0
-    return model.tokenizer.decode(made[start:], skip_special_tokens=True).strip()
+        model.net.generate(**inputs, **way, max_new_tokens=max_new_tokens, streamer=Heard(),
+                           pad_token_id=model.tokenizer.pad_token_id)
+    return said()
 
 
 KINDS = {"gained": (False, True), "lost": (True, False), "both wrong": (False, False),

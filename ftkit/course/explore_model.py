@@ -4,7 +4,8 @@ import html
 import re
 
 from ftkit import compat
-from ftkit.course.explore import BEST, Control, View
+from ftkit.course.explore import BEST
+from ftkit.course.view import Control, View
 from ftkit.display import Table
 from ftkit.errors import DataError, SettingError
 

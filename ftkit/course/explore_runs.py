@@ -1,11 +1,7 @@
 """A view of recorded runs: what a setting, such as the learning rate or the depth, changes."""
 
-import base64
-import html
-import io
-
-from ftkit.course.explore import Control, View
-from ftkit.display import COLORS, LINES, MARKERS, Table, finished, in_words, new_figure
+from ftkit.course.view import Control, View
+from ftkit.display import COLORS, LINES, MARKERS, Picture, Table, finished, new_figure
 from ftkit.errors import DataError, SettingError
 
 RESULTS = ("metrics.", "seconds", "peak_memory", "added_memory")
@@ -45,7 +41,7 @@ def explore_runs(runs, *, x="settings.learning_rate", y="metrics.eval_loss", onl
     def render(rows, settings):
         if not rows:
             return [Table([], caption="No run has both; choose another setting or result.")]
-        return [_Picture(_drawn(rows, settings["x"], settings["y"])), Table(
+        return [Picture(_drawn(rows, settings["x"], settings["y"])), Table(
             {name: f"{value:.4g}" if isinstance(value, float) else value
              for name, value in row.items()} for row in rows)]
 
@@ -85,20 +81,3 @@ def _drawn(rows, x, y):
 def _short(column):
     unit = " (bytes)" if column.endswith("_memory") else ""
     return column.rpartition(".")[2].replace("_", " ") + unit
-
-
-class _Picture:
-    """A figure as a picture with its text alternative, and as that text elsewhere."""
-
-    def __init__(self, figure):
-        self.figure, self.words = figure, in_words(figure)
-
-    def __repr__(self):
-        return self.words
-
-    def _repr_html_(self):
-        file = io.BytesIO()
-        self.figure.savefig(file, format="png", bbox_inches="tight")
-        data = base64.b64encode(file.getvalue()).decode()
-        return (f"<img alt='{html.escape(self.words)}' style='max-width:100%' "
-                f"src='data:image/png;base64,{data}'>")

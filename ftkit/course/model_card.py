@@ -4,6 +4,7 @@ Mitchell et al. 2019, "Model Cards for Model Reporting"; the head is the hub's, 
 """
 
 from ftkit.assets import catalog
+from ftkit.display import Table, markdown_table
 from ftkit.errors import SettingError
 
 
@@ -22,15 +23,11 @@ def model_card(run, *, title, data, uses, limits, tables, licence="unknown", lan
 
     asked = {"title": title, "data": data, "uses": uses, "licence": licence, "language": language}
     if empty := [name for name, value in asked.items() if not value or not value.strip()]:
-        raise SettingError(
-            f"{', '.join(empty)} of the model card is empty; write a sentence, or for a licence "
-            'that you do not know "unknown".'
-        )
+        raise SettingError(f"{', '.join(empty)} of the model card is empty; write a sentence, or "
+                           'for a licence that you do not know "unknown".')
     if not limits or not tables or not all(tables.values()):
-        raise SettingError(
-            "a model card needs limits and tables with rows; measure first, and say what the "
-            "model should not be used for."
-        )
+        raise SettingError("a model card needs limits and tables with rows; measure first, and say "
+                           "what the model should not be used for.")
     model, trained = run.model, run.trainable
     entry = next((entry for entry in catalog.models() if entry.name == model.name), None)
     head = ModelCardData(license=licence, language=language, pipeline_tag=_PIPELINES[model.task],
@@ -71,12 +68,5 @@ def _on_hub(name):
 
 
 def _table(rows):
-    from ftkit.display import markdown_table
-
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[_cell(row.get(column, "")) for column in columns] for row in rows]
-    return markdown_table(columns, cells).split("\n")
-
-
-def _cell(value):
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    table = Table(rows)
+    return markdown_table(table.columns, table.cells()).split("\n")

@@ -10,6 +10,7 @@ from ftkit.display import (
     LINES,
     MARKERS,
     SIZE,
+    display,
     finished,
     label_bar,
     new_figure,
@@ -35,10 +36,8 @@ def plot_bars(estimates, title, ylabel, *, baseline=None):
     """
     figure, axes = new_figure((max(4, 1.1 * len(estimates) + 1.5), SIZE[1]))
     values, errors = _errors(estimates.values())
-    bars = axes.bar(
-        range(len(values)), values, color="0.85", edgecolor="0.1", width=0.6,
-        yerr=errors if errors.any() else None, capsize=4,
-    )
+    bars = axes.bar(range(len(values)), values, color="0.85", edgecolor="0.1", width=0.6,
+                    yerr=errors if errors.any() else None, capsize=4)
     for i, bar in enumerate(bars):
         bar.set_hatch(HATCHES[i % len(HATCHES)])
     for i, value in enumerate(values):
@@ -123,22 +122,11 @@ def plot_calibration(evaluations, title="Is the model as sure as it should be?",
             raise SettingError(f"{name!r} has no probabilities, so its confidence is not known.")
         sure, right = ev.probabilities.max(1), ev.predictions == ev.references
         parts = np.array_split(np.argsort(sure, kind="stable"), min(bins, len(sure)))
-        axes.plot(
-            [sure[p].mean() for p in parts],
-            [right[p].mean() for p in parts],
-            label=name,
-            marker=MARKERS[i],
-            linestyle=LINES[i],
-            color=COLORS[i],
-        )
+        axes.plot([sure[p].mean() for p in parts], [right[p].mean() for p in parts], label=name,
+                  marker=MARKERS[i], linestyle=LINES[i], color=COLORS[i])
     axes.plot([0, 1], [0, 1], color="0.1", linewidth=1, linestyle=":", label="as sure as right")
-    axes.set(
-        title=title,
-        xlabel="confidence (probability)",
-        ylabel="accuracy (share right)",
-        xlim=(0, 1),
-        ylim=(0, 1),
-    )
+    axes.set(title=title, xlabel="confidence (probability)", ylabel="accuracy (share right)",
+             xlim=(0, 1), ylim=(0, 1))
     axes.legend(frameon=False, fontsize=9)
     return finished(figure)
 
@@ -154,12 +142,8 @@ def show_examples(dataset, before, after, n=6, which="flips", metric="accuracy",
     from ftkit.evaluation.compare import compare
 
     found = compare(after, before, metric)
-    pools = {
-        "gained": found.gained,
-        "lost": found.lost,
-        "any": np.arange(len(after)),
-        "flips": None,
-    }
+    pools = {"gained": found.gained, "lost": found.lost, "any": np.arange(len(after)),
+             "flips": None}
     if which not in pools:
         raise SettingError(f"which={which!r} does not exist; choose one of {', '.join(pools)}.")
     random = np.random.default_rng(seed)
@@ -172,13 +156,10 @@ def show_examples(dataset, before, after, n=6, which="flips", metric="accuracy",
     for i in index:
         row = dataset[int(i)]
         rows.append(
-            {
-                **asked_of(row),
-                **({} if after.references is None else {"right answer": truth_of(after, i, row)}),
-                "before": answer_of(before, i, row, metric),
-                "after": answer_of(after, i, row, metric),
-                "flip": "gained" if i in found.gained else "lost" if i in found.lost else "",
-            }
+            {**asked_of(row),
+             **({} if after.references is None else {"right answer": truth_of(after, i, row)}),
+             "before": answer_of(before, i, row, metric), "after": answer_of(after, i, row, metric),
+             "flip": "gained" if i in found.gained else "lost" if i in found.lost else ""}
         )
     show_table(rows)
 
@@ -199,10 +180,8 @@ def asked_of(row):
         found["messages"] = turns[:-1] if turns and turns[-1]["role"] == "assistant" else turns
     found |= {name: row[name] for name in ("chosen", "rejected") if row.get(name) is not None}
     if not found:
-        raise DataError(
-            f"the data has the columns {', '.join(row)}; one of {', '.join(known)}, or chosen and "
-            "rejected, was expected to show. Rename one."
-        )
+        raise DataError(f"the data has the columns {', '.join(row)}; one of {', '.join(known)}, or "
+                        "chosen and rejected, was expected to show. Rename one.")
     return {name: _shown(value) for name, value in found.items()}
 
 
@@ -258,10 +237,8 @@ class Tokens:
             shown = html.escape(piece).replace("\n", "⏎<br>").replace(" ", "&nbsp;")
             style = "border:1px solid;font-weight:bold" if on else "opacity:.6"
             spans.append(f"<span style='{style};padding:1px;margin:1px'>{shown}</span>")
-        return (
-            f"<p style='font-family:monospace;line-height:2'>{''.join(spans)}</p>"
-            f"<p>boxed: {sum(self.labelled)} of {len(self.pieces)} tokens carry loss</p>"
-        )
+        return (f"<p style='font-family:monospace;line-height:2'>{''.join(spans)}</p>"
+                f"<p>boxed: {sum(self.labelled)} of {len(self.pieces)} tokens carry loss</p>")
 
 
 def show_tokens(model, record, loss_on="response"):
@@ -271,7 +248,6 @@ def show_tokens(model, record, loss_on="response"):
     """
     import datasets
 
-    from ftkit.display import display
     from ftkit.models.structure import IGNORED
     from ftkit.tasks.batching import encode
 

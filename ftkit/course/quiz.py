@@ -8,16 +8,15 @@ import json
 import re
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 from ftkit.assets import atomic
 from ftkit.assets.fetch import cache_home
-from ftkit.course.exercises import Checked
+from ftkit.course.exercises import Checked, marked_up
+from ftkit.course.hints import lessons_folder
 from ftkit.display import show_widget
 from ftkit.errors import DataError, SettingError
 
 KEPT = "questions.json"  # in the cache folder: what was answered
-_PACKAGE = Path(__file__).resolve().parents[1]
 _QUESTION = re.compile(
     r"^\*\*(?P<number>\d)\. (?P<text>.+?)\*\*\n\n(?P<options>(?:- [a-d]\) .+?\n)+)\n"
     r"<details><summary>Answer</summary>\n\n\*\*(?P<right>[a-d])\.\*\* (?P<why>.+?)\n\n</details>",
@@ -102,10 +101,11 @@ class Quiz:
         return ipywidgets.VBox([*parts, score])
 
     def _one(self, ipywidgets, question, count):
-        listed = "".join(f"<li style='list-style:none'>{letter}) {_html(text)}</li>"
+        listed = "".join(f"<li style='list-style:none'>{letter}) {marked_up(text)}</li>"
                          for letter, text in question.options.items())
-        asked = ipywidgets.HTML(f"<p><strong>{question.number}. {_html(question.text)}</strong>"
-                                f"</p><ul style='line-height:1.5'>{listed}</ul>")
+        asked = ipywidgets.HTML(
+            f"<p><strong>{question.number}. {marked_up(question.text)}</strong></p>"
+            f"<ul style='line-height:1.5'>{listed}</ul>")
         buttons = ipywidgets.ToggleButtons(
             options=[*question.options], value=self.answers.get(question.number),
             description=f"answer to {question.number}",
@@ -115,9 +115,7 @@ class Quiz:
 
         def show(letter):
             found = self.answer(question.number, letter)
-            color, word = ("#009e73", "✓") if found else ("#d55e00", "✗")
-            reply.value = (f"<div aria-live='polite' style='border-left:4px solid {color};"
-                           f"padding:2px 12px'>{word} {_html(found.message)}</div>")
+            reply.value = found.html()
             count()
 
         buttons.observe(lambda change: change["new"] and show(change["new"]), names="value")
@@ -142,13 +140,9 @@ def quiz(lesson: str | int) -> Quiz:
     return Quiz(place.stem, title, questions, text)
 
 
-def _folder():
-    inside = _PACKAGE / "_lessons"
-    return (inside if inside.is_dir() else _PACKAGE.parent / "notebooks") / "questions"
-
-
 def _find(lesson):
-    files = {path.stem: path for path in sorted(_folder().glob("[0-9][0-9]_*.md"))}
+    found = (lessons_folder() / "questions").glob("[0-9][0-9]_*.md")
+    files = {path.stem: path for path in sorted(found)}
     asked = str(lesson).strip()
     asked = f"{int(asked):02d}" if asked.isdigit() else asked
     for name, path in files.items():
@@ -197,14 +191,6 @@ def answered() -> dict[str, tuple[int, int]]:
 
 def _line(text):
     return " ".join(text.split())
-
-
-def _html(text):
-    """The code and emphasis of a line of Markdown as HTML."""
-    safe = html.escape(text, quote=False)
-    for mark, tag in ((r"`([^`]+)`", "code"), (r"\*([^*]+)\*", "em")):
-        safe = re.sub(mark, rf"<{tag}>\1</{tag}>", safe)
-    return safe
 
 
 def _kept():

@@ -20,15 +20,13 @@ def parse_conll(text: str, source: str) -> list[dict]:
         begins = columns[:1] == ["-DOCSTART-"]
         if columns and not begins:
             if len(columns) < 2:
-                raise DataError(
-                    f"{source}, line {number}: {line!r} has no tag. Expected a token and its tag."
-                )
+                raise DataError(f"{source}, line {number}: {line!r} has no tag. Expected a token "
+                                "and its tag.")
             width = width or len(columns)
             if len(columns) != width:
-                raise DataError(
-                    f"{source}, line {number}: {line!r} has {len(columns)} columns, the lines "
-                    f"before it have {width}. Expected the same number in every line."
-                )
+                raise DataError(f"{source}, line {number}: {line!r} has {len(columns)} columns, "
+                                f"the lines before it have {width}. Expected the same number in "
+                                "every line.")
             tokens.append(columns[0])
             tags.append(columns[-1])
         elif tokens:
@@ -43,14 +41,12 @@ def check_tagged(tokens, tags, where) -> None:
     if not tokens or tags is None:
         raise DataError(f"{where} has no {'tags' if tokens else 'tokens'}. Take it out.")
     if len(tokens) != len(tags):
-        raise DataError(
-            f"{where}: {len(tokens)} tokens but {len(tags)} tags. Expected one tag for each token."
-        )
+        raise DataError(f"{where}: {len(tokens)} tokens but {len(tags)} tags. Expected one tag for "
+                        "each token.")
     for number, (token, tag) in enumerate(zip(tokens, tags, strict=True), 1):
         if any(part is None or not str(part).strip() for part in (token, tag)):
-            raise DataError(
-                f"{where}: token {number} is {token!r} with the tag {tag!r}; neither may be empty."
-            )
+            raise DataError(f"{where}: token {number} is {token!r} with the tag {tag!r}; neither "
+                            "may be empty.")
 
 
 def in_order(tags) -> list[str]:
@@ -67,11 +63,10 @@ def is_bio(tags) -> bool:
 def as_bio(tags) -> tuple[dict[str, str] | None, str]:
     """Return what each tag is in BIO, and the name of the scheme that they are in.
 
-    tags: all that occur. IOBES (also BIOES, and M for an inside) and BILOU have letters of their
-    own for the end of an entity and for entities of one word; what they add over BIO can be told
-    from the neighbours, so nothing is lost. Bare letters (B, I, O) are entities of one nameless
-    type, which becomes "entity". Tags without an O or a hyphen, such as parts of speech, spell no
-    entities and stay as they are.
+    tags: all that occur. What IOBES (also BIOES, and M for an inside) and BILOU add over BIO, the
+    neighbours of a tag tell, so nothing is lost. Bare letters (B, I, O) are entities of one
+    nameless type, "entity". Tags without an O or a hyphen, such as parts of speech, stay as they
+    are.
     Returns (None, "") where they look like entities in a scheme that is not known.
     Source of the schemes: Ratinov and Roth 2009, "Design Challenges and Misconceptions in NER".
     """

@@ -24,10 +24,7 @@ def beginning(tokenizer):
 
 
 def begun(rows, tokenizer):
-    """Rows of token ids with what their tokenizer puts before a text in front of them, once.
-
-    A template may have written it already, and a tokenizer may have put it before that again.
-    """
+    """Rows of token ids, each behind what the tokenizer puts before a text, once."""
     first = beginning(tokenizer)
     if not first:
         return rows
@@ -42,8 +39,8 @@ def begun(rows, tokenizer):
 def turn_marks(tokenizer):
     """What a chat template writes between a question and its answer, and what ends the answer.
 
-    Returns (opening, ends): a string, and the ids of the special tokens that stand directly behind
-    an answer, mostly one; "" and [] where there are none.
+    Returns (opening, ends): a string, and the ids of the special tokens directly behind an answer,
+    mostly one; "" and [] where there are none.
     """
     if not getattr(tokenizer, "chat_template", None):
         return "", []
@@ -63,6 +60,11 @@ def turn_marks(tokenizer):
     return opening, ends
 
 
+def end_tokens(tokenizer):
+    """The ids of the tokens that may end an answer: eos, and the last of what ends a turn."""
+    return {tokenizer.eos_token_id, *turn_marks(tokenizer)[1][-1:]}
+
+
 def _special(tokenizer):
     """The special tokens of a tokenizer, by their ids."""
     added = tokenizer.added_tokens_decoder.items()
@@ -74,13 +76,10 @@ def answer_ends(prompts, tokenizer):
     """The tokens that end the answer to each prompt: the template's, where it wrote the prompt."""
     opening, ends = turn_marks(tokenizer)
     eos = tokenizer.eos_token_id
-    found = [ends if ends and opening and prompt.endswith(opening) else [eos]
-             for prompt in prompts]
+    found = [ends if ends and opening and prompt.endswith(opening) else [eos] for prompt in prompts]
     if [None] in found:
-        raise SettingError(
-            "the tokenizer has no eos token, so an answer could not end. Set one, such as "
-            'model.tokenizer.eos_token = "</s>".'
-        )
+        raise SettingError("the tokenizer has no eos token, so an answer could not end. Set one, "
+                           'such as model.tokenizer.eos_token = "</s>".')
     return found
 
 
@@ -94,13 +93,12 @@ def opened(turns, tokenizer):
         raise DataError(f"the chat template refuses a conversation: {error}") from None
 
 
-def conversation_tokens(conversations, tokenizer, where="row {}"):
+def conversation_tokens(conversations, tokenizer):
     """Token ids of conversations, and which of them the assistant writes.
 
     conversations: lists of turns, dicts of role and content. All of the assistant's turns count,
-    each with the token that ends it. They are those that the template itself marks with
-    {% generation %}; where it marks none, a turn begins where a prompt of the turns before it
-    would end, which holds if the template writes those the same way when more follow.
+    each with the token that ends it: those that the template marks with {% generation %}; where it
+    marks none, a turn begins where a prompt of the turns before it would end.
     Returns two lists of lists: ids, and True for each token to be learned.
     Raises DataError, naming the row, where the template refuses a conversation or rewrites turns.
     """
@@ -123,11 +121,10 @@ def conversation_tokens(conversations, tokenizer, where="row {}"):
                 text, own = _plain(turns, tokenizer.eos_token)
         except jinja2.TemplateError as error:
             roles = ", ".join(turn["role"] for turn in turns)
-            raise DataError(
-                f"{where.format(i)}: the chat template refuses this conversation ({roles}): {error}"
-            ) from None
+            raise DataError(f"row {i}: the chat template refuses this conversation "
+                            f"({roles}): {error}") from None
         except DataError as error:
-            raise DataError(f"{where.format(i)}: {error}") from None
+            raise DataError(f"row {i}: {error}") from None
         texts.append(text)
         spans.append(_ended(text, own, tokenizer, ends, known))
     tokens = tokenizer([text + tail for text, (tail, _) in zip(texts, spans, strict=True)],
@@ -160,10 +157,9 @@ def _rendered(turns, tokenizer, prompt=False):
 def _marked(turns, tokenizer):
     """The text of a conversation, and the spans that the template marks as the assistant's."""
     turns = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
-    found = tokenizer.apply_chat_template(
-        turns, return_dict=True, return_assistant_tokens_mask=True,
-        tokenizer_kwargs={"return_offsets_mapping": True},
-    )
+    found = tokenizer.apply_chat_template(turns, return_dict=True,
+                                          return_assistant_tokens_mask=True,
+                                          tokenizer_kwargs={"return_offsets_mapping": True})
     spans = []
     for (begin, end), on in zip(found["offset_mapping"], found["assistant_masks"], strict=True):
         if on and spans and spans[-1][1] >= begin:
@@ -199,12 +195,10 @@ def _located(turns, tokenizer, shape=None):
         words = _words(turn)
         at = text.find(words, start) if start is not None else -1
         if at < 0:
-            raise DataError(
-                f"the chat template writes turn {i + 1} otherwise than it stands in the data, or "
-                "earlier turns otherwise once more follow, so it cannot be told what the assistant "
-                "writes. Mark it in the template with {% generation %}, or give each answer a row "
-                "of its own."
-            )
+            raise DataError(f"the chat template writes turn {i + 1} otherwise than it stands in "
+                            "the data, or earlier turns otherwise once more follow, so it cannot "
+                            "be told what the assistant writes. Mark it in the template with {% "
+                            "generation %}, or give each answer a row of its own.")
         # before the words may stand what the template adds to an answer, such as an empty thought
         spans.append((start, at + len(words)))
     return text, spans
@@ -271,8 +265,7 @@ def _start(text, before, tokenizer, at_least):
 def _ended(text, spans, tokenizer, ends, known):
     """What to put behind the text, and the spans with what ends a turn in each of them.
 
-    Where the template writes nothing of the kind, eos ends the last turn. known: the special
-    tokens as texts, the longest first.
+    Where the template writes nothing, eos ends the last turn. known: special tokens, longest first.
     """
     mark, found = "".join(tokenizer.convert_ids_to_tokens(ends)), []
     for begin, stop in spans:

@@ -52,10 +52,8 @@ def read_own(path: Path, *, paragraphs: bool = False, sep: str | None = None) ->
     kind = path.suffix.lower()
     if kind not in READERS:
         remedy = f"For {kind}, {_INSTEAD[kind]}. " if kind in _INSTEAD else ""
-        raise DataError(
-            f"{path.name} is of no kind that can be read. {remedy}Expected a file ending in "
-            f"{', '.join(READERS)}, or a folder."
-        )
+        raise DataError(f"{path.name} is of no kind that can be read. {remedy}Expected a file "
+                        f"ending in {', '.join(READERS)}, or a folder.")
     if kind == ".txt":
         columns = _read_text(path, paragraphs)
     elif kind in (".csv", ".tsv"):
@@ -96,17 +94,14 @@ def _read_folder(folder: Path, paragraphs: bool, sep: str | None) -> Columns | S
         name = _split_name(file.stem)
         if name in SPLITS and file.suffix.lower() in {*READERS, *_INSTEAD}:
             if name in splits:
-                raise DataError(
-                    f"{folder} holds two files for the {name} split, one of them {file.name}. "
-                    "Take one out."
-                )
+                raise DataError(f"{folder} holds two files for the {name} split, one of them "
+                                f"{file.name}. Take one out.")
             splits[name] = cast(Columns, read_own(file, paragraphs=paragraphs, sep=sep))
     if "train" not in splits:
         found = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
-        raise DataError(
-            f"{folder} holds no data set: expected one saved with `datasets`, or files named "
-            f"train, validation and test ({', '.join(READERS)}). It holds {found}."
-        )
+        raise DataError(f"{folder} holds no data set: expected one saved with `datasets`, or files "
+                        f"named train, validation and test ({', '.join(READERS)}). It holds "
+                        f"{found}.")
     return splits
 
 
@@ -137,10 +132,8 @@ def from_memory(source) -> Columns | Splits:
         return from_datasets(source)
     if doubled := sorted(map(str, source.columns[source.columns.duplicated()])):
         raise DataError(f"the table has the column {doubled[0]!r} twice. Rename or drop one.")
-    return {
-        str(name): source[name].astype(object).where(source[name].notna(), None).tolist()
-        for name in source.columns
-    }
+    return {str(name): source[name].astype(object).where(source[name].notna(), None).tolist()
+            for name in source.columns}
 
 
 def from_datasets(data) -> Columns | Splits:
@@ -149,22 +142,17 @@ def from_datasets(data) -> Columns | Splits:
         parts = {_split_name(name): from_datasets(part) for name, part in data.items()}
         return {name: cast(Columns, part) for name, part in parts.items() if name in SPLITS}
     data = data.with_format(None)
-    names = {
-        column: getattr(feature, "feature", feature).names
-        for column, feature in data.features.items()
-        if hasattr(getattr(feature, "feature", feature), "names")
-    }
+    names = {column: getattr(feature, "feature", feature).names
+             for column, feature in data.features.items()
+             if hasattr(getattr(feature, "feature", feature), "names")}
 
     def named(column, value):
         if isinstance(value, list):
             return [named(column, part) for part in value]
         return names[column][value] if value is not None and value >= 0 else value
 
-    return {
-        column: [named(column, value) for value in data[column][:]] if column in names
-        else data[column][:]
-        for column in data.column_names
-    }
+    return {column: [named(column, value) for value in data[column][:]] if column in names
+            else data[column][:] for column in data.column_names}
 
 
 def read_table(path: Path, sep: str | None = None) -> Columns:
@@ -220,21 +208,18 @@ def _parsed(lines: Iterable[str], sep: str, name: str, skipped: int, **options) 
                           for i, field in enumerate(row, 1)]
                 columns = [[] for _ in header]
             elif len(row) != len(header):
-                raise DataError(
-                    f"{name}, line {line} has {len(row)} fields and the header has {len(header)} "
-                    f"({', '.join(map(repr, header))}; separator {sep!r}). A text that holds the "
-                    f"separator must stand in double quotes; or name another separator with sep=."
-                )
+                raise DataError(f"{name}, line {line} has {len(row)} fields and the header has "
+                                f"{len(header)} ({', '.join(map(repr, header))}; separator "
+                                f"{sep!r}). A text that holds the separator must stand in double "
+                                "quotes; or name another separator with sep=.")
             else:
                 for column, field in zip(columns, row, strict=True):
                     column.append(field)
             line = reader.line_num + 1 + skipped
     except csv.Error as error:
-        raise DataError(
-            f"{name} cannot be read as a table: the row that begins in line {line} is not quoted "
-            f"as a CSV file is ({error}). Expected a quote inside of quotes to be doubled, and "
-            f"every quote to be closed."
-        ) from None
+        raise DataError(f"{name} cannot be read as a table: the row that begins in line {line} is "
+                        f"not quoted as a CSV file is ({error}). Expected a quote inside of quotes "
+                        "to be doubled, and every quote to be closed.") from None
     if header is None:
         return {}
     if doubled := [field for i, field in enumerate(header) if field in header[:i]]:
@@ -266,9 +251,8 @@ def _read_jsonl(path: Path) -> Columns:
                 except json.JSONDecodeError as error:
                     raise DataError(f"{path.name}, line {number} is not JSON: {error}") from None
                 if not isinstance(row, dict):
-                    raise DataError(
-                        f"{path.name}, line {number}: expected an object, got {line[:40]}"
-                    )
+                    raise DataError(f"{path.name}, line {number}: expected an object, got "
+                                    f"{line[:40]}")
                 yield row
 
     return as_columns(rows())
@@ -286,9 +270,7 @@ def _read_json(path: Path) -> Columns:
         return as_columns(_read_bioasq(content["questions"], path.name))
     if isinstance(content, list) and all(isinstance(row, dict) for row in content):
         return as_columns(content)
-    raise DataError(
-        f"{path.name}: expected a list of objects, or BioASQ's {{\"questions\": […]}}."
-    )
+    raise DataError(f"{path.name}: expected a list of objects, or BioASQ's {{\"questions\": […]}}.")
 
 
 def _read_bioasq(questions: Rows, name: str) -> Rows:
@@ -302,16 +284,13 @@ def _read_bioasq(questions: Rows, name: str) -> Rows:
         answer = answer[0] if isinstance(answer, list) and answer else answer
         if question.get("type") == "yesno" and str(answer).strip().lower() in ("yes", "no"):
             snippets = [snippet["text"].strip() for snippet in question.get("snippets", [])]
-            rows.append({
-                "text": question["body"].strip(),
-                "text_pair": " ".join(dict.fromkeys(snippets)),
-                "label": str(answer).strip().lower(),
-                "group": question.get("id") or question["body"],
-            })
+            rows.append({"text": question["body"].strip(),
+                         "text_pair": " ".join(dict.fromkeys(snippets)),
+                         "label": str(answer).strip().lower(),
+                         "group": question.get("id") or question["body"]})
     if not rows:
-        raise DataError(
-            f"{name} has {len(questions)} BioASQ questions but no yes/no question with an answer."
-        )
+        raise DataError(f"{name} has {len(questions)} BioASQ questions but no yes/no question with "
+                        "an answer.")
     return rows
 
 
@@ -332,11 +311,8 @@ def read_conll(path: Path | str) -> Rows:
     """
     rows = parse_conll(_text_of(path), Path(path).name)
     several = len({row["document"] for row in rows}) >= DOCUMENTS
-    return [
-        {"tokens": row["tokens"], "tags": row["tags"]}
-        | ({"group": f"document {row['document']}"} if several else {})
-        for row in rows
-    ]
+    return [{"tokens": row["tokens"], "tags": row["tags"]}
+            | ({"group": f"document {row['document']}"} if several else {}) for row in rows]
 
 
 def read_pairs(source: Path | str, target: Path | str) -> Rows:
@@ -349,18 +325,14 @@ def read_pairs(source: Path | str, target: Path | str) -> Rows:
     names = [Path(source).name, Path(target).name]
     texts = [_text_of(path).rstrip("\n").split("\n") for path in (source, target)]
     if len(texts[0]) != len(texts[1]):
-        raise DataError(
-            f"{names[0]} has {len(texts[0])} lines and {names[1]} has {len(texts[1])}. "
-            "Expected two files that belong together line by line."
-        )
+        raise DataError(f"{names[0]} has {len(texts[0])} lines and {names[1]} has {len(texts[1])}. "
+                        "Expected two files that belong together line by line.")
     rows = []
     for number, pair in enumerate(zip(*texts, strict=True), 1):
         one, two = (text.strip() for text in pair)
         if bool(one) != bool(two):
-            raise DataError(
-                f"line {number} is empty in {names[bool(one)]} and not in {names[not one]}. "
-                "Fill it in, or take it out of both."
-            )
+            raise DataError(f"line {number} is empty in {names[bool(one)]} and not in "
+                            f"{names[not one]}. Fill it in, or take it out of both.")
         if one:
             rows.append({"source": one, "target": two})
     if not rows:
@@ -371,8 +343,8 @@ def read_pairs(source: Path | str, target: Path | str) -> Rows:
 def _lines_of(path: Path | str) -> Iterator[str]:
     """Yield the lines of a UTF-8 file, each ending in \\n, one at a time.
 
-    The mark (BOM) that some programs begin a file with is no part of the first line. Other signs
-    that end a line for Unicode, such as U+2028, do not end one here.
+    Without the mark (BOM) at its beginning. U+2028 and the like, line ends for Unicode, are none
+    here.
     """
     path = Path(path)
     if not path.is_file():

@@ -11,13 +11,11 @@ import json
 from ftkit.data.files import Columns, count
 from ftkit.errors import DataError
 
-ROLES = {
-    "system": "system", "developer": "system",
-    "user": "user", "human": "user", "prompter": "user", "instruction": "user",
-    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
-    "model": "assistant", "bard": "assistant", "bing": "assistant",
-    "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool",
-}
+ROLES = {"system": "system", "developer": "system",
+         "user": "user", "human": "user", "prompter": "user", "instruction": "user",
+         "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
+         "model": "assistant", "bard": "assistant", "bing": "assistant",
+         "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool"}
 _ROLE, _CONTENT = ("role", "from"), ("content", "value")
 _CHATS = ("messages", "conversations", "conversation")
 
@@ -25,9 +23,9 @@ _CHATS = ("messages", "conversations", "conversation")
 def recognized(columns: Columns, source: str) -> Columns:
     """Return the columns with conversations as `messages` and answers as `response`.
 
-    `messages` is a list of turns, each a dict of `role` ("system", "user", "assistant" or "tool")
-    and `content`. Raises DataError, naming row and turn, for a turn that lacks one of the two, for
-    a role that is not known, and for a conversation in which nobody answers.
+    `messages`: turns, dicts of `role` ("system", "user", "assistant" or "tool") and `content`.
+    Raises DataError, naming row and turn, for a turn that lacks one of the two or has an unknown
+    role, and for a conversation in which nobody answers.
     """
     found = dict(columns)
     name = next((name for name in _CHATS if name in columns), None)
@@ -45,19 +43,16 @@ def recognized(columns: Columns, source: str) -> Columns:
     if {"prompt", "response"} <= found.keys() and (
         _has_turns(found["prompt"]) or _has_turns(found["response"])
     ):
-        found["messages"] = [
-            _turns(prompt, f"{source}, row {i}", "prompt", "user")
-            + _turns(answer, f"{source}, row {i}", "completion", "assistant")
-            for i, (prompt, answer) in enumerate(
-                zip(found.pop("prompt"), found.pop("response"), strict=True), 1
-            )
-        ]
+        found["messages"] = [_turns(prompt, f"{source}, row {i}", "prompt", "user")
+                             + _turns(answer, f"{source}, row {i}", "completion", "assistant")
+                             for i, (prompt, answer) in enumerate(
+                                 zip(found.pop("prompt"), found.pop("response"), strict=True), 1
+                             )]
     for i, chat in enumerate(found.get("messages", ()), 1):
         if chat and not any(turn["role"] == "assistant" for turn in chat):
-            raise DataError(
-                f"{source}, row {i}: none of the {len(chat)} turns is the assistant's, so there is "
-                "no answer to learn from. Take the row out, or add its answer."
-            )
+            raise DataError(f"{source}, row {i}: none of the {len(chat)} turns is the assistant's, "
+                            "so there is no answer to learn from. Take the row out, or add its "
+                            "answer.")
     return found
 
 
@@ -119,10 +114,7 @@ def _with_system(turns: list[dict], system) -> list[dict]:
 
 
 def _preferences(columns: Columns, source: str) -> Columns:
-    """Return `prompt`, `chosen` and `rejected`; what both answers begin with is the prompt.
-
-    A prompt is a text, or a list of turns where the answers were given as turns.
-    """
+    """Return `prompt`, a text or turns, `chosen` and `rejected`, which both begin with it."""
     rows = count(columns)
     found: Columns = {"prompt": [], "chosen": [], "rejected": []}
     chats = _has_turns(columns["chosen"]) or _has_turns(columns["rejected"])

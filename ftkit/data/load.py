@@ -6,36 +6,28 @@ import hashlib
 import inspect
 import json
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 
 import datasets
-from datasets import (
-    ClassLabel,
-    Dataset,
-    DatasetDict,
-    Features,
-    List,
-    Value,
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-    load_from_disk,
-)
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from ftkit.assets import catalog, fetch
 from ftkit.data import files, formats, own, recipe
 from ftkit.data.recipe import Source, hub_dataset, package_file
 from ftkit.data.splits import FRACTIONS, SPLITS, deduplicate, merge_groups, split_of, stable_hash
 from ftkit.data.values import typed
+from ftkit.display import Facts
 from ftkit.errors import DataError, SettingError
+
+LONG = 200  # characters of a value that is shown
 
 # Part of the cache key, so that changed code never meets rows of the old one. The text is read now,
 # with the code that runs: edited later on, it would name rows that it did not make.
 _CODE = recipe.code_of(Path(__file__))
+OWN = [*own.NAMES, "task", "split", "drop_empty", "labels"]  # options for data of one's own
 
 
-class Data(DatasetDict):
+class Data(Facts, DatasetDict):
     """A `datasets.DatasetDict` with "train", "validation" and "test", and what they are.
 
     name; task ("classification", "choice", …); card, the path of its description, "" where there
@@ -44,10 +36,8 @@ class Data(DatasetDict):
     arguments with which load_data gives it again, {} where it came from memory.
     """
 
-    def __init__(
-        self, splits, *, name: str, task: str, card: str = "", rows_read: int = 0, tags=None,
-        notes=(), origin=None,
-    ):
+    def __init__(self, splits, *, name: str, task: str, card: str = "", rows_read: int = 0,
+                 tags=None, notes=(), origin=None):
         super().__init__(splits)
         self.name = name
         self.task = task
@@ -56,6 +46,19 @@ class Data(DatasetDict):
         self.tags = tags
         self.notes = list(notes)
         self.origin = dict(origin or {})
+        self._hashed: tuple[list | None, str] = (None, "")  # the splits, and their hash
+
+    def facts(self) -> dict[str, str]:
+        """What the data are, as {what: value}, with a row of train: the lines of its table."""
+        rows = ", ".join(f"{split} {len(self[split]):,}" for split in self)
+        first = self["train"][0] if len(self["train"]) else {}
+        shown = {name: str(value) for name, value in first.items()}
+        return {
+            "name": self.name, "task": self.task, "labels": ", ".join(self.labels or ()),
+            "rows": rows, "rows of the source": f"{self.rows_read:,}" if self.rows_read else "",
+            "read otherwise than written": " ".join(self.notes), "described in": str(self.card),
+            **{f"{name}, in the first row": value if len(value) < LONG else f"{value[:LONG]}…"
+               for name, value in shown.items()}}
 
     @property
     def labels(self) -> list[str] | None:
@@ -65,15 +68,19 @@ class Data(DatasetDict):
         feature = self["train"].features.get("label")
         return list(feature.names) if isinstance(feature, ClassLabel) else None
 
-    @cached_property
+    @property
     def hash(self) -> str:
         """The sha256 of the content, in hex: the same rows in the same order, the same hash."""
-        digest = hashlib.sha256()
-        for split in self:
-            for part in self[split].with_format("arrow").iter(1_000):
-                for row in part.to_pylist():
-                    digest.update(json.dumps([split, row], sort_keys=True, default=str).encode())
-        return digest.hexdigest()
+        now = [*self.items()]
+        if now != self._hashed[0]:  # of data sets each is equal to itself alone
+            digest = hashlib.sha256()
+            for split, rows in now:
+                for part in rows.with_format("arrow").iter(1_000):
+                    for row in part.to_pylist():
+                        said = json.dumps([split, row], sort_keys=True, default=str)
+                        digest.update(said.encode())
+            self._hashed = (now, digest.hexdigest())
+        return self._hashed[1]
 
 
 def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, **options) -> Data:
@@ -88,7 +95,8 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
     options: for a catalog name what it offers, such as form="choice" for "phenotype-definitions"
     or hub=True; for your own data text=, label=, group=, messages= and whatever else own.NAMES
     holds (your column names), task=, split=(0.8, 0.1, 0.1), drop_empty=True (rows with an empty
-    field are left out), sep=";" (of a table; found by itself), paragraphs=True (for a text file),
+    field are left out), labels= (the classes in a model's order, such as model.labels; also those
+    that do not occur), sep=";" (of a table; found by itself), paragraphs=True (for a text file),
     config= and revision= (for the hub).
     `group` names the unit (a film, a patient) of which no rows may be in two splits.
     Every value of a table is read as it is written: 007, NA and null are texts. Conversations
@@ -102,42 +110,44 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
     sizes = dict(zip(SPLITS, (n_train, n_validation, n_test), strict=True))
     if files.is_table(source):
         content = files.from_memory(source)
-        return _drawn(_own_data(content, "the table", **_own_options(options, ())), sizes, seed, {})
+        _check_options(options, OWN, "your own data")
+        return _drawn(_own_data(content, "the table", options), sizes, seed, {})
     if not isinstance(source, str | Path):
-        raise DataError(
-            f"source is a {type(source).__name__}; expected a name, a path, a pandas DataFrame, a "
-            "datasets.Dataset, or a dict of them with train, validation and test."
-        )
+        raise DataError(f"source is a {type(source).__name__}; expected a name, a path, a pandas "
+                        "DataFrame, a datasets.Dataset, or a dict of them with train, validation "
+                        "and test.")
     name, path = str(source), Path(source).expanduser()
+    first: dict[str, int] = {}  # rows of each split that come first in every draw
     if name in recipe.names():
         data, first = _from_recipe(name, options)
     elif path.exists():
-        data, first = _from_files(path, **_own_options(options, ("paragraphs", "sep"))), {}
+        _check_options(options, [*OWN, "paragraphs", "sep"], "your own data")
+        how = {key: options[key] for key in ("paragraphs", "sep") if key in options}
+        data = _own_data(files.read_own(path, **how), path.name, options)
     elif name in [entry.name for entry in catalog.models()]:
         raise SettingError(f"{name!r} is a model. Load it with load_model.")
     elif _is_hub_id(name, path):
-        data, first = _from_hub(name, **_own_options(options, ("config", "revision"))), {}
+        _check_options(options, [*OWN, "config", "revision"], "your own data")
+        with _no_progress_bars():
+            splits = hub_dataset(name, options.get("config"), options.get("revision"))
+            columns = files.from_datasets(splits)
+        data = _own_data(columns, name, options)
     elif "/" in name or path.suffix:
         raise DataError(f"There is no file or folder {name!r} (looked in {Path.cwd()}).")
     else:
-        raise SettingError(
-            f"{name!r} is not a data set of the catalog, a file or a hub id. "
-            f"{catalog.nearest(name, recipe.names())}"
-        )
+        raise SettingError(f"{name!r} is not a data set of the catalog, a file or a hub id. "
+                           f"{catalog.nearest(name, recipe.names())}")
     asked = {f"n_{split}": size for split, size in sizes.items()}
     origin = {"source": name, **asked, "seed": seed, **options}
     return _drawn(data, sizes, seed, first, origin)
 
 
-def _drawn(
-    data: Data, sizes: dict, seed: int, first: dict[str, int], origin: dict | None = None
-) -> Data:
+def _drawn(data: Data, sizes: dict, seed: int, first: dict[str, int],
+           origin: dict | None = None) -> Data:
     """Return the data with so many rows of each split."""
     drawn = {split: _draw(data, split, sizes[split], seed, first.get(split, 0)) for split in SPLITS}
-    return Data(
-        drawn, name=data.name, task=data.task, card=data.card, rows_read=data.rows_read,
-        tags=data.tags, notes=data.notes, origin=origin,
-    )
+    return Data(drawn, name=data.name, task=data.task, card=data.card, rows_read=data.rows_read,
+                tags=data.tags, notes=data.notes, origin=origin)
 
 
 def _is_hub_id(name: str, path: Path) -> bool:
@@ -159,10 +169,8 @@ def split_rows(rows: list[dict], source: Source) -> dict[str, list[dict]]:
         split = fixed.get(row["group"]) or split_of(row["group"], source.fractions)
         splits[split].append({**row, "group": _short(row["group"])})
     if source.per_kind:
-        splits = {
-            split: _some_of_each_kind(members, source.per_kind[split])
-            for split, members in splits.items()
-        }
+        splits = {split: _some_of_each_kind(members, source.per_kind[split])
+                  for split, members in splits.items()}
     return splits
 
 
@@ -200,19 +208,15 @@ def _from_recipe(name: str, options: dict) -> tuple[Data, dict[str, int]]:
         facts = {"rows_read": len(rows), "first": first}
         (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
         with _no_progress_bars():
-            columns = {
-                split: files.as_columns(
-                    {name: value for name, value in row.items() if name not in ("split", "first")}
-                    for row in members
-                )
-                for split, members in splits.items()
-            }
+            columns = {split: files.as_columns({k: v for k, v in row.items()
+                                                if k not in ("split", "first")} for row in members)
+                       for split, members in splits.items()}
             _to_datasets(columns, source.labels).save_to_disk(str(folder))
 
     folder = fetch.cached_folder(cache_key(found, options), build)
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     # in memory, or `map` would keep its results beside the files of the cache
-    splits = load_from_disk(str(folder), keep_in_memory=True)
+    splits = datasets.load_from_disk(str(folder), keep_in_memory=True)
     data = Data(splits, name=name, task=source.task, card=str(package_file(found.entry.card)),
                 rows_read=facts["rows_read"],
                 tags=source.labels if source.task == "tagging" else None)
@@ -230,48 +234,23 @@ def cache_key(found: recipe.Recipe, options: dict) -> str:
     return f"data/{found.entry.name}-{stable_hash(content)[:16]}"
 
 
-def _from_files(path: Path, *, paragraphs=False, sep=None, **options) -> Data:
-    return _own_data(files.read_own(path, paragraphs=paragraphs, sep=sep), path.name, **options)
-
-
-def _from_hub(name: str, *, config=None, revision=None, **options) -> Data:
-    with _no_progress_bars():
-        columns = files.from_datasets(hub_dataset(name, config, revision))
-    return _own_data(columns, name, **options)
-
-
-def _own_options(options: dict, more: tuple[str, ...]) -> dict:
-    _check_options(options, [*own.NAMES, "task", "split", "drop_empty", *more], "your own data")
-    return {
-        "names": {column: options.get(column) for column in own.NAMES},
-        "task": options.get("task"),
-        "split": tuple(options.get("split", FRACTIONS)),
-        "drop_empty": options.get("drop_empty", False),
-        **{key: options[key] for key in more if key in options},
-    }
-
-
-def _own_data(content, name: str, names: dict, task: str | None, split: tuple,
-              drop_empty: bool) -> Data:
+def _own_data(content, name: str, options: dict) -> Data:
     """Return Data of columns, or of splits of them; a split that is missing is taken from train."""
     given = content if next(iter(content), None) in SPLITS and isinstance(
         next(iter(content.values())), dict) else {"train": content}
     if "train" not in given:
         raise DataError(f"{name} has no train split, only {', '.join(given) or 'none'}.")
-    notes: list[str] = []
+    names, labels = {column: options.get(column) for column in own.NAMES}, options.get("labels")
+    split, notes = tuple(options.get("split", FRACTIONS)), list[str]()
     called = {part: f"{name} ({part})" if len(given) > 1 else name for part in given}
     rows_read = sum(map(files.count, given.values()))
-    given = {
-        part: formats.recognized(
-            own.named_columns(own.trimmed(columns, called[part], notes), names, called[part]),
-            called[part],
-        )
-        for part, columns in given.items()
-    }
-    task = own.find_task(given["train"], task, name, notes)
+    for part, columns in given.items():
+        columns = own.named_columns(own.trimmed(columns, called[part], notes), names, called[part])
+        given[part] = formats.recognized(columns, called[part])
+    task = own.find_task(given["train"], options.get("task"), name, notes)
     for part, columns in given.items():
         own.find_task(columns, task, called[part], notes)
-        columns = own.filled(columns, task, called[part], drop_empty, notes)
+        columns = own.filled(columns, task, called[part], options.get("drop_empty", False), notes)
         given[part] = typed(columns, own.COLUMNS[task], task, called[part], notes)
     if task == "tagging":
         given = own.read_tags(given, name, notes)
@@ -280,24 +259,24 @@ def _own_data(content, name: str, names: dict, task: str | None, split: tuple,
     absent = [part for part in SPLITS if part not in given]
     if absent:
         kept = 1 - sum(share for part, share in zip(SPLITS, split, strict=True) if part in absent)
-        shares = tuple(
-            kept if part == "train" else share if part in absent else 0.0
-            for part, share in zip(SPLITS, split, strict=True)
-        )
+        shares = tuple(kept if part == "train" else share if part in absent else 0.0
+                       for part, share in zip(SPLITS, split, strict=True))
         parts = own.split_own(given["train"], shares if len(given) > 1 else split, name)
         given = {part: parts[part] if part == "train" or part in absent else given[part]
                  for part in SPLITS}
-    labels = tags = None
+    tags = classes = None
+    if labels and task != "classification":
+        raise DataError(f"labels= names classes, and {name} is read as {task}; leave it out, or "
+                        'give task="classification".')
     if task == "tagging":
         tags = own.label_names(given, task, name, notes)
     elif task == "classification":
-        labels = own.label_names(given, task, name, notes)
-        numbers = {label: number for number, label in enumerate(labels)}
-        given = {
-            part: columns | {"label": [numbers[label] for label in columns["label"]]}
-            for part, columns in given.items()
-        }
-    return Data(_to_datasets(given, labels), name=name, task=task, rows_read=rows_read, tags=tags,
+        classes = (own.check_labels(given, labels, name) if labels
+                   else own.label_names(given, task, name, notes))
+        numbers = {label: number for number, label in enumerate(classes)}
+        given = {part: columns | {"label": [numbers[label] for label in columns["label"]]}
+                 for part, columns in given.items()}
+    return Data(_to_datasets(given, classes), name=name, task=task, rows_read=rows_read, tags=tags,
                 notes=notes)
 
 
@@ -315,16 +294,13 @@ def _to_datasets(splits: files.Splits, labels: tuple[str, ...] | None) -> Datase
         for column, values in columns.items():
             if sample.get(column) in (None, []):
                 sample[column] = next((v for v in values if v not in (None, [])), [])
-    features = Features({
-        column: ClassLabel(names=list(labels)) if column == "label" and labels
-        else _feature(value) for column, value in sample.items()
-    })
+    features = Features({column: ClassLabel(names=list(labels)) if column == "label" and labels
+                         else _feature(value) for column, value in sample.items()})
     return DatasetDict({
         split: Dataset.from_dict(
             {column: columns.get(column, [None] * files.count(columns)) for column in sample},
             features=features,
-        )
-        for split, columns in splits.items()
+        ) for split, columns in splits.items()
     })
 
 
@@ -340,13 +316,13 @@ def _feature(value):
 @contextmanager
 def _no_progress_bars():
     """Silence the bars of `datasets` for a step that takes milliseconds."""
-    silent = are_progress_bars_disabled()
-    disable_progress_bars()
+    silent = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
     try:
         yield
     finally:
         if not silent:
-            enable_progress_bars()
+            datasets.enable_progress_bars()
 
 
 def _draw(data: Data, split: str, n: int | None, seed: int, first: int) -> Dataset:
@@ -354,10 +330,8 @@ def _draw(data: Data, split: str, n: int | None, seed: int, first: int) -> Datas
 
     rows = data[split]
     if n is not None and not 0 <= n <= len(rows):
-        raise DataError(
-            f"n_{split}={n}: {data.name!r} has {len(rows)} rows in its {split} split. "
-            f"Ask for at most that, or leave n_{split} out for all of them."
-        )
+        raise DataError(f"n_{split}={n}: {data.name!r} has {len(rows)} rows in its {split} split. "
+                        f"Ask for at most that, or leave n_{split} out for all of them.")
     drawn = np.random.default_rng([seed, SPLITS.index(split)]).permutation(len(rows))
     drawn = np.concatenate([np.arange(first), drawn[drawn >= first]])
     if data.task == "instruction" and "kind" in rows.column_names:

@@ -14,19 +14,11 @@ from ftkit.data.values import MORE, is_empty, listed, say
 from ftkit.errors import DataError
 
 # What the rows of a task must have; the first task whose columns are all there is the task.
-COLUMNS = {
-    "tagging": ("tokens", "tags"),
-    "choice": ("question", "choices", "answer"),
-    "chat": ("messages",),
-    "preference": ("prompt", "chosen", "rejected"),
-    "instruction": ("instruction", "output"),
-    "qa": ("question", "answers"),
-    "pairs": ("source", "target"),
-    "response": ("prompt", "response"),
-    "classification": ("text", "label"),
-    "regression": ("text", "label"),
-    "text": ("text",),
-}
+COLUMNS = {"tagging": ("tokens", "tags"), "choice": ("question", "choices", "answer"),
+           "chat": ("messages",), "preference": ("prompt", "chosen", "rejected"),
+           "instruction": ("instruction", "output"), "qa": ("question", "answers"),
+           "pairs": ("source", "target"), "response": ("prompt", "response"),
+           "classification": ("text", "label"), "regression": ("text", "label"), "text": ("text",)}
 NAMES = tuple(dict.fromkeys([c for columns in COLUMNS.values() for c in columns] + [*MORE]))
 CLASSES = 20  # so many different whole numbers with a decimal point are classes; more are scores
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -60,10 +52,8 @@ def named_columns(columns: Columns, names: dict[str, str | None], source: str) -
         if theirs not in columns:
             raise missing(theirs, list(columns), source, f"{ours}={theirs!r}")
     # a column already called "text" gives way to the one named as text
-    return {
-        chosen.get(column, column): values for column, values in columns.items()
-        if column in chosen or column not in chosen.values()
-    }
+    return {chosen.get(column, column): values for column, values in columns.items()
+            if column in chosen or column not in chosen.values()}
 
 
 def missing(column: str, present: list[str], source: str, asked: str) -> DataError:
@@ -71,10 +61,9 @@ def missing(column: str, present: list[str], source: str, asked: str) -> DataErr
     lower = {name.lower(): name for name in present}
     close = difflib.get_close_matches(column.lower(), lower, n=1, cutoff=0.6)
     hint = f"Did you mean {lower[close[0]]!r}? " if close else ""
-    return DataError(
-        f"{source} has no column {column!r} ({asked}). It has: {', '.join(map(repr, present))}. "
-        f"{hint}Name yours with text=, label=, group= and the like."
-    )
+    return DataError(f"{source} has no column {column!r} ({asked}). It has: "
+                     f"{', '.join(map(repr, present))}. {hint}Name yours with text=, label=, "
+                     "group= and the like.")
 
 
 def find_task(columns: Columns, task: str | None, source: str, notes: list[str]) -> str:
@@ -84,11 +73,10 @@ def find_task(columns: Columns, task: str | None, source: str, notes: list[str])
         fits = [name for name, wanted in COLUMNS.items() if set(wanted) <= set(present)]
         if not fits:
             needs = "; ".join(f"{name}: {', '.join(wanted)}" for name, wanted in COLUMNS.items())
-            raise DataError(
-                f"{source} fits no task. It has the columns {', '.join(map(repr, present))}. "
-                f"Name yours with text=, label=, messages= and the like{_guessed(present)}. "
-                f"Expected are the columns of one task ({needs})."
-            )
+            raise DataError(f"{source} fits no task. It has the columns "
+                            f"{', '.join(map(repr, present))}. Name yours with text=, label=, "
+                            f"messages= and the like{_guessed(present)}. Expected are the columns "
+                            f"of one task ({needs}).")
         task = fits[0]
         if task == "classification" and _are_scores(columns["label"]):
             task = "regression"
@@ -132,10 +120,9 @@ def filled(columns: Columns, task: str, source: str, drop_empty: bool, notes: li
     for column in COLUMNS[task]:
         empty = [i for i, value in enumerate(columns[column]) if is_empty(value)]
         if empty and not drop_empty:
-            raise DataError(
-                f"{source}: {len(empty)} of {count(columns)} rows have an empty {column!r} (first: "
-                f"row {empty[0] + 1}). Fill them in, or leave such rows out with drop_empty=True."
-            )
+            raise DataError(f"{source}: {len(empty)} of {count(columns)} rows have an empty "
+                            f"{column!r} (first: row {empty[0] + 1}). Fill them in, or leave such "
+                            "rows out with drop_empty=True.")
         bad |= {i: column for i in empty if i not in bad}
     if not bad:
         return columns
@@ -164,45 +151,46 @@ def read_tags(splits: Splits, source: str, notes: list[str]) -> Splits:
     if scheme == "BIO":
         return splits
     say(f"{source}: the tags ({scheme}) were converted to BIO.", notes)
-    return {
-        split: columns | {"tags": [[known[tag] for tag in own] for own in columns["tags"]]}
-        for split, columns in splits.items()
-    }
+    return {split: columns | {"tags": [[known[tag] for tag in own] for own in columns["tags"]]}
+            for split, columns in splits.items()}
 
 
 def label_names(splits: Splits, task: str, source: str, notes: list[str]) -> tuple[str, ...]:
-    """Return the labels of the training rows in order, checking that the others have no more.
-
-    The tags of tagged rows are labels too, O first.
-    """
-    names = {
-        split: {tag for own in columns["tags"] for tag in own} if task == "tagging"
-        else set(columns["label"])
-        for split, columns in splits.items()
-    }
+    """Return the labels, or tags, of the training rows in order; the others may have no more."""
+    names = {split: {tag for own in columns["tags"] for tag in own} if task == "tagging"
+             else set(columns["label"]) for split, columns in splits.items()}
     for split in ("validation", "test"):
         unseen = sorted(names[split] - names["train"])
         if unseen:
-            raise DataError(
-                f"{source}: the {split} split has labels that train has not: {listed(unseen)}. "
-                f"Train has {listed(sorted(names['train']))}. Bring more rows of each label, "
-                f"or put your own train, validation and test files in a folder."
-            )
+            raise DataError(f"{source}: the {split} split has labels that train has not: "
+                            f"{listed(unseen)}. Train has {listed(sorted(names['train']))}. Bring "
+                            "more rows of each label, or put your own train, validation and test "
+                            "files in a folder.")
     labels = names["train"]
     if task == "tagging":
         return tuple(in_order(labels))
     if len(labels) == 1:
-        raise DataError(
-            f"{source}: all {count(splits['train'])} training rows have the label "
-            f"{next(iter(labels))!r}; a classifier needs two classes or more. Bring rows of "
-            f"another class, or read the texts alone with task=\"text\"."
-        )
+        raise DataError(f"{source}: all {count(splits['train'])} training rows have the label "
+                        f"{next(iter(labels))!r}; a classifier needs two classes or more. Bring "
+                        "rows of another class, or read the texts alone with task=\"text\".")
     for same in alike_names(labels):
         say(f"{source}: the labels {listed(same)} differ only in case or blanks and are classes "
             "of their own. Write them alike if they are one.", notes)
     if all(re.fullmatch(r"-?[0-9]+", label) for label in labels):
         return tuple(sorted(labels, key=lambda label: (int(label), label)))
     return tuple(sorted(labels))
+
+
+def check_labels(splits: Splits, labels, source: str) -> tuple[str, ...]:
+    """Return the classes that the user named, checking that the rows have no others."""
+    if isinstance(labels, str):
+        raise DataError(f"labels={labels!r}: a list of classes was expected.")
+    names = tuple(str(label) for label in labels)
+    for split, columns in splits.items():
+        if unknown := sorted(set(columns["label"]) - set(names)):
+            raise DataError(f"{source}: the {split} split has labels that are not in labels="
+                            f"{list(names)}: {listed(unknown)}. Add them, or rename them.")
+    return names
 
 
 def alike_names(labels) -> list[list[str]]:
@@ -248,12 +236,10 @@ def split_own(columns: Columns, fractions: tuple[float, ...], source: str) -> Sp
         if fraction and not splits[split]:
             largest = max(members.values(), key=len)
             alike = "; ".join(repr(texts[row][:60]) for row in largest[:2])
-            raise DataError(
-                f"{source}: {rows} rows in {len(members)} groups (texts that are alike count "
-                f"as one{f', such as {alike}' if len(largest) > 1 else ''}) leave none for "
-                f"{split}. Bring more rows, change split={fractions}, or put your own train, "
-                f"validation and test files in a folder."
-            )
+            raise DataError(f"{source}: {rows} rows in {len(members)} groups (texts that are alike "
+                            f"count as one{f', such as {alike}' if len(largest) > 1 else ''}) "
+                            f"leave none for {split}. Bring more rows, change split={fractions}, "
+                            "or put your own train, validation and test files in a folder.")
     return {split: select(columns, index) for split, index in splits.items()}
 
 

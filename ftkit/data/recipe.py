@@ -28,12 +28,11 @@ _HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class DataEntry:
-    """What a data set is, the archives it is read from, and the hub repository of the same data.
+    """What a data set is, the archives it is read from, and the hub repository of the same rows.
 
-    `hub` is None where the hub has no copy of the same rows. `revision` is a full commit of the
-    hub repository; None means it is not pinned. `forms` are the options of each form of a data set
-    that has several; its first form is the default. `link` is where to read more, `needs`
-    what not every machine has. `name` and `task` are set where it is found.
+    revision: a full commit of that repository. forms: the options of each form of a data set that
+    has several, the default first. link: where to read more. needs: what not every machine has.
+    `name` and `task` are set where it is found.
     """
 
     title: str
@@ -64,11 +63,10 @@ class Source:
     """How a data set is read, cleaned and split.
 
     Every row has `group`, the unit that stays in one split. A row with `split` puts its group
-    there; one with `first` comes first in every draw.
-    unique: columns that, read together, may occur only once.
-    near: whether near-duplicates count there too, or only the same words.
-    linked: columns whose near-duplicates stay in one split.
-    per_kind: at most so many rows of each `kind`, for each split.
+    there; one with `first` comes first in every draw. unique: columns that, read together, may
+    occur only once. near: whether near-duplicates count there too. linked: columns whose
+    near-duplicates stay in one split. per_kind: at most so many rows of each `kind`, for each
+    split.
     """
 
     read: Callable[[], Rows]
@@ -116,8 +114,8 @@ def archives() -> dict[str, Archive]:
 def find(name: str) -> Recipe:
     """Return the recipe of a data set.
 
-    Raises SettingError, with the nearest name, when there is none, and DataError when the file
-    lacks what a recipe has.
+    Raises SettingError, with the nearest name, where there is none, DataError where it is
+    incomplete.
     """
     if name not in names():
         raise SettingError(f"{name!r} is not a data set. {catalog.nearest(name, names())}")
@@ -130,10 +128,8 @@ def find(name: str) -> Recipe:
     recipe = module(stem)
     entry, source = getattr(recipe, "ENTRY", None), getattr(recipe, "source", None)
     if not isinstance(entry, DataEntry) or not callable(source):
-        raise DataError(
-            f"{path} is no recipe: expected ENTRY = DataEntry(…) and a function source() that "
-            "returns a Source. A file that recipes share begins with _."
-        )
+        raise DataError(f"{path} is no recipe: expected ENTRY = DataEntry(…) and a function "
+                        "source() that returns a Source. A file that recipes share begins with _.")
     return Recipe(replace(entry, name=name, task=source().task), source, code)
 
 
@@ -183,21 +179,16 @@ def _text(path: Path) -> str:
 
 
 def hub_dataset(repository: str, config: str | None = None, revision: str | None = None):
-    """Return a data set of the hub as a `datasets.DatasetDict`.
-
-    Raises FetchError when FTKIT_OFFLINE forbids the network, or the hub does not give it.
-    """
+    """Return a data set of the hub, a `datasets.DatasetDict`; FetchError where it is not given."""
     if fetch.offline():
-        raise FetchError(
-            f"{repository!r} is on the hub and FTKIT_OFFLINE forbids the network. Unset it, or "
-            f"use a data set of the catalog (`ftkit data` lists them) or a local file."
-        )
+        raise FetchError(f"{repository!r} is on the hub and FTKIT_OFFLINE forbids the network. "
+                         "Unset it, or use a data set of the catalog (`ftkit data` lists them) or "
+                         "a local file.")
     import datasets
 
     try:
         return datasets.load_dataset(repository, config, revision=revision)
     except Exception as error:  # the hub's client raises many kinds; each means the same here
-        raise FetchError(
-            f"The hub did not give {repository!r} (revision {revision or 'main'}): {error} "
-            f"Check the name, the network, and whether it needs a login."
-        ) from error
+        raise FetchError(f"The hub did not give {repository!r} (revision "
+                         f"{revision or 'main'}): {error} Check the name, the network, "
+                         "and whether it needs a login.") from error

@@ -41,7 +41,7 @@ def normalized(text: str) -> str:
     return " ".join(_WORD.findall(text.lower()))
 
 
-def near_duplicates(texts: Sequence[str], threshold: float = THRESHOLD) -> list[tuple[int, int]]:
+def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
     """Return every pair (i, j), i < j, of texts that are near-duplicates, exact ones included.
 
     Exact, not sampled: only texts that share one of their rarest runs of words can reach the
@@ -53,7 +53,7 @@ def near_duplicates(texts: Sequence[str], threshold: float = THRESHOLD) -> list[
 
     if len(texts) < 2:
         return []
-    runs, starts, prefix = _rarest_first(texts, threshold)
+    runs, starts, prefix = _rarest_first(texts)
     sizes = np.diff(starts)
     rows = np.repeat(np.arange(len(texts)), sizes)
     rare = np.arange(len(runs)) - starts[rows] < prefix[rows]
@@ -68,16 +68,13 @@ def near_duplicates(texts: Sequence[str], threshold: float = THRESHOLD) -> list[
     for part in np.array_split(np.arange(candidates.nnz), math.ceil(candidates.nnz / 20_000) or 1):
         i, j = candidates.row[part], candidates.col[part]
         shared = np.asarray(whole[i].multiply(whole[j]).sum(axis=1)).ravel()
-        near = shared >= threshold * (sizes[i] + sizes[j] - shared) - 1e-9
+        near = shared >= THRESHOLD * (sizes[i] + sizes[j] - shared) - 1e-9
         pairs += zip(i[near].tolist(), j[near].tolist(), strict=True)
     return pairs
 
 
 def deduplicate(texts: Sequence[str], *, near: bool = True) -> list[int]:
-    """Return the positions of the texts to keep: the first of each set of near-duplicates.
-
-    near=False: only texts with the same words in the same order count as duplicates.
-    """
+    """Return the positions of texts, the first of each set of near (or of exact) duplicates."""
     first: dict[str, int] = {}
     for position, text in enumerate(texts):
         first.setdefault(normalized(text), position)
@@ -93,23 +90,25 @@ def deduplicate(texts: Sequence[str], *, near: bool = True) -> list[int]:
 
 
 def merge_groups(groups: Sequence[Group], texts: Sequence[str]) -> list[Group]:
-    """Return a group for each row such that near-duplicate texts have the same one.
-
-    Rows keep their own group unless a near-duplicate ties it to another; then all take the group
-    that came first.
-    """
+    """Return a group for each row, the first one's where near-duplicates tie several together."""
     parent: dict[Group, Group] = {group: group for group in groups}
     order = {group: number for number, group in enumerate(parent)}
-
-    def root(group):
-        while parent[group] != group:
-            parent[group] = group = parent[parent[group]]
-        return group
-
+    root = _roots(parent)
     for row, first in enumerate(near_sets(texts)):
         a, b = sorted((root(groups[first]), root(groups[row])), key=order.__getitem__)
         parent[b] = a
     return [root(group) for group in groups]
+
+
+def _roots(parent):
+    """A function that follows `parent` up to the one that stands for a whole set."""
+
+    def root(member):
+        while parent[member] != member:
+            parent[member] = member = parent[parent[member]]
+        return member
+
+    return root
 
 
 def near_sets(texts: Sequence[str]) -> list[int]:
@@ -127,12 +126,7 @@ def near_sets(texts: Sequence[str]) -> list[int]:
         first.setdefault(text, position)
     unique = list(first.values())
     parent = list(range(len(unique)))
-
-    def root(text):
-        while parent[text] != text:
-            parent[text] = text = parent[parent[text]]
-        return text
-
+    root = _roots(parent)
     if len(unique) > 1:
         runs, starts, prefix = _rarest_first([texts[position] for position in unique])
         rows = np.repeat(np.arange(len(unique)), np.diff(starts))
@@ -191,7 +185,7 @@ def _compare(text, mine, by_set, compared, root, parent, joined, runs, starts) -
                 compared.add(other)
 
 
-def _rarest_first(texts: Sequence[str], threshold: float = THRESHOLD):
+def _rarest_first(texts: Sequence[str]):
     """Return each text's runs as ranks of rarity, 0 the rarest, where each text's begin, and how
     many of them, from the rarest on, any near-duplicate must share one of.
     """
@@ -207,7 +201,7 @@ def _rarest_first(texts: Sequence[str], threshold: float = THRESHOLD):
     cells = rows[np.concatenate([[True], rows[1:] != rows[:-1]])]  # np.unique would hash, slowly
     del rows, runs, rarity
     sizes = np.bincount(cells // len(counts), minlength=len(texts))
-    prefix = sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1
+    prefix = sizes - np.ceil(THRESHOLD * sizes - 1e-9).astype(np.int64) + 1
     return cells % len(counts), np.concatenate([[0], np.cumsum(sizes)]), prefix
 
 

@@ -23,10 +23,8 @@ def few_shot(examples, question, *, template="Q: {question}\nA: {answer}", instr
         except KeyError as missing:
             raise DataError(f"{fields!r} lacks the field {missing} of the template.") from None
 
-    shown = [
-        fill(e if isinstance(e, dict) else dict(zip(("question", "answer"), e, strict=True)))
-        for e in examples
-    ]
+    shown = [fill(e if isinstance(e, dict) else dict(zip(("question", "answer"), e, strict=True)))
+             for e in examples]
     asked = question if isinstance(question, dict) else {"question": question}
     open_end = template[: template.index("{answer}")].rstrip(" ")
     last = open_end.format(**{**asked, "answer": ""})
@@ -80,15 +78,12 @@ def as_prompt_and_response(dataset, tokenizer, *, chat=True):
         prompts = [few_shot([], q) for q in dataset["question"]]
         return prompts, [" " + answers[0] for answers in dataset["answers"]]
     if {"chosen", "rejected"} <= set(names):
-        raise DataError(
-            "pairs of a chosen and a rejected answer are learned with a loss that compares the two "
-            "(lesson 14). To learn the chosen answers alone, rename the column: "
-            'data.rename_column("chosen", "response").'
-        )
-    raise DataError(
-        "columns text, messages, prompt and response, instruction and output, source and target, "
-        f"or question and answers were expected; the data has {', '.join(names)}."
-    )
+        raise DataError("pairs of a chosen and a rejected answer are learned with a loss that "
+                        "compares the two (lesson 14). To learn the chosen answers alone, rename "
+                        'the column: data.rename_column("chosen", "response").')
+    raise DataError("columns text, messages, prompt and response, instruction and output, source "
+                    "and target, or question and answers were expected; the data has "
+                    f"{', '.join(names)}.")
 
 
 def _last_answer(turns, tokenizer):

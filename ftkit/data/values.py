@@ -28,13 +28,9 @@ def is_empty(value) -> bool:
     return value is None or value == [] or isinstance(value, str) and not value.strip()
 
 
-def typed(
-    columns: Columns, wanted: tuple[str, ...], task: str, source: str, notes: list[str]
-) -> Columns:
-    """Return the columns with values of the kinds that the task needs, whatever was written.
-
-    wanted: the columns that the task must have.
-    """
+def typed(columns: Columns, wanted: tuple[str, ...], task: str, source: str,
+          notes: list[str]) -> Columns:
+    """Return the columns with values as the task needs them. wanted: columns that it must have."""
     found = dict(columns)
     needed = {*wanted, *MORE}
     for column, values in columns.items():
@@ -78,10 +74,9 @@ def _texts(values: list, column: str, source: str, notes: list[str]) -> list:
     changed = 0
     for i, value in enumerate(values, 1):
         if isinstance(value, dict | bytes) or (isinstance(value, list) and column != "prompt"):
-            raise DataError(
-                f"{source}, row {i}: {column} is {short(value)}, a {type(value).__name__}; a text "
-                f"was expected. Conversations belong into messages=, words with tags into tokens=."
-            )
+            raise DataError(f"{source}, row {i}: {column} is {short(value)}, a "
+                            f"{type(value).__name__}; a text was expected. Conversations belong "
+                            "into messages=, words with tags into tokens=.")
         if isinstance(value, list):  # the turns of a conversation
             found.append([{k: _clean(v) for k, v in turn.items()} for turn in value])
             continue
@@ -107,10 +102,8 @@ def _labels(values: list, source: str, notes: list[str]) -> list[str]:
     found, changed = [], []
     for i, value in enumerate(values, 1):
         if isinstance(value, list | dict | bytes):
-            raise DataError(
-                f"{source}, row {i}: the label is {short(value)}, a {type(value).__name__}; "
-                "expected one class for each row."
-            )
+            raise DataError(f"{source}, row {i}: the label is {short(value)}, a "
+                            f"{type(value).__name__}; expected one class for each row.")
         label = _clean(str(value).strip())
         if label != str(value):
             changed.append(str(value))
@@ -138,10 +131,9 @@ def _check_choices(columns: Columns, source: str) -> None:
     ):
         good = isinstance(choices, list) and all(isinstance(choice, str) for choice in choices)
         if not good or not isinstance(answer, int) or not 0 <= answer < len(choices):
-            raise DataError(
-                f"{source}, row {i}: choices are {short(choices)} and the answer is {answer!r}; "
-                "expected a list of texts, and the number of the right one, from 0."
-            )
+            raise DataError(f"{source}, row {i}: choices are {short(choices)} and the answer is "
+                            f"{answer!r}; expected a list of texts, and the number of the right "
+                            "one, from 0.")
 
 
 def _as_it_is(values: list) -> list:
@@ -155,12 +147,9 @@ def _as_it_is(values: list) -> list:
         inner = {type(part) for value in values if value for part in value}
         if len(inner) <= 1 and inner <= {str, int, float, bool}:
             return values
-    return [
-        None if value is None else _clean(value) if isinstance(value, str)
-        else json.dumps(value, default=str, ensure_ascii=False)
-        if isinstance(value, list | dict) else str(value)
-        for value in values
-    ]
+    return [None if value is None else _clean(value) if isinstance(value, str)
+            else json.dumps(value, default=str, ensure_ascii=False)
+            if isinstance(value, list | dict) else str(value) for value in values]
 
 
 def as_number(value, where: str) -> float:
@@ -171,9 +160,8 @@ def as_number(value, where: str) -> float:
         found = math.nan
     if not math.isfinite(found):
         point = " Write decimals with a point." if "," in str(value) else ""
-        raise DataError(
-            f"{where}: the label {value!r} is no finite number, as regression needs.{point}"
-        )
+        raise DataError(f"{where}: the label {value!r} is no finite number, as regression "
+                        f"needs.{point}")
     return found
 
 

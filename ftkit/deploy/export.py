@@ -25,14 +25,8 @@ PROMPTS = ("Where is my order 10234? It was due on 3 May.", "Größe, señor, na
            "東京 and Москва\n\n  two  lines", "f(x) = {'a': [1, 2]} # 50% <b>")
 
 
-def export(
-    run_or_model: Any,
-    folder: str | Path,
-    *,
-    format: str = "safetensors",
-    prompts: Sequence[str] = (),
-    card: str = "",
-) -> Parity:
+def export(run_or_model: Any, folder: str | Path, *, format: str = "safetensors",
+           prompts: Sequence[str] = (), card: str = "") -> Parity:
     """Write a model as other programs read it, let them read it, and compare both by ft.parity.
 
     run_or_model: of ft.fit, or a Model. format:
@@ -55,10 +49,9 @@ def export(
         raise SettingError(f"prompts={prompts!r:.60} is no list of texts; give strings in a list.")
     write, read, packages = _FORMATS[format]
     if missing := [name for name in packages if find_spec(name) is None]:
-        raise SettingError(
-            f"format={format!r} needs packages that are not installed ({', '.join(missing)}). "
-            "Install them with: pip install 'ftkit[export]'"
-        )
+        raise SettingError(f"format={format!r} needs packages that are not installed "
+                           f"({', '.join(missing)}). Install them with: pip install "
+                           "'ftkit[export]'")
     plain = _plain(model, format)
     texts, found = [*PROMPTS, *prompts], []
 
@@ -71,20 +64,18 @@ def export(
             with quiet(), quiet_peft():
                 again = _named(model, *read(plain, target), format)
         except Exception as error:  # whatever the other program says of the file
-            raise FetchError(
-                f"{model.name} as {format} cannot be read back ({type(error).__name__}: {error}). "
-                f"Nothing was written to {folder}; choose another format."
-            ) from error
+            raise FetchError(f"{model.name} as {format} cannot be read back "
+                             f"({type(error).__name__}: {error}). Nothing was written to {folder}; "
+                             "choose another format.") from error
         compared = parity(model, again, texts)
         if format == "onnx":
             export_onnx.padded(model, again, texts, compared)
         if not compared.same:
-            raise FetchError(
-                f"{model.name}, read back as {format}, is not the same model: "
-                f"{'; '.join(compared.findings)}. Nothing was written to {folder}. Merging in 16 "
-                'bits rounds the weights: train or load in float32 and export that; if it was '
-                "float32, choose another format, for this one does not keep such a model."
-            )
+            raise FetchError(f"{model.name}, read back as {format}, is not the same model: "
+                             f"{'; '.join(compared.findings)}. Nothing was written to {folder}. "
+                             "Merging in 16 bits rounds the weights: train or load in float32 and "
+                             "export that; if it was float32, choose another format, for this one "
+                             "does not keep such a model.")
         found.append(compared)
         return {"task": model.task, "labels": model.labels, "name": model.name, "format": format,
                 "seed": model.settings.get("seed"), "pooling": pooling_of(model.net)}
@@ -98,41 +89,31 @@ def _plain(model, format):
     net, registry = model.net, getattr(model.net, "adapter_registry", None)
     adapted = getattr(net, "peft_config", None)
     if format != "onnx" and registry is not None and registry.active != adapters.BASE:
-        raise SettingError(
-            f"{model.name} has a bottleneck adapter, which neither transformers nor llama.cpp has "
-            "a place for. model.save(folder) stores it for ft.load_model; an encoder can be "
-            'exported with format="onnx".'
-        )
+        raise SettingError(f"{model.name} has a bottleneck adapter, which neither transformers nor "
+                           "llama.cpp has a place for. model.save(folder) stores it for "
+                           'ft.load_model; an encoder can be exported with format="onnx".')
     if format in ("safetensors", "adapter") and pooling_of(net):
-        raise SettingError(
-            f"the head of {model.name} reads the mean over a text (pooling={pooling_of(net)!r}), "
-            "and that of transformers reads one token: it would answer otherwise. Choose "
-            'format="onnx", whose graph holds the mean, or model.save(folder) for ft.load_model.'
-        )
+        raise SettingError(f"the head of {model.name} reads the mean over a text "
+                           f"(pooling={pooling_of(net)!r}), and that of transformers reads one "
+                           'token: it would answer otherwise. Choose format="onnx", whose graph '
+                           "holds the mean, or model.save(folder) for ft.load_model.")
     if format == "adapter":
         if not adapted:
-            raise SettingError(
-                f"{model.name} carries no adapter of peft that could be exported alone; train one "
-                'with LoRA, PromptTuning or PrefixTuning, or choose format="safetensors".'
-            )
+            raise SettingError(f"{model.name} carries no adapter of peft that could be exported "
+                               "alone; train one with LoRA, PromptTuning or PrefixTuning, or "
+                               'choose format="safetensors".')
         if not net.config.name_or_path:
-            raise SettingError(
-                f"the base of {model.name} has no folder or name from which an adapter could be "
-                "loaded on it; save it with model.save(folder), load it and train on that, or "
-                'choose format="safetensors".'
-            )
+            raise SettingError(f"the base of {model.name} has no folder or name from which an "
+                               "adapter could be loaded on it; save it with model.save(folder), "
+                               'load it and train on that, or choose format="safetensors".')
         return model
     if adapted and net.active_peft_config.is_prompt_learning:
-        raise SettingError(
-            f"the learned prompt of {model.name} cannot be merged into the weights; choose "
-            'format="adapter".'
-        )
+        raise SettingError(f"the learned prompt of {model.name} cannot be merged into the weights; "
+                           'choose format="adapter".')
     plain = merge(model) if adapted else model
     if own(plain.net) not in DTYPES:
-        raise SettingError(
-            f"the weights of {model.name} are held as {own(plain.net)}, and an export takes "
-            f"{', '.join(DTYPES)}; load it in one of these."
-        )
+        raise SettingError(f"the weights of {model.name} are held as {own(plain.net)}, and an "
+                           f"export takes {', '.join(DTYPES)}; load it in one of these.")
     return plain
 
 
@@ -169,9 +150,7 @@ def _named(model, net, tokenizer, format):
 
 
 # How each is written and read back, and the packages that it needs beside the kit's own.
-_FORMATS = {
-    "safetensors": (_write_folder, _read_whole, ()),
-    "adapter": (_write_folder, _read_adapter, ()),
-    "onnx": (export_onnx.write, export_onnx.read, ("onnx", "onnxruntime", "onnxscript")),
-    "gguf": (export_gguf.write, export_gguf.read, ("gguf", "sentencepiece")),
-}
+_FORMATS = {"safetensors": (_write_folder, _read_whole, ()),
+            "adapter": (_write_folder, _read_adapter, ()),
+            "onnx": (export_onnx.write, export_onnx.read, ("onnx", "onnxruntime", "onnxscript")),
+            "gguf": (export_gguf.write, export_gguf.read, ("gguf", "sentencepiece"))}

@@ -37,10 +37,8 @@ def write(model: Model, target: Path) -> None:
     Raises SettingError for what is no decoder, and for one that the converter does not know.
     """
     if not model.spec.next_token:
-        raise SettingError(
-            f'format="gguf" is for a decoder that writes, and {model.name} was loaded for '
-            f'{model.task!r}; choose "onnx" or "safetensors".'
-        )
+        raise SettingError(f'format="gguf" is for a decoder that writes, and {model.name} was '
+                           f'loaded for {model.task!r}; choose "onnx" or "safetensors".')
     script = converter() / "convert_hf_to_gguf.py"
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         model.save(Path(scratch) / "model")
@@ -51,11 +49,9 @@ def write(model: Model, target: Path) -> None:
         )
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise SettingError(
-            f"llama.cpp's converter does not take {model.name} ({type(model.net).__name__}): "
-            f"{said}. Export it as safetensors, or choose a model of a kind and with a tokenizer "
-            "that llama.cpp knows."
-        )
+        raise SettingError(f"llama.cpp's converter does not take {model.name} "
+                           f"({type(model.net).__name__}): {said}. Export it as safetensors, or "
+                           "choose a model of a kind and with a tokenizer that llama.cpp knows.")
 
 
 def read(model: Model, target: Path) -> tuple[torch.nn.Module, object]:
@@ -74,11 +70,9 @@ def converter() -> Path:
     archive = catalog.ARCHIVES[ARCHIVE]
     key = f"converters/llama.cpp-{archive.sha256[:12]}"
     if fetch.offline() and not (fetch.is_built(key) or fetch.is_cached(ARCHIVE)):
-        raise FetchError(
-            f"llama.cpp's converter is not in the cache, and FTKIT_OFFLINE forbids to download "
-            f"{archive.filename} ({archive.size / 1e6:.0f} MB). Unset it once, or choose "
-            'format="safetensors".'
-        )
+        raise FetchError("llama.cpp's converter is not in the cache, and FTKIT_OFFLINE forbids to "
+                         f"download {archive.filename} ({archive.size / 1e6:.0f} MB). Unset it "
+                         'once, or choose format="safetensors".')
 
     def build(folder):
         with fetch.open_archive(ARCHIVE) as opened:

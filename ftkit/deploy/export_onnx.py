@@ -26,16 +26,14 @@ def write(model: Model, target: Path) -> None:
     Raises SettingError for a model that writes or has no head, and for weights of 16 bits.
     """
     if model.spec.writes or not (model.spec.own_head or model.spec.masked):
-        raise SettingError(
-            f'format="onnx" is for a model with a head that answers at once (classification, '
-            f"regression, tagging, masked-lm), and {model.name} was loaded for {model.task!r}; "
-            'choose "safetensors", or "gguf" for a decoder.'
-        )
+        raise SettingError('format="onnx" is for a model with a head that answers at once '
+                           f"(classification, regression, tagging, masked-lm), and {model.name} "
+                           f'was loaded for {model.task!r}; choose "safetensors", or "gguf" for a '
+                           "decoder.")
     if own(model.net) != "float32":
-        raise SettingError(
-            f"the weights of {model.name} are {own(model.net)}, in which onnxruntime does not "
-            'compute on a processor; load it with dtype="float32".'
-        )
+        raise SettingError(f"the weights of {model.name} are {own(model.net)}, in which "
+                           "onnxruntime does not compute on a processor; load it with "
+                           'dtype="float32".')
     net = model.copy().net.cpu().eval()
     net.config.use_cache = False  # else a decoder's keys and values would be outputs, too
     takes = inspect.signature(net.forward).parameters

@@ -48,12 +48,8 @@ class Verdict:
         return self.table()._repr_html_()
 
 
-def ship(
-    candidate: Model | str,
-    champion: Model | str,
-    task_claims: Sequence[Any],
-    general_suite: Sequence[SuitePart] | None = None,
-) -> Verdict:
+def ship(candidate: Model | str, champion: Model | str, task_claims: Sequence[Any],
+         general_suite: Sequence[SuitePart] | None = None) -> Verdict:
     """Decide whether a candidate takes the champion's place: task won, nothing else got worse.
 
     candidate, champion: Models, or what ft.load_model takes, such as
@@ -67,10 +63,8 @@ def ship(
     Returns a Verdict. Raises SettingError without claims or parts, and where both models are one.
     """
     if not task_claims:
-        raise SettingError(
-            "task_claims is empty: a candidate has to win something. Give claims of ft.claim, or "
-            'comparisons such as ft.compare(new, old, "accuracy").'
-        )
+        raise SettingError("task_claims is empty: a candidate has to win something. Give claims of "
+                           'ft.claim, or comparisons such as ft.compare(new, old, "accuracy").')
     new, old = (load_model(one) if isinstance(one, str) else one for one in (candidate, champion))
     parts = suites.general_suite() if general_suite is None else list(general_suite)
     suites.names(parts)
@@ -79,10 +73,8 @@ def ship(
     rows = [_of_claim(claim) for claim in task_claims]
     rows += [_of_part(part, new, old) for part in parts]
     if all(row["verdict"] == "left out" for row in rows[len(task_claims):]):
-        raise SettingError(
-            f"no part of the suite applies: {rows[-1]['difference']}. What else should not get "
-            "worse? Measure that with a SuitePart of your own."
-        )
+        raise SettingError(f"no part of the suite applies: {rows[-1]['difference']}. What else "
+                           "should not get worse? Measure that with a SuitePart of your own.")
     reasons = [f"{row['what']} {row['verdict']}" for row in rows if row["verdict"] not in PASSED]
     return Verdict(rows, reasons)
 
@@ -103,9 +95,8 @@ def _of_claim(claim):
                 "needed": "below 0" if lower else "above 0",
                 "verdict": "won" if _is_better(claim) else "is not won"}
     if not hasattr(claim, "held"):
-        raise SettingError(
-            f"{claim!r:.60} is neither a claim of ft.claim nor a comparison of ft.compare."
-        )
+        raise SettingError(f"{claim!r:.60} is neither a claim of ft.claim nor a comparison of "
+                           "ft.compare.")
     row = claim.row()
     return {"what": f"task: {claim.claim}", "candidate": row["tuned"], "champion": row["base"],
             "difference": row["difference"] or row["tuned"], "needed": row["needed"],

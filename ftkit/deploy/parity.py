@@ -63,14 +63,8 @@ class Parity:
         return self.table()._repr_html_()
 
 
-def parity(
-    a: Model,
-    b: Any,
-    prompts: Sequence[str | list[dict]],
-    *,
-    max_new_tokens: int = 24,
-    tolerance: float | None = None,
-) -> Parity:
+def parity(a: Model, b: Any, prompts: Sequence[str | list[dict]], *, max_new_tokens: int = 24,
+           tolerance: float | None = None) -> Parity:
     """Compare two models that ought to be the same: merged, loaded again, exported, served.
 
     a: a Model. b: another, or the Service of ft.serve, or a function from a prompt to its answer:
@@ -90,14 +84,12 @@ def parity(
         raise SettingError(f"prompts is one string, {prompts!r:.40}; give a list of them.")
     if isinstance(b, Model):
         if a.task != b.task:
-            raise SettingError(
-                f"{a.name} is for {a.task!r} and {b.name} for {b.task!r}; load both for one task."
-            )
+            raise SettingError(f"{a.name} is for {a.task!r} and {b.name} for {b.task!r}; load both "
+                               "for one task.")
         return _of_models(a, b, prompts, max_new_tokens, tolerance)
     if not a.spec.next_token:
-        raise SettingError(
-            f"{a.name} is for {a.task!r} and writes no answers; give two models, not a function."
-        )
+        raise SettingError(f"{a.name} is for {a.task!r} and writes no answers; give two models, "
+                           "not a function.")
     if hasattr(b, "answer"):
         return _of_answers(a, partial(b.answer, max_new_tokens=max_new_tokens), prompts,
                            max_new_tokens, tolerance)
@@ -262,10 +254,9 @@ def _logits(a, b, inputs, tolerance, rows, findings):
     for ids in inputs:
         one, two = _forward(a, ids), _forward(b, ids)
         if one.shape != two.shape:
-            raise SettingError(
-                f"{a.name} gives logits of shape {tuple(one.shape)} and {b.name} of shape "
-                f"{tuple(two.shape)} for one prompt; load both with the same labels."
-            )
+            raise SettingError(f"{a.name} gives logits of shape {tuple(one.shape)} and {b.name} of "
+                               f"shape {tuple(two.shape)} for one prompt; load both with the same "
+                               "labels.")
         largest = max(largest, float(one.abs().max()), float(two.abs().max()))
         gaps.append(float((one - two).abs().max()))
         if one.shape[-1] > 1:
@@ -305,10 +296,8 @@ def _forward(model, ids):
     finally:
         model.net.train(training)
     if getattr(output, "logits", None) is None:
-        raise SettingError(
-            f"{model.name} was loaded for {model.task!r} and gives no logits; load it for "
-            "classification, tagging, causal-lm or another task with a head."
-        )
+        raise SettingError(f"{model.name} was loaded for {model.task!r} and gives no logits; load "
+                           "it for classification, tagging, causal-lm or another task with a head.")
     return output.logits[0].float().cpu()
 
 
@@ -325,8 +314,7 @@ def _written(model, ids, limit):
     made = model.net.generate(
         input_ids=batch, attention_mask=torch.ones_like(batch), max_new_tokens=limit,
         do_sample=False, num_beams=1, repetition_penalty=1.0, eos_token_id=ends or None,
-        pad_token_id=model.tokenizer.pad_token_id, return_dict_in_generate=True,
-        output_logits=True,
+        pad_token_id=model.tokenizer.pad_token_id, return_dict_in_generate=True, output_logits=True,
     )
     start = 0 if model.net.config.is_encoder_decoder else len(ids)
     return made.sequences[0, start:].tolist(), [step[0].float().cpu() for step in made.logits]

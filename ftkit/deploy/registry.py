@@ -49,16 +49,8 @@ class Version:
         return {"version": str(self.number), "aliases": ", ".join(self.aliases), **shown}
 
 
-def register(
-    run_or_model: Any,
-    name: str,
-    *,
-    data: Any = None,
-    base: Model | None = None,
-    claims: Sequence[Any] = (),
-    aliases: Sequence[str] = (),
-    note: str = "",
-) -> Version:
+def register(run_or_model: Any, name: str, *, data: Any = None, base: Model | None = None,
+             claims: Sequence[Any] = (), aliases: Sequence[str] = (), note: str = "") -> Version:
     """Put a model into the registry as a new version, with where it comes from.
 
     run_or_model: of ft.fit, or a Model. name: of the model over all its versions, such as
@@ -79,10 +71,8 @@ def register(
     run = None if isinstance(run_or_model, Model) else run_or_model
     for one in (name, *aliases):
         if not mlflow_store.NAME.fullmatch(one):
-            raise SettingError(
-                f"{one!r} cannot name a model or an alias; begin with a letter and use letters, "
-                "digits, points, hyphens and underscores."
-            )
+            raise SettingError(f"{one!r} cannot name a model or an alias; begin with a letter and "
+                               "use letters, digits, points, hyphens and underscores.")
     store = mlflow_store.client()
     rows = row_hashes(data) if data is not None else None
     record = _record_of(run)
@@ -101,10 +91,8 @@ def register(
                 if isinstance(value, (int, float)):
                     store.log_metric(identity, key, value)
             _registered(store, name)
-            found = store.create_model_version(
-                name, f"{address}/{mlflow_store.MODEL}", identity,
-                tags=tags | {mlflow_store.DIGEST: digest},
-            )
+            found = store.create_model_version(name, f"{address}/{mlflow_store.MODEL}", identity,
+                                               tags=tags | {mlflow_store.DIGEST: digest})
         except BaseException:
             store.set_terminated(identity, "FAILED")
             raise
@@ -149,19 +137,13 @@ def _facts(model, record, data, rows, base, claims, note):
     parent = model.settings.get("version", "")
     held = sum(bool(one.held) for one in claims)
     name = getattr(data, "name", None) or record.get("data") or ""
-    found = {
-        "base": base.name if base else model.name,
-        "base hash": _base_hash(model, base, parent),
-        "weights": model.hash(),
-        "task": model.task,
-        "data": name,
-        "data hash": _whole(rows) if rows else record.get("data_hash") or "",
-        "rows": ", ".join(f"{len(own)} {split}" for split, own in (rows or {}).items()),
-        "code": _code(),
-        "parent": parent,
-        "claims": f"{held} of {len(claims)} held" if claims else "",
-        "note": note,
-    }
+    found = {"base": base.name if base else model.name,
+             "base hash": _base_hash(model, base, parent), "weights": model.hash(),
+             "task": model.task, "data": name,
+             "data hash": _whole(rows) if rows else record.get("data_hash") or "",
+             "rows": ", ".join(f"{len(own)} {split}" for split, own in (rows or {}).items()),
+             "code": _code(), "parent": parent,
+             "claims": f"{held} of {len(claims)} held" if claims else "", "note": note}
     return {key: str(value) for key, value in found.items()}
 
 
@@ -261,10 +243,8 @@ def roll_back(name: str, alias: str = "champion") -> Version:
         while history and history[-1] == int(now.version):
             history.pop()
         if not history:
-            raise FetchError(
-                f"{name}@{alias} is version {now.version} and stood for no other before; "
-                "ft.promote points it to any version."
-            )
+            raise FetchError(f"{name}@{alias} is version {now.version} and stood for no other "
+                             "before; ft.promote points it to any version.")
         store.set_registered_model_alias(name, alias, str(history[-1]))
         store.set_registered_model_tag(name, HISTORY + alias, json.dumps(history))
     return version(f"{name}/{history[-1]}")

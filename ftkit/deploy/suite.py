@@ -49,9 +49,8 @@ class SuitePart:
         return self._known[key]
 
 
-def general_suite(
-    rows: int = 200, *, bounds: Mapping[str, float] | None = None, seed: int = 0
-) -> list[SuitePart]:
+def general_suite(rows: int = 200, *, bounds: Mapping[str, float] | None = None,
+                  seed: int = 0) -> list[SuitePart]:
     """What a language model should still be able to do after it was tuned, in four parts.
 
     rows: of each part (a quarter for the chat, whose answers are written). bounds: by how much a
@@ -66,17 +65,13 @@ def general_suite(
     """
     if rows < 4:
         raise SettingError(f"rows={rows} can tell nothing; give 4 or more, better 200.")
-    parts = [
-        SuitePart("yes/no questions", "loss", 0.05, _yes_no(rows, seed), _decoders),
-        SuitePart("open questions", "loss", 0.1, _loss_on("nq-open", rows, seed), _decoders),
-        SuitePart("general text", "loss", 0.05, _loss_on("xsum-text", rows, seed), _decoders),
-        SuitePart("chat format", "well formed", 0.1, _well_formed(rows // 4, seed), _chats),
-    ]
+    parts = [SuitePart("yes/no questions", "loss", 0.05, _yes_no(rows, seed), _decoders),
+             SuitePart("open questions", "loss", 0.1, _loss_on("nq-open", rows, seed), _decoders),
+             SuitePart("general text", "loss", 0.05, _loss_on("xsum-text", rows, seed), _decoders),
+             SuitePart("chat format", "well formed", 0.1, _well_formed(rows // 4, seed), _chats)]
     if unknown := set(bounds or {}) - {part.name for part in parts}:
-        raise SettingError(
-            f"bounds names {min(unknown)!r}; the parts are "
-            f"{', '.join(part.name for part in parts)}."
-        )
+        raise SettingError(f"bounds names {min(unknown)!r}; the parts are "
+                           f"{', '.join(part.name for part in parts)}.")
     return [replace(part, bound=(bounds or {}).get(part.name, part.bound)) for part in parts]
 
 
@@ -102,10 +97,8 @@ def _yes_no(rows, seed):
         prompts = [f"{_begins(row['text_pair'])}\nQuestion: {row['text']}?\nAnswer:"
                    for row in asked]
         scores = log_likelihood(model, prompts, [" no", " yes"])
-        return from_predictions(
-            scores.argmax(1), np.array(asked["label"]), labels=["no", "yes"],
-            probabilities=softmax(list(scores)), dataset=asked,
-        )
+        return from_predictions(scores.argmax(1), np.array(asked["label"]), labels=["no", "yes"],
+                                probabilities=softmax(list(scores)), dataset=asked)
     return measure
 
 
@@ -136,8 +129,6 @@ def names(parts: Sequence[SuitePart]) -> list[str]:
     """The names of parts. Raises SettingError where there are none, or two of one name."""
     found = [part.name for part in parts]
     if not found or len(set(found)) != len(found):
-        raise SettingError(
-            f"the general suite has the parts {found}; at least one is needed, each by a name of "
-            "its own, such as those of ft.general_suite()."
-        )
+        raise SettingError(f"the general suite has the parts {found}; at least one is needed, each "
+                           "by a name of its own, such as those of ft.general_suite().")
     return found

@@ -9,18 +9,18 @@ def ends(terms, noise, least, slack):
     """The low and high end of the 95% interval of sum(abs(terms)).
 
     terms: as measured, shape (k,). noise: how far each resample's terms are from them, shape
-    (resamples, k), centred. least: what variance each term has where the true terms are those given
-    and examples are independent, shape (n, k) to (n, k). slack: half a step of the measured value.
+    (resamples, k), centred. least: the variance of each term where these are the true terms and
+    examples are independent, shape (n, k) to (n, k). slack: half a step of the measured value.
 
     Noise makes the sum larger, most where terms are small, so that no quantile of resamples will do
     (Andrews 2000, "Inconsistency of the bootstrap when a parameter is on the boundary"). A true
     value is in the interval where the measured one is none of the 5% least likely under it: 2.5%
-    below and 2.5% above; but none that lies above the true value counts as too low, so that the
-    interval contains what was measured, and what is spared there is added above. Measured values
-    under a true one are noise around terms in proportion to the measured ones; for the high end
-    also around those that noise lifts least, in proportion to their deviation. The noise has the
-    resamples' form and the variance of `least`, times what resamples vary more over all terms: in a
-    bin where all answers are right resamples show no noise, and there is some.
+    below and 2.5% above; but none above the true value counts as too low, so that the interval
+    contains what was measured, and what is spared there is added above. Measured values under a
+    true one are noise around terms in proportion to the measured ones; for the high end also around
+    those that noise lifts least, in proportion to their deviation. The noise has the resamples'
+    form and the variance of `least`, times what resamples vary more over all terms: also in a bin
+    where all answers are right.
     Sources: Carpenter 1999, "Test inversion bootstrap confidence intervals"; Chuang and Lai 2000,
     "Hybrid resampling methods for confidence intervals".
     """

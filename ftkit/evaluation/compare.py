@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ftkit.display import Facts
 from ftkit.errors import SettingError
+from ftkit.evaluation import resampling
 from ftkit.evaluation.resampling import Estimate, group_numbers, interval, over_seeds, sign_flips
-from ftkit.evaluation.wording import covered
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Facts):
     """Two evaluations on the same examples, after minus before.
 
     difference: Estimate from paired resampling. p_value: where each example is right or wrong, of
@@ -30,25 +31,30 @@ class Comparison:
     groups: int | None = None
     examples: int = 0
 
-    def __repr__(self):
-        words = ""
+    def facts(self):
+        """What was compared and what came out, as {what: value}: the lines of its table."""
+        found, flips, test = self.difference, "", ""
         if self.p_value is not None:
-            test = f"sign flips of {self.groups} groups:" if self.groups else "McNemar"
-            flips = f"{len(self.gained)} gained, {len(self.lost)} lost"
             p = f"p = {self.p_value:.2g}" if self.p_value else "p < 1e-300"
-            words = f"; {flips}; {test} {p}"
-        found = self.difference
+            test = f"sign flips of {self.groups} groups: {p}" if self.groups else f"McNemar {p}"
+            flips = f"{len(self.gained)} gained, {len(self.lost)} lost"
         if not found.finite():
             told = ""
         elif found.low <= 0 <= found.high:
-            told = f"; whether {self.metric} differs cannot be told: the interval holds 0"
+            told = f"whether {self.metric} differs cannot be told: the interval holds 0"
         else:
-            told = f"; {self.metric} is {'higher' if found.value > 0 else 'lower'} after"
-        return (
-            f"{self.metric}: {self.before} to {self.after}, difference {found.value:+.3f} "
-            f"[{found.low:+.3f}, {found.high:+.3f}] over {found.covers}{told}{words}; "
-            f"{covered(self.examples, self.groups or self.examples, 'the difference')}"
-        )
+            told = f"{self.metric} is {'higher' if found.value > 0 else 'lower'} after"
+        return {
+            "metric": self.metric, "before": str(self.before), "after": str(self.after),
+            "difference": f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
+            "interval over": found.covers, "result": told, "flips": flips, "test": test,
+            "in other words": resampling.covered(
+                self.examples, self.groups or self.examples, "the difference")}
+
+    def __repr__(self):
+        _, before, after, difference, over, *more = self.facts().values()
+        said = "; ".join(filter(None, more))
+        return f"{self.metric}: {before} to {after}, difference {difference} over {over}; {said}"
 
 
 def compare(after, before, metric, *, relative=False):
@@ -62,10 +68,8 @@ def compare(after, before, metric, *, relative=False):
     """
     first, second = before[metric], after[metric]
     if not before.same_examples(after):
-        raise SettingError(
-            "compare needs two evaluations of the same examples in the same order; "
-            "evaluate both models on one data set."
-        )
+        raise SettingError("compare needs two evaluations of the same examples in the same order; "
+                           "evaluate both models on one data set.")
     numbers = _same_groups(before, after)
     one, two = before.per_example(metric), after.per_example(metric)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -95,42 +99,32 @@ def _same_groups(before, after):
     one, two = (group_numbers(e.groups, len(e)) for e in (before, after))
     if not np.array_equal(one, two):
         sizes = [f"{int(found.max()) + 1} groups" for found in (one, two)]
-        raise SettingError(
-            f"the two evaluations group their {len(one)} examples differently ({sizes[0]} before, "
-            f"{sizes[1]} after), so that their resamples are no pairs. Give both the same groups, "
-            "as in ft.from_predictions(..., dataset=test)."
-        )
+        raise SettingError(f"the two evaluations group their {len(one)} examples differently "
+                           f"({sizes[0]} before, {sizes[1]} after), so that their resamples are no "
+                           "pairs. Give both the same groups, as in ft.from_predictions(..., "
+                           "dataset=test).")
     if before.seed != after.seed:
-        raise SettingError(
-            f"the two evaluations resample with seeds {before.seed} and {after.seed}; pairs need "
-            "one seed."
-        )
+        raise SettingError(f"the two evaluations resample with seeds {before.seed} and "
+                           f"{after.seed}; pairs need one seed.")
     return one
 
 
 def paired_by_seed(after, before, seeds, least):
-    """The evaluations of a claim's sides (one, or two with an opponent), each a list by seed.
-
-    Raises SettingError for too few or repeated seeds, and for other numbers of evaluations.
-    """
+    """Evaluations of a claim's sides, by seed; SettingError for other numbers or few seeds."""
     if seeds is None:
-        raise SettingError(
-            "a list of evaluations needs the seeds of its trainings, as in seeds=[0, 1, 2]."
-        )
+        raise SettingError("a list of evaluations needs the seeds of its trainings, as in "
+                           "seeds=[0, 1, 2].")
     if len(set(seeds)) != len(seeds) or len(seeds) < least:
-        raise SettingError(
-            f"seeds is {list(seeds)}; at least {least} different ones are needed to tell what "
-            "another training would give."
-        )
+        raise SettingError(f"seeds is {list(seeds)}; at least {least} different ones are needed to "
+                           "tell what another training would give.")
     sides = [after] if before is None else [after, before]
     if not isinstance(after, Sequence) or any(
         isinstance(side, Sequence) and len(side) != len(seeds) for side in sides
     ):
         found = [len(side) if isinstance(side, Sequence) else "one" for side in sides]
-        raise SettingError(
-            f"{len(seeds)} seeds, but {' and '.join(map(str, found))} evaluations: give a list "
-            "with one for each seed (and as opponent such a list or one evaluation)."
-        )
+        raise SettingError(f"{len(seeds)} seeds, but {' and '.join(map(str, found))} evaluations: "
+                           "give a list with one for each seed (and as opponent such a list or one "
+                           "evaluation).")
     return [side if isinstance(side, Sequence) else [side] * len(seeds) for side in sides]
 
 
@@ -158,10 +152,7 @@ def _over(estimates, span=None):
     if all(estimate is first for estimate in estimates[1:]) and len(estimates) > 1:
         return first  # of an opponent that was not trained, or once
     seeds = f"{len(estimates)} training seed{'s'[: len(estimates) != 1]}"
-    return over_seeds(
-        [estimate.value for estimate in estimates],
-        [estimate.samples for estimate in estimates],
-        min(estimate.groups for estimate in estimates),
-        span=span or (-np.inf, np.inf),
-        covers=f"{first.covers} and {seeds}",
-    )
+    return over_seeds([estimate.value for estimate in estimates],
+                      [estimate.samples for estimate in estimates],
+                      min(estimate.groups for estimate in estimates),
+                      span=span or (-np.inf, np.inf), covers=f"{first.covers} and {seeds}")

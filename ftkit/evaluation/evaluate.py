@@ -9,20 +9,8 @@ import torch
 from ftkit import compat, tasks
 from ftkit.data.templates import as_prompt_and_response
 from ftkit.errors import DataError, SettingError
-from ftkit.evaluation import generation, resampling
-from ftkit.evaluation.metrics import (
-    POSITIVE,
-    calibration,
-    class_metrics,
-    loss_metrics,
-    mean_metric,
-    object_array,
-    softmax,
-    tag_metrics,
-    text_metrics,
-    value_metrics,
-)
-from ftkit.evaluation.wording import notes
+from ftkit.evaluation import generation, metrics, resampling
+from ftkit.evaluation.predict import logits_of
 from ftkit.models import precision, structure
 from ftkit.models.hardware import Computed, this_machine
 from ftkit.speed import attention, feature_cache, optimizations
@@ -59,6 +47,10 @@ class Evaluation:
     computed: Computed | None = None
     undefined: np.ndarray | None = None
     _found: dict = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        if self.groups is None:
+            self.groups = _groups(self.dataset)
 
     def __len__(self):
         return len(next(iter(self.parts.values())).parts)
@@ -109,38 +101,25 @@ class Evaluation:
         from sklearn.metrics import confusion_matrix
 
         if self.predictions is None or self.labels is None:
-            raise SettingError(
-                "a confusion matrix needs predicted classes; this evaluation has none."
-            )
+            raise SettingError("a confusion matrix needs predicted classes; this evaluation has "
+                               "none.")
         return confusion_matrix(self.references, self.predictions, labels=range(len(self.labels)))
 
     def __repr__(self):
         rows = "\n".join(f"{name:>18}  {value}" for name, value in self.metrics.items())
-        return f"{'; '.join(notes(self))}\n{rows}"
+        return f"{'; '.join(resampling.notes(self))}\n{rows}"
 
     def _repr_html_(self):
         rows = "".join(
             f"<tr><td style='text-align:left'>{html.escape(n)}</td><td>{v.value:.3f}</td>"
-            f"<td>{v.low:.3f} to {v.high:.3f}</td></tr>"
-            for n, v in self.metrics.items()
+            f"<td>{v.low:.3f} to {v.high:.3f}</td></tr>" for n, v in self.metrics.items()
         )
         head = "<tr><th style='text-align:left'>metric</th><th>value</th><th>95% interval</th></tr>"
-        return f"<table>{head}{rows}</table><p>{html.escape('; '.join(notes(self)))}</p>"
+        return f"<table>{head}{rows}</table><p>{html.escape('; '.join(resampling.notes(self)))}</p>"
 
 
-def evaluate(
-    model,
-    dataset,
-    *,
-    batch_size=None,
-    max_length=None,
-    generate=False,
-    max_new_tokens=32,
-    stop=None,
-    loss_on="response",
-    dtype=None,
-    disable=(),
-):
+def evaluate(model, dataset, *, batch_size=None, max_length=None, generate=False, max_new_tokens=32,
+             stop=None, loss_on="response", dtype=None, disable=()):
     """Measure a model on a held-out split.
 
     model: of load_model or run.model. dataset: one split with the task's columns. By task:
@@ -160,10 +139,8 @@ def evaluate(
     """
     task = tasks.of(model)
     if task.spec.answer is None:
-        raise SettingError(
-            "an encoder without a head has nothing to evaluate; load it with "
-            'task="classification", "choice" or another.'
-        )
+        raise SettingError("an encoder without a head has nothing to evaluate; load it with "
+                           'task="classification", "choice" or another.')
     disable = optimizations.disabled(disable)
     rows = encode(dataset, model, max_length=max_length, loss_on=loss_on)
     if task.spec.answer in ("class", "number") and "label" not in dataset.column_names:
@@ -182,48 +159,31 @@ def evaluate(
     writing = {"max_new_tokens": max_new_tokens, "stop": stop, "dtype": dtype, "disable": disable}
     evaluation = _measure(model, dataset, rows, found, writing if generate else None)
     evaluation.computed = computed
-    undefined = np.isnan(found["nll"]) | [_no_number(row) for row in found["logits"]]
+    # NaN, or an infinity that softmax turns into it; a class shut out may have minus infinity.
+    undefined = np.isnan(found["nll"]) | [row is not None and not (row < np.inf).all()
+                                          for row in found["logits"]]
     evaluation.undefined = undefined if undefined.any() else None
     return evaluation
 
 
-def _no_number(logits):
-    """Whether logits hold NaN or an infinity that softmax turns into it (a class shut out may)."""
-    return logits is not None and not (logits < np.inf).all()
-
-
 def _measure(model, dataset, rows, found, writing):
     """The Evaluation of what a forward pass found, by task."""
-    common = {"dataset": dataset, "groups": _groups(dataset)}
     if model.spec.language:
-        return _language(model, dataset, found, writing, common)
+        return _language(model, dataset, found, writing)
     if model.spec.answer == "number":
         values = np.nan_to_num(np.concatenate(found["logits"]).ravel(), posinf=0.0)
-        return from_values(values, dataset["label"], **common)
+        return from_values(values, dataset["label"], dataset=dataset)
     if model.spec.answer == "tags":
         said = words_tags(model.labels, rows.rows, found["logits"], dataset["tags"][:])
-        return from_tags(said, dataset["tags"][:], **common)
-    probabilities = softmax(found["logits"])
+        return from_tags(said, dataset["tags"][:], dataset=dataset)
+    probabilities = metrics.softmax(found["logits"])
     references = np.array([r["labels"] for r in rows.rows])
-    return from_predictions(
-        probabilities.argmax(1),
-        references,
-        probabilities=probabilities,
-        labels=model.labels,
-        **common,
-    )
+    return from_predictions(probabilities.argmax(1), references, probabilities=probabilities,
+                            labels=model.labels, dataset=dataset)
 
 
-def from_predictions(
-    predictions,
-    references,
-    *,
-    labels=None,
-    probabilities=None,
-    dataset=None,
-    groups=None,
-    texts=None,
-):
+def from_predictions(predictions, references, *, labels=None, probabilities=None, dataset=None,
+                     groups=None, texts=None):
     """An Evaluation of answers that came from anywhere: a rule, a majority, a prompt.
 
     predictions, references: class numbers, or strings (then a match counts). labels: class names.
@@ -233,27 +193,18 @@ def from_predictions(
     predictions, references = np.asarray(predictions), np.asarray(references)
     _need_pairs(predictions, references, "predictions")
     right = predictions == references
-    parts = {"accuracy": mean_metric(right, share=True)}
+    parts = {"accuracy": metrics.mean_metric(right, share=True)}
     wrong = predictions != predictions  # NaN, as of an average of nothing
     if labels is not None:
-        parts |= class_metrics(predictions, references, labels)
+        parts |= metrics.class_metrics(predictions, references, labels)
     if probabilities is not None:
         rows = np.arange(len(references))
         losses_of = -np.log(np.clip(probabilities[rows, references], 1e-12, 1))
-        parts["loss"] = mean_metric(losses_of, span=POSITIVE)
-        parts["calibration_error"] = calibration(probabilities.max(1), right)
+        parts["loss"] = metrics.mean_metric(losses_of, span=metrics.POSITIVE)
+        parts["calibration_error"] = metrics.calibration(probabilities.max(1), right)
         wrong = wrong | np.isnan(probabilities).any(1)
-    return Evaluation(
-        parts,
-        predictions,
-        references,
-        probabilities,
-        texts,
-        labels,
-        dataset,
-        _groups(dataset) if groups is None else groups,
-        undefined=wrong if wrong.any() else None,
-    )
+    return Evaluation(parts, predictions, references, probabilities, texts, labels, dataset,
+                      groups, undefined=wrong if wrong.any() else None)
 
 
 def from_values(values, references, *, dataset=None, groups=None):
@@ -268,10 +219,8 @@ def from_values(values, references, *, dataset=None, groups=None):
         if not np.isfinite(found).all():
             i = int(np.flatnonzero(~np.isfinite(found))[0])
             raise DataError(f"{name} {i} is {found[i]}; a finite number was expected.")
-    groups = _groups(dataset) if groups is None else groups
-    return Evaluation(
-        value_metrics(values, references), values, references, dataset=dataset, groups=groups
-    )
+    parts = metrics.value_metrics(values, references)
+    return Evaluation(parts, values, references, dataset=dataset, groups=groups)
 
 
 def from_tags(predictions, references, *, dataset=None, groups=None):
@@ -281,13 +230,12 @@ def from_tags(predictions, references, *, dataset=None, groups=None):
     words and, where all tags are O, B-type or I-type, precision, recall, f1 and f1_<type> over
     entities as seqeval defines them by default.
     """
-    said, right = object_array(map(list, predictions)), object_array(map(list, references))
+    said, right = (metrics.object_array(map(list, tags)) for tags in (predictions, references))
     _need_pairs(said, right, "tagged sentences")
     for i, (one, two) in enumerate(zip(said, right, strict=True)):
         if len(one) != len(two):
             raise DataError(f"sentence {i}: {len(one)} tags for {len(two)} words.")
-    groups = _groups(dataset) if groups is None else groups
-    return Evaluation(tag_metrics(said, right), said, right, dataset=dataset, groups=groups)
+    return Evaluation(metrics.tag_metrics(said, right), said, right, dataset=dataset, groups=groups)
 
 
 def from_texts(texts, references, *, dataset=None, groups=None):
@@ -297,15 +245,8 @@ def from_texts(texts, references, *, dataset=None, groups=None):
     """
     texts, references = ([t.strip() for t in each] for each in (texts, references))
     _need_pairs(texts, references, "texts")
-    groups = _groups(dataset) if groups is None else groups
-    return Evaluation(
-        text_metrics(texts, references),
-        object_array(texts),
-        object_array(references),
-        texts=texts,
-        dataset=dataset,
-        groups=groups,
-    )
+    return Evaluation(metrics.text_metrics(texts, references), metrics.object_array(texts),
+                      metrics.object_array(references), texts=texts, dataset=dataset, groups=groups)
 
 
 def from_scores(name, values, weights=None, *, groups=None, dataset=None):
@@ -314,16 +255,13 @@ def from_scores(name, values, weights=None, *, groups=None, dataset=None):
     With weights, `values` are the sums over each example, such as its summed loss in nats.
     """
     _need_pairs(values, values if weights is None else weights, "values", "weights")
-    groups = _groups(dataset) if groups is None else groups
-    return Evaluation({name: mean_metric(values, weights)}, dataset=dataset, groups=groups)
+    return Evaluation({name: metrics.mean_metric(values, weights)}, dataset=dataset, groups=groups)
 
 
 def _need_pairs(answers, references, what, against="references"):
     if len(answers) != len(references) or not len(references):
-        raise DataError(
-            f"{len(answers)} {what} for {len(references)} {against}; "
-            "one is needed for each example, and at least one."
-        )
+        raise DataError(f"{len(answers)} {what} for {len(references)} {against}; one is needed for "
+                        "each example, and at least one.")
 
 
 def _groups(dataset):
@@ -334,30 +272,18 @@ def _groups(dataset):
 @torch.inference_mode()
 def _forward(model, rows, batches, disable):
     """Logits of each example, or for language models its summed loss and number of tokens."""
-    collate = Collator(model)
-    keep = model.net.training
-    model.net.eval()
     out = {"logits": [None] * len(rows), "nll": np.zeros(len(rows)), "tokens": np.zeros(len(rows))}
-    try:
+    if not model.spec.language:
+        return out | {"logits": logits_of(model, rows, batches)}
+    collate = Collator(model)
+    with structure.at_rest(model.net):
         for index in batches:
             batch = {k: v.to(model.device) for k, v in collate([rows[i] for i in index]).items()}
-            _run(model, batch, index, out, disable)
-    finally:
-        model.net.train(keep)
+            values, members = _token_losses(model, batch, disable)
+            places = np.asarray(index)[members.cpu().numpy()]
+            np.add.at(out["nll"], places, values.float().cpu().numpy())
+            np.add.at(out["tokens"], places, 1)
     return out
-
-
-def _run(model, batch, index, out, disable):
-    if model.spec.language:
-        values, members = _token_losses(model, batch, disable)
-        members = members.cpu().numpy()
-        np.add.at(out["nll"], np.asarray(index)[members], values.float().cpu().numpy())
-        np.add.at(out["tokens"], np.asarray(index)[members], 1)
-        return
-    batch.pop("labels", None)
-    logits = tasks.of(model).logits(model.net, batch)
-    for i, row in zip(index, logits.float().cpu().numpy(), strict=True):
-        out["logits"][i] = row
 
 
 def _token_losses(model, batch, disable):
@@ -371,22 +297,20 @@ def _token_losses(model, batch, disable):
     return torch.nn.functional.cross_entropy(picked, labels[rows, columns], reduction="none"), rows
 
 
-def _language(model, dataset, found, writing, common):
+def _language(model, dataset, found, writing):
     nll, tokens = found["nll"], found["tokens"]
     if not tokens.sum():
-        raise DataError(
-            "no token carries a loss: every text is shorter than two tokens, or "
-            "max_length cut all responses away."
-        )
-    parts = loss_metrics(nll, tokens)
+        raise DataError("no token carries a loss: every text is shorter than two tokens, or "
+                        "max_length cut all responses away.")
+    parts = metrics.loss_metrics(nll, tokens)
     if writing is None:
-        return Evaluation(parts, **common)
+        return Evaluation(parts, dataset=dataset)
     prompts, references = as_prompt_and_response(
         dataset, model.tokenizer, chat=model.spec.next_token
     )
     # Of a model whose losses are NaN every metric will be; there is nothing that it could write.
     lost = np.isnan(nll).any()
     written = [""] * len(prompts) if lost else generation.generate(model, prompts, **writing)
-    evaluation = from_texts(written, references, **common)
+    evaluation = from_texts(written, references, dataset=dataset)
     evaluation.parts = parts | evaluation.parts
     return evaluation

@@ -15,6 +15,7 @@ from ftkit.data.templates import apply_template
 from ftkit.errors import DataError, SettingError
 from ftkit.models import capabilities, precision
 from ftkit.models.learned_prompt import learned_tokens, prompt_cache
+from ftkit.models.model import check_model
 from ftkit.models.structure import inner
 from ftkit.models.weights import no_answer
 from ftkit.speed import attention, feature_cache, optimizations, tree_attention
@@ -31,24 +32,15 @@ LOAD = {"cpu": 320, "gpu": 16_384}
 POSITIONS = 512  # whose logits over the vocabulary are held at a time
 
 
-def log_likelihood(
-    model,
-    prompts,
-    candidates,
-    *,
-    prefix="",
-    batch_size=ROWS,
-    normalize=False,
-    dtype=None,
-    disable=(),
-):
+def log_likelihood(model, prompts, candidates, *, prefix="", batch_size=ROWS, normalize=False,
+                   dtype=None, disable=()):
     """The log-likelihood of each candidate answer after each prompt.
 
     model: a decoder, also with a learned prompt (PromptTuning, PrefixTuning), which then stands
     before it all. prompts: strings, each read after `prefix`. candidates: one list for all prompts,
     or a list of lists, one for each; a candidate usually begins with a space. What all prompts
     begin with is run through the model once (key-value cache), each prompt once for all its
-    candidates, and frozen lower blocks once for each text, also over several calls (cache.py).
+    candidates, and frozen lower blocks once for each text, also over several calls.
     normalize=True divides by the number of tokens. dtype: as in evaluate. disable: what to leave
     off of that, names of optimizations.OPTIMIZATIONS: "prefix_caching" (each prompt is read whole
     for each of its candidates), "feature_cache", "logits_to_keep" (the head is applied where an
@@ -57,15 +49,16 @@ def log_likelihood(
     decoder or a candidate is empty, NotANumber where a likelihood is NaN, of which an argmax would
     make the first candidate.
     """
-    _need_decoder(model)
+    check_model(model)
+    if not model.spec.next_token:
+        raise SettingError(f"likelihoods need a causal-lm model; {model.name} was loaded for "
+                           f"{model.task!r}.")
     disable = optimizations.disabled(disable)
     prompts, own = list(prompts), len(candidates) and not isinstance(candidates[0], str)
     lists = candidates if own else [candidates] * len(prompts)
     if len(lists) != len(prompts):
-        raise SettingError(
-            f"{len(lists)} lists of candidates for {len(prompts)} prompts; "
-            "give one list for all, or one for each."
-        )
+        raise SettingError(f"{len(lists)} lists of candidates for {len(prompts)} prompts; give one "
+                           "list for all, or one for each.")
     first = _tokens(model, [prefix + prompt for prompt in prompts])
     distinct = sorted({c for cs in lists for c in cs})
     options = {"add_special_tokens": False}
@@ -104,8 +97,7 @@ def log_likelihood(
 def _batches(prompts, answers, most, load, apart, sort=True):
     """Lists of (row, columns) to run side by side: at most `most` prompts, within `load` tokens.
 
-    apart: a prompt stands in a row of its own for each answer, else once for all of them. sort:
-    the longest first.
+    apart: a prompt is read for each answer, not once for all. sort: the longest first.
     """
     lengths = [len(p) + sum(map(len, own)) for p, own in zip(prompts, answers, strict=True)]
     batch, widest = [], 0
@@ -129,8 +121,7 @@ def _score_batch(model, rows, answers, past, skip, disable):
     """The log-likelihood of each answer after its prompt: a list of floats for each prompt.
 
     rows: token ids of the prompts from position `skip` on, where the cache `past` ends. answers:
-    lists of token ids, one list for each prompt. Each prompt is read once, with all its answers
-    behind it: branches of one tree, none of which sees another.
+    lists of token ids for each. A prompt is read once, its answers behind it as branches of a tree.
     """
     ids, sources, wanted = [], set(), []
     for i, (row, own) in enumerate(zip(rows, answers, strict=True)):
@@ -173,36 +164,34 @@ def contextual_calibration(scores, null_scores):
     scores, null = np.asarray(scores, dtype=float), np.atleast_2d(null_scores).mean(axis=0)
     for name, values in (("scores", scores), ("null_scores", np.asarray(null_scores))):
         if np.isnan(values).any():
-            raise DataError(
-                f"{name} hold NaN; log-likelihoods, as of ft.log_likelihood, were expected."
-            )
+            raise DataError(f"{name} hold NaN; log-likelihoods, as of ft.log_likelihood, were "
+                            "expected.")
     there = np.isfinite(scores)
     return np.where(there, scores - np.where(there, null, 0), scores)
 
 
-def generate(
-    model,
-    prompts,
-    *,
-    max_new_tokens=32,
-    stop=None,
-    prefix="",
-    batch_size=ROWS,
-    dtype=None,
-    disable=(),
-):
+def generate(model, prompts, *, max_new_tokens=32, stop=None, prefix="", batch_size=ROWS,
+             dtype=None, disable=()):
     """Continue prompts greedily, many side by side.
 
     prompts: one string or a list, each read after `prefix`, whose key-value cache is computed once.
     stop: a string (such as "\\n") or a list of them; the text ends before it. dtype: as in
     evaluate. disable: "prefix_caching" reads what all prompts begin with once for each;
     "eager_attention"; "group_by_length".
-    Returns the new text alone, a string or a list of strings. Raises NotANumber where the logits
-    are NaN, of which an argmax would make the vocabulary's first word.
+    Returns the new text alone, a string or a list of strings. Raises SettingError for a model that
+    writes no text, NotANumber where the logits are NaN, of which an argmax would make the
+    vocabulary's first word.
     """
+    check_model(model)
+    if not hasattr(model.net, "generate"):
+        raise SettingError(f"{model.name} was loaded for {model.task!r}, which writes no text; "
+                           'load a decoder with task="causal-lm", or a T5 with "seq2seq-lm".')
+    if type(max_new_tokens) is not int or max_new_tokens < 1:
+        raise SettingError(f"max_new_tokens={max_new_tokens!r}: a whole number from 1 on is "
+                           "expected.")
     single = isinstance(prompts, str)
     texts = [prefix + prompt for prompt in ([prompts] if single else prompts)]
-    stops = [stop] if isinstance(stop, str) else list(stop or [])
+    stops = [s for s in ([stop] if isinstance(stop, str) else stop or []) if s]
     out, disable = [""] * len(texts), optimizations.disabled(disable)
     order = list(range(len(texts)))
     if "group_by_length" not in disable:
@@ -248,14 +237,8 @@ def _written(model, tokens, limit, stops, sharing):
     new, done, alive = [[] for _ in tokens], ["" for _ in tokens], list(range(len(tokens)))
     ended, last = set(), _last_only(model.net)
     for _ in range(limit):
-        step = inner(model.net)(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=past,
-            use_cache=True,
-            **last,
-        )
+        step = inner(model.net)(input_ids=ids, attention_mask=mask, position_ids=positions,
+                                past_key_values=past, use_cache=True, **last)
         past, (most, chosen) = preallocate(step.past_key_values), step.logits[:, -1].max(-1)
         if most.isnan().any():
             raise no_answer(model, "the next token")
@@ -289,13 +272,9 @@ def _by_library(model, texts, limit, stops):
     options = {"padding_side": "left" if decoder else "right", "add_special_tokens": not decoder}
     batch = model.tokenizer(texts, return_tensors="pt", padding=True, **options)
     batch = {k: v.to(model.device) for k, v in batch.items() if k != "token_type_ids"}
-    ids = model.net.generate(
-        **batch,
-        max_new_tokens=limit,
-        do_sample=False,
-        pad_token_id=model.tokenizer.pad_token_id,
-        logits_processor=transformers.LogitsProcessorList([_Checked(model)]),
-    )
+    ids = model.net.generate(**batch, max_new_tokens=limit, do_sample=False,
+                             pad_token_id=model.tokenizer.pad_token_id,
+                             logits_processor=transformers.LogitsProcessorList([_Checked(model)]))
     if decoder:
         ids = ids[:, batch["input_ids"].shape[1] :]
     return [_cut(t, stops) for t in model.tokenizer.batch_decode(ids, skip_special_tokens=True)]
@@ -338,10 +317,9 @@ def _tokens(model, texts):
         return []
     rows = begun(model.tokenizer(texts, add_special_tokens=False)["input_ids"], model.tokenizer)
     if empty := [i for i, row in enumerate(rows) if not row]:
-        raise SettingError(
-            f"prompt {empty[0]} is {texts[empty[0]]!r}, and the tokenizer puts no BOS before a "
-            "text, so there is nothing that an answer could follow. Give at least a word."
-        )
+        raise SettingError(f"prompt {empty[0]} is {texts[empty[0]]!r}, and the tokenizer puts no "
+                           "BOS before a text, so there is nothing that an answer could follow. "
+                           "Give at least a word.")
     return rows
 
 
@@ -356,10 +334,7 @@ def _common_prefix(rows):
 
 
 def _beginning(model, shared):
-    """The key-value cache of what every text begins with, one row, and how many positions it has.
-
-    That is the learned prompt, where the model has one, and then the tokens that all texts share.
-    """
+    """One row's cache of the learned prompt, if any, and the shared tokens, and its positions."""
     learned = learned_tokens(model.net) if capabilities.continues(model.net) else 0
     with torch.inference_mode():
         past = prompt_cache(model.net) if learned else None
@@ -378,10 +353,3 @@ def _expand(past, rows):
     wide = copy.deepcopy(past)
     wide.batch_repeat_interleave(rows)
     return wide
-
-
-def _need_decoder(model):
-    if not model.spec.next_token:
-        raise SettingError(
-            f"likelihoods need a causal-lm model; {model.name} was loaded for {model.task!r}."
-        )

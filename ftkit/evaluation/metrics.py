@@ -36,10 +36,7 @@ class Metric:
 
 
 def mean_metric(values, weights=None, *, span=None, share=False):
-    """The (weighted) mean of one number an example.
-
-    Values that are 0 and 1 only have a mean between them; other spans must be given.
-    """
+    """The (weighted) mean of one number an example. span: by default found for 0 and 1 alone."""
     values = np.asarray(values, dtype=float)
     if span is None:
         binary = share or weights is None and np.isin(values, (0, 1)).all()
@@ -48,28 +45,16 @@ def mean_metric(values, weights=None, *, span=None, share=False):
     counts = np.ones(len(values)) if weights is None else weights
     with np.errstate(invalid="ignore", divide="ignore"):
         single = values / counts
-    return Metric(
-        np.stack([values, counts], 1),
-        lambda s: s[..., 0] / s[..., 1],
-        single,
-        weights,
-        span,
-        share,
-    )
+    return Metric(np.stack([values, counts], 1), lambda s: s[..., 0] / s[..., 1], single, weights,
+                  span, share)
 
 
 def loss_metrics(nll, tokens):
     """Loss in nats a token and perplexity, from each text's summed loss and number of tokens."""
     loss = mean_metric(nll, tokens, span=POSITIVE)
-    return {
-        "loss": loss,
-        "perplexity": Metric(
-            loss.parts,
-            lambda s: np.exp(s[..., 0] / s[..., 1]),
-            weights=loss.weights,
-            span=(1, np.inf),
-        ),
-    }
+    return {"loss": loss,
+            "perplexity": Metric(loss.parts, lambda s: np.exp(s[..., 0] / s[..., 1]),
+                                 weights=loss.weights, span=(1, np.inf))}
 
 
 def softmax(logits):
@@ -101,9 +86,8 @@ def f1(hit, guessed, real):
 def class_metrics(predictions, references, labels):
     """Macro and per-class F1, from counts of true positives, predictions and references.
 
-    A class that neither the references nor the predictions have is left out of the mean (its own
-    F1 is NaN), in each resample as well: a missing example is no wrong answer. So it is in
-    scikit-learn without labels=.
+    A class that neither side has is left out of the mean (its own F1 is NaN), in each resample as
+    well, as in scikit-learn without labels=: a missing example is no wrong answer.
     """
     classes = np.arange(len(labels))
     guessed, real = predictions[:, None] == classes, references[:, None] == classes
@@ -120,10 +104,8 @@ def class_metrics(predictions, references, labels):
     def one(column):
         return lambda sums: each(sums)[..., column]
 
-    return {
-        "macro_f1": Metric(parts, macro, span=SHARE),
-        **{f"f1_{label}": Metric(parts, one(i), span=SHARE) for i, label in enumerate(labels)},
-    }
+    return {"macro_f1": Metric(parts, macro, span=SHARE),
+            **{f"f1_{label}": Metric(parts, one(i), span=SHARE) for i, label in enumerate(labels)}}
 
 
 def calibration(confidence, right):
@@ -131,9 +113,8 @@ def calibration(confidence, right):
 
     Source: Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning".
     Its interval (see absolute.ends) contains its value. In simulations (300 data sets of each of
-    three to eight kinds) it contained the truth in 95 to 99 of 100 cases with 100 single rows, in
-    93 to 98 with 15, 30 or 100 groups, in 94 to 99 with 8, in 93 to 99 with 5; in 99 with 5 or 8
-    where the truth is 0. tests/evaluation/test_metrics.py has some of them.
+    three to eight kinds; tests/evaluation/test_metrics.py has some) it contained the truth in 95 to
+    99 of 100 cases with 100 single rows, in 93 to 99 with 5 to 100 groups.
     """
     n = len(right)
     bins = np.minimum((np.nan_to_num(confidence) * BINS).astype(int), BINS - 1)
@@ -167,11 +148,9 @@ def value_metrics(values, references):
         return (n * xy - x * y) / np.sqrt((n * xx - x**2) * (n * yy - y**2))
 
     squared = mean_metric(error**2)
-    return {
-        "rmse": Metric(squared.parts, lambda s: np.sqrt(s[..., 0] / s[..., 1]), span=POSITIVE),
-        "mae": mean_metric(abs(error), span=POSITIVE),
-        "pearson": Metric(sums, pearson, span=(-1, 1)),
-    }
+    return {"rmse": Metric(squared.parts, lambda s: np.sqrt(s[..., 0] / s[..., 1]), span=POSITIVE),
+            "mae": mean_metric(abs(error), span=POSITIVE),
+            "pearson": Metric(sums, pearson, span=(-1, 1))}
 
 
 def tag_metrics(predictions, references):
@@ -191,10 +170,8 @@ def tag_metrics(predictions, references):
     guessed, real = found[: len(pairs)], found[len(pairs) :]
     kinds = sorted({kind for found in (*guessed, *real) for kind, *_ in found})
     counts = np.stack(
-        [
-            [[Counter(kind for kind, *_ in found)[kind] for kind in kinds] for found in each]
-            for each in ([g & r for g, r in zip(guessed, real, strict=True)], guessed, real)
-        ],
+        [[[Counter(kind for kind, *_ in found)[kind] for kind in kinds] for found in each]
+         for each in ([g & r for g, r in zip(guessed, real, strict=True)], guessed, real)],
         axis=1,
     ).astype(float)  # (sentences, 3, kinds)
     every = counts.sum(-1)
@@ -216,11 +193,9 @@ def tag_metrics(predictions, references):
 def text_metrics(texts, references):
     """Of each answer: whether it is the reference, chrF (0 to 100) and ROUGE-L (0 to 1)."""
     exact = [t == r for t, r in zip(texts, references, strict=True)]
-    return {
-        "exact_match": mean_metric(exact, share=True),
-        "chrf": mean_metric(chrf(texts, references), span=(0, 100)),
-        "rouge_l": mean_metric(rouge_l(texts, references), span=SHARE),
-    }
+    return {"exact_match": mean_metric(exact, share=True),
+            "chrf": mean_metric(chrf(texts, references), span=(0, 100)),
+            "rouge_l": mean_metric(rouge_l(texts, references), span=SHARE)}
 
 
 def chrf(texts, references):

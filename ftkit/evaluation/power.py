@@ -34,7 +34,8 @@ def power(rows, *, flips=None, sd=None, groups=None, correlation=None, chance=CH
     from scipy.stats import t
 
     if (flips is None) == (sd is None):
-        raise SettingError("give flips (for right and wrong answers) or sd (for a mean), not both.")
+        raise SettingError("give one of flips (for right and wrong answers) and sd (for a mean), "
+                           f"{'not both' if sd is not None else 'such as flips=0.2'}.")
     _within("rows", rows, 2, np.inf)
     _within("chance", chance, 0.5, 0.999)
     design = 1.0
@@ -45,10 +46,9 @@ def power(rows, *, flips=None, sd=None, groups=None, correlation=None, chance=CH
     else:
         _within("groups", groups, 2, rows)
         if correlation is None:
-            raise SettingError(
-                "with groups, correlation is needed: 0 where rows of one group are no more alike "
-                "than others, 1 where a group tells no more than one of its rows."
-            )
+            raise SettingError("with groups, correlation is needed: 0 where rows of one group are "
+                               "no more alike than others, 1 where a group tells no more than one "
+                               "of its rows.")
         _within("correlation", correlation, 0, 1)
         design = 1 + (rows / groups - 1) * correlation
     quantiles = quantile(groups - 1) + t.ppf(chance, groups - 1)

@@ -10,6 +10,7 @@ from ftkit import tasks
 from ftkit.data.templates import as_prompt_and_response
 from ftkit.errors import DataError, SettingError
 from ftkit.evaluation import generation
+from ftkit.models.structure import at_rest
 from ftkit.models.weights import no_answer
 from ftkit.speed import feature_cache
 from ftkit.tasks.batching import Collator, by_length, encode
@@ -40,10 +41,8 @@ def predict(model, texts, *, max_length=None, max_new_tokens=32, stop=None, top=
     """
     task = tasks.of(model)
     if task.spec.answer is None:
-        raise SettingError(
-            f"{model.name} was loaded for {model.task!r} and has no head to answer with; load it "
-            'with task="classification" or another, and train it.'
-        )
+        raise SettingError(f"{model.name} was loaded for {model.task!r} and has no head to answer "
+                           'with; load it with task="classification" or another, and train it.')
     single = isinstance(texts, str | dict | tuple)
     rows = _rows([texts] if single else texts, model)
     if task.spec.writes:
@@ -52,7 +51,12 @@ def predict(model, texts, *, max_length=None, max_new_tokens=32, stop=None, top=
         found = [{"text": text.strip()} for text in said]
     else:
         encoded = encode(rows, model, max_length=max_length)
-        found = task.predictions(model, rows, encoded, _logits(model, encoded), top)
+        with feature_cache.frozen_features(model.net, wanted=feature_cache.suits(model.spec)):
+            logits = logits_of(model, encoded, by_length(encoded, BATCH))
+        for i, row in enumerate(logits):
+            if np.isnan(row).any():
+                raise no_answer(model, f"the output for text {i}")
+        found = task.predictions(model, rows, encoded, logits, top)
     return found[0] if single else found
 
 
@@ -106,22 +110,14 @@ def _with_answers(rows, model):
 
 
 @torch.inference_mode()
-def _logits(model, encoded):
-    """The logits of each row, in the weights' own precision, as numpy arrays."""
-    task, collate, found = tasks.of(model), Collator(model), [None] * len(encoded)
-    training = model.net.training
-    model.net.eval()
-    try:
-        with feature_cache.frozen_features(model.net, wanted=feature_cache.suits(model.spec)):
-            for index in by_length(encoded, BATCH):
-                batch = collate.unlabelled([encoded[i] for i in index])
-                batch = {k: v.to(model.device) for k, v in batch.items()}
-                logits = task.logits(model.net, batch)
-                for i, row in zip(index, logits.float().cpu().numpy(), strict=True):
-                    found[i] = row
-    finally:
-        model.net.train(training)
-    for i, row in enumerate(found):
-        if np.isnan(row).any():
-            raise no_answer(model, f"the output for text {i}")
+def logits_of(model, encoded, batches):
+    """What a model answers to each encoded row, a list of arrays. batches: lists of row numbers."""
+    collate, found = Collator(model), [None] * len(encoded)
+    with at_rest(model.net):
+        for index in batches:
+            batch = collate.unlabelled([encoded[i] for i in index])
+            batch = {k: v.to(model.device) for k, v in batch.items()}
+            logits = tasks.of(model).logits(model.net, batch)
+            for i, row in zip(index, logits.float().cpu().numpy(), strict=True):
+                found[i] = row
     return found

@@ -51,10 +51,7 @@ class Estimate:
 
 
 def student(groups):
-    """Student's quantile of the interval for so many groups, times what resamples vary too little.
-
-    Resamples of g groups have a variance (g - 1) / g of the one to be estimated.
-    """
+    """Student's quantile for so many groups g, widened since resamples vary by (g - 1) / g."""
     groups = max(groups, 2.0)
     return quantile(groups - 1) * np.sqrt(groups / (groups - 1))
 
@@ -81,15 +78,15 @@ def interval(value, samples, groups, *, span=(-np.inf, np.inf), share=False, cov
     """An Estimate from a point value and its bootstrap samples.
 
     Of two intervals the ends that lie further out. The one is the percentile interval, stretched by
-    Student's quantile over the normal one: by half with 5 groups, by 2% with 100. It follows a
-    skewed statistic, but resamples of few groups have no tails, so that it is too narrow. The
-    other is Student's, value plus or minus a multiple of the samples' deviation; for a share of
-    right answers Wilson's with the number of answers that has this deviation, since near 0 and 1
-    the others miss too often. In simulations they contain the truth in 93 to 97 of 100 cases from 5
-    groups on (tests/evaluation/test_resampling.py), less where single groups are extreme.
+    Student's quantile over the normal one (by half with 5 groups, by 2% with 100), since resamples
+    of few groups have no tails. The other is Student's, value plus or minus a multiple of the
+    samples' deviation; for a share of right answers Wilson's with the number of answers that has
+    this deviation, since near 0 and 1 the others miss too often. In simulations they contain the
+    truth in 93 to 97 of 100 cases from 5 groups on (tests/evaluation/test_resampling.py), less
+    where single groups are extreme.
     groups: how many were resampled (see effective_groups). span: the metric's least and greatest
-    value. covers: in words, over what the interval is.
-    One group alone, or a value that is no number, has the interval NaN.
+    value. covers: in words, over what the interval is. One group alone, or a value that is no
+    number, has the interval NaN.
     Sources: Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 5.3; Wilson
     1927, with an effective number as in Franco et al. 2019, "Comparative Study of Confidence
     Intervals for Proportions in Complex Sample Surveys".
@@ -126,8 +123,7 @@ def _wilson(value, variance, groups):
 def group_numbers(groups, n):
     """Numbers 0..g-1 for the groups of n examples; every example alone when groups is None.
 
-    An example whose own group is None, NaN or blank stands alone as well: what is not known does
-    not tie examples together. load_data has it so, too.
+    One whose own group is None, NaN or blank stands alone as well, as in load_data.
     """
     if groups is None:
         return np.arange(n)
@@ -149,10 +145,9 @@ def in_words(n, numbers):
 def draws(size, *, seed=0, resamples=RESAMPLES):
     """How often each of `size` groups is drawn, a few resamples at a time.
 
-    Yields arrays of shape (k, size), `resamples` rows in all, the same for the same seed. Whole
-    groups are drawn, since reviews of one film are not independent.
-    Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap"; for groups, Field and
-    Welsh 2007, "Bootstrapping clustered data".
+    Yields arrays of shape (k, size), `resamples` rows in all, the same for the same seed. Source:
+    Efron and Tibshirani 1993, "An Introduction to the Bootstrap"; for groups, Field and Welsh 2007,
+    "Bootstrapping clustered data".
     """
     if size <= _KEPT and resamples == RESAMPLES:
         counts = _kept_draws(size, seed)
@@ -182,9 +177,8 @@ def _fresh_draws(size, seed, resamples):
 def estimates(metrics, groups, n, *, seed=0, undefined=None):
     """The Estimate of each Metric in a dict, from one pass over the resamples.
 
-    groups: one name an example or None. undefined: an array where some examples have no value;
-    then every estimate is NaN. Memory grows with the examples and with the resamples, not with
-    their product: 100,000 rows of three classes take 70 MB for the while (measured).
+    groups: one name an example or None. undefined: an array where some examples have no value; then
+    every estimate is NaN. 100,000 rows of three classes take 70 MB for the while (measured).
     """
     numbers = group_numbers(groups, n)
     size = int(numbers.max()) + 1 if n else 0
@@ -252,9 +246,8 @@ def bootstrap(statistic, *arrays, groups=None, n=RESAMPLES, seed=0):
     arrays = [np.asarray(a) for a in arrays]
     length = len(arrays[0])
     if not length or any(len(a) != length for a in arrays):
-        raise SettingError(
-            f"bootstrap needs arrays of one length above 0, got {[len(a) for a in arrays]}."
-        )
+        raise SettingError("bootstrap needs arrays of one length above 0, got "
+                           f"{[len(a) for a in arrays]}.")
     numbers = group_numbers(groups, length)
     size = int(numbers.max()) + 1
     samples = []
@@ -264,11 +257,10 @@ def bootstrap(statistic, *arrays, groups=None, n=RESAMPLES, seed=0):
             samples.append(statistic(*(a[index] for a in arrays)))
     value, samples = statistic(*arrays), np.asarray(samples, dtype=float)
     if size > 2 and _is_extreme(statistic, arrays, numbers, float(value), samples):
-        raise SettingError(
-            "this statistic is the largest or smallest of the examples, whose interval cannot be "
-            "found by resampling. Claim the plain number, as in ft.claim(text, float(x.max()), "
-            "at_most=...), or a quantile, as in lambda x: np.quantile(x, 0.9)."
-        )
+        raise SettingError("this statistic is the largest or smallest of the examples, whose "
+                           "interval cannot be found by resampling. Claim the plain number, as in "
+                           "ft.claim(text, float(x.max()), at_most=...), or a quantile, as in "
+                           "lambda x: np.quantile(x, 0.9).")
     binary = statistic is np.mean and len(arrays) == 1 and np.isin(arrays[0], (0, 1)).all()
     span = (0, 1) if binary else (-np.inf, np.inf)
     alike = effective_groups(np.bincount(numbers)) if size > 1 else 1.0
@@ -341,3 +333,29 @@ def over_seeds(values, samples, groups, *, span=(-np.inf, np.inf), covers=None):
         half = weighted / np.sqrt(seeds + examples)
     low, high = np.clip([value - half, value + half], *span)
     return Estimate(value, float(low), float(high), None, groups, covers)
+
+
+def covered(examples, groups, what="its value"):
+    """What the 95% intervals of so many examples in so many groups (or as many) mean, in words.
+
+    what: is inside of them. A procedure that is right 19 times in 20 (Neyman 1937, "Outline of a
+    theory of statistical estimation"), over what was resampled: other trainings are claim(seeds=).
+    """
+    if groups == 1 and examples > 1:
+        return "no intervals: with one group it cannot be told what other groups would give"
+    other = "examples" if groups == examples else "groups of examples"
+    return (f"if this were repeated with other {other}, 19 of 20 such 95% intervals would contain "
+            f"{what} over all such {other}")
+
+
+def notes(evaluation):
+    """Yield what belongs beside the numbers of an Evaluation."""
+    numbers = group_numbers(evaluation.groups, len(evaluation))
+    yield in_words(len(evaluation), numbers)
+    if evaluation.undefined is not None:
+        yield f"the model's output was NaN for {int(evaluation.undefined.sum())} of them"
+    if evaluation.absent and "macro_f1" in evaluation.parts:
+        yield f"none of the class {', '.join(map(str, evaluation.absent))}"
+    if evaluation.computed:
+        yield str(evaluation.computed)
+    yield covered(len(evaluation), int(numbers.max()) + 1)

@@ -32,24 +32,7 @@ from ftkit.methods.multi_task import (
 from ftkit.methods.prompt import PrefixTuning, PromptTuning, nearest_words
 from ftkit.methods.reinforce import Reinforce, reinforce_loss
 
-__all__ = [
-    "Adapter",
-    "Distill",
-    "EWC",
-    "Freeze",
-    "Full",
-    "LoRA",
-    "Mixup",
-    "MultiTask",
-    "PrefixTuning",
-    "PromptTuning",
-    "Reinforce",
-    "share_label_init",
-    "fisher",
-    "joint_labels",
-    "merge",
-    "temperature_sampling",
-    "nearest_words",
-    "reinforce_loss",
-    "extract_task_head",
-]
+__all__ = ["Adapter", "Distill", "EWC", "Freeze", "Full", "LoRA", "Mixup", "MultiTask",
+           "PrefixTuning", "PromptTuning", "Reinforce", "share_label_init", "fisher",
+           "joint_labels", "merge", "temperature_sampling", "nearest_words", "reinforce_loss",
+           "extract_task_head"]

@@ -44,10 +44,8 @@ class Adapter:
             adapters.add(model, self.name, parts, asdict(self), model.task, model.labels)
         elif present.about[self.name]["settings"] != asdict(self):
             had = Adapter(**present.about[self.name]["settings"])
-            raise SettingError(
-                f"{model.name} has an adapter {self.name!r} already, {had}; go on with these "
-                "settings, or give the new one another name=."
-            )
+            raise SettingError(f"{model.name} has an adapter {self.name!r} already, {had}; go on "
+                               "with these settings, or give the new one another name=.")
         adapters.set_adapter(model, self.name)
         model.net.requires_grad_(False)
         for parameter in adapters.own(model, self.name).values():
@@ -56,12 +54,8 @@ class Adapter:
 
     def _check(self):
         if self.placement not in bottleneck.PLACEMENTS:
-            raise SettingError(
-                f"Adapter(placement={self.placement!r}) does not exist; choose one of "
-                f"{', '.join(bottleneck.PLACEMENTS)}."
-            )
+            raise SettingError(f"Adapter(placement={self.placement!r}) does not exist; choose one "
+                               f"of {', '.join(bottleneck.PLACEMENTS)}.")
         if not isinstance(self.bottleneck_size, int) or self.bottleneck_size < 1:
-            raise SettingError(
-                f"Adapter(bottleneck_size={self.bottleneck_size!r}) is no size; choose 1 or more, "
-                "often 8 to 64."
-            )
+            raise SettingError(f"Adapter(bottleneck_size={self.bottleneck_size!r}) is no size; "
+                               "choose 1 or more, often 8 to 64.")

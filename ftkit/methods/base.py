@@ -24,10 +24,7 @@ class WrappedMethod:
         return getattr(self.trainable, "layerwise_lr_decay", 1.0)
 
     def free(self, model):
-        """Make the weights trainable that `trainable` says. Returns the model.
-
-        Raises SettingError for a method within that has a loss of its own.
-        """
+        """Make trainable what `trainable` says; SettingError if it has a loss."""
         if self.trainable is None:
             free(model.net)
             return model

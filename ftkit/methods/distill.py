@@ -47,10 +47,9 @@ class Distill(WrappedMethod):
 
     def __post_init__(self):
         if not self.temperature > 0 or not 0 <= self.alpha <= 1 or not self.hidden >= 0:
-            raise SettingError(
-                f"Distill(temperature={self.temperature}, alpha={self.alpha}, hidden={self.hidden})"
-                ": choose a temperature above 0, alpha from 0 to 1, and hidden 0 or more."
-            )
+            raise SettingError(f"Distill(temperature={self.temperature}, alpha={self.alpha}, "
+                               f"hidden={self.hidden}): choose a temperature above 0, alpha from 0 "
+                               "to 1, and hidden 0 or more.")
         if self.teacher is not None:
             object.__setattr__(self, "_asked", teachers.Teacher(self.teacher, self.top_k))
 
@@ -92,7 +91,8 @@ class Distill(WrappedMethod):
         """
         if self.teacher is None:
             raise SettingError("Distill needs somebody to learn from; give it a teacher=.")
-        logits, index, theirs = zip(*self._asked.about(_as_read(inputs)), strict=True)
+        asked = {k: v for k, v in inputs.items() if k not in ("logits_to_keep", "shift_labels")}
+        logits, index, theirs = zip(*self._asked.about(asked), strict=True)
         said = teachers.labelled_logits(self.teacher.spec, inputs, outputs).float()
         if not len(said):  # no labelled token in the batch
             return loss
@@ -114,32 +114,23 @@ class Distill(WrappedMethod):
     def _check(self, model):
         teacher = self.teacher
         if model.task not in TASKS or (self.hidden and model.spec.target):
-            raise SettingError(
-                f"Distill(hidden={self.hidden}) does not know task {model.task!r}; it knows "
-                f"{', '.join(TASKS)}, and hidden states for all but the last."
-            )
+            raise SettingError(f"Distill(hidden={self.hidden}) does not know task {model.task!r}; "
+                               f"it knows {', '.join(TASKS)}, and hidden states for all but the "
+                               "last.")
         for what in ("task", "labels"):
             one, two = getattr(teacher, what), getattr(model, what)
             if one != two:
-                raise SettingError(
-                    f"the teacher's {what}, {one!r}, must be the student's: {two!r}."
-                )
+                raise SettingError(f"the teacher's {what}, {one!r}, must be the student's: "
+                                   f"{two!r}.")
         if teacher.tokenizer.get_vocab() != model.tokenizer.get_vocab():
-            raise SettingError(
-                f"{teacher.name} and {model.name} have other vocabularies, and a teacher must read "
-                "what the student reads; make the student with ft.drop_layers(teacher, blocks)."
-            )
+            raise SettingError(f"{teacher.name} and {model.name} have other vocabularies, and a "
+                               "teacher must read what the student reads; make the student with "
+                               "ft.drop_layers(teacher, blocks).")
         widths = [structure.inner(m.net).config.hidden_size for m in (teacher, model)]
         if self.hidden and widths[0] != widths[1]:
-            raise SettingError(
-                f"hidden={self.hidden} compares vectors of {widths[0]} and {widths[1]} numbers; "
-                "use hidden=0, or a student of the teacher's width."
-            )
-
-
-def _as_read(inputs):
-    """A batch without what it says about the student's logits."""
-    return {k: v for k, v in inputs.items() if k not in ("logits_to_keep", "shift_labels")}
+            raise SettingError(f"hidden={self.hidden} compares vectors of {widths[0]} and "
+                               f"{widths[1]} numbers; use hidden=0, or a student of the teacher's "
+                               "width.")
 
 
 def kd_loss(student, teacher, temperature, index=None):

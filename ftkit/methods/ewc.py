@@ -72,9 +72,8 @@ def fisher(model, dataset, *, n=64, seed=0, max_length=None, loss_on="response")
     chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:n].tolist()
     weights = {name: p for name, p in model.net.named_parameters() if p.requires_grad}
     found = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in weights.items()}
-    collate, mode = batching.Collator(model, seed), model.net.training
-    model.net.eval()
-    with torch.random.fork_rng():
+    collate = batching.Collator(model, seed)
+    with torch.random.fork_rng(), structure.at_rest(model.net):
         torch.manual_seed(seed)
         for i in chosen:  # one at a time: the square of a sum is no sum of squares
             batch = {k: v.to(model.device) for k, v in collate([rows[i]]).items()}
@@ -83,7 +82,6 @@ def fisher(model, dataset, *, n=64, seed=0, max_length=None, loss_on="response")
             for name, gradient in zip(weights, gradients, strict=True):
                 if gradient is not None:
                     found[name].addcmul_(gradient, gradient, value=1 / len(chosen))
-    model.net.train(mode)
     anchors = {name: p.detach().float().clone() for name, p in weights.items()}
     return EWCState(found, anchors, len(chosen))
 
@@ -134,10 +132,9 @@ class EWC(WrappedMethod):
         model = self.free(model)
         for state in self._states():
             if not any(True for _ in matching_parameters(model.net, state)):
-                raise SettingError(
-                    f"no trained weight of {model.name} is in this state of {len(state.anchors)} "
-                    "tensors; give ft.fisher the model that the new task goes on from."
-                )
+                raise SettingError(f"no trained weight of {model.name} is in this state of "
+                                   f"{len(state.anchors)} tensors; give ft.fisher the model that "
+                                   "the new task goes on from.")
         return model
 
     def loss(self, net, inputs, outputs, loss):

@@ -6,18 +6,12 @@ Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text Classifica
 from dataclasses import dataclass
 
 from ftkit.errors import SettingError
-from ftkit.models.structure import (
-    around,
-    blocks,
-    check_layerwise_lr_decay,
-    without_dropout,
-    without_dropout_around,
-)
+from ftkit.models import structure
 
 
 @dataclass(frozen=True)
 class Freeze:
-    """Train the top `top` blocks, the norm above them and the task's head; keep the rest.
+    """Train the last `unfreeze_last` blocks, the norm above and the task's head; keep the rest.
 
     unfreeze_last=0 trains the head alone. A head that shares its weights with the input embedding
     (most decoders) stays frozen: training it would change the bottom of the model as well. What is
@@ -41,27 +35,24 @@ class Freeze:
 
     def apply(self, model):
         """Freeze all but the top. Returns the model; SettingError when it has too few blocks."""
-        check_layerwise_lr_decay(self)
-        layers = blocks(model.net)
+        structure.check_layerwise_lr_decay(self)
+        layers = structure.blocks(model.net)
         if not 0 <= self.unfreeze_last <= len(layers):
-            raise SettingError(
-                f"Freeze(unfreeze_last={self.unfreeze_last}) asks for more blocks than "
-                f"{model.name} has: choose 0 to {len(layers)}."
-            )
+            raise SettingError(f"Freeze(unfreeze_last={self.unfreeze_last}) asks for more blocks "
+                               f"than {model.name} has: choose 0 to {len(layers)}.")
         model.net.requires_grad_(False)
-        below, above = around(model.net)
+        below, above = structure.around(model.net)
         for block in list(layers)[len(layers) - self.unfreeze_last :]:
             block.requires_grad_(True)
         for module in (*below, *list(layers)[: len(layers) - self.unfreeze_last]):
-            without_dropout(module)
-        without_dropout_around(model.net)
+            structure.without_dropout(module)
+        structure.without_dropout_around(model.net)
         bottom = {id(p) for p in model.net.get_input_embeddings().parameters()}
         for module in above:
             for parameter in module.parameters():
                 parameter.requires_grad_(id(parameter) not in bottom)
         if not any(p.requires_grad for p in model.net.parameters()):
-            raise SettingError(
-                f"Freeze(unfreeze_last={self.unfreeze_last}) leaves nothing to train in "
-                f"{model.name}: it has no head of its own; choose unfreeze_last=1 or more."
-            )
+            raise SettingError(f"Freeze(unfreeze_last={self.unfreeze_last}) leaves nothing to "
+                               f"train in {model.name}: it has no head of its own; choose "
+                               "unfreeze_last=1 or more.")
         return model

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ftkit.errors import SettingError
-from ftkit.models.model import UNSAVED, quiet_peft
+from ftkit.models.model import UNSAVED, check_model, quiet_peft
 
 
 @dataclass(frozen=True)
@@ -74,30 +74,25 @@ class LoRA:
             with quiet_peft():
                 model.net = peft.get_peft_model(net, config)
         except NoMatchingPeftModuleError as error:
-            linear = {n.rsplit(".", 1)[-1] for n, m in net.named_modules() if _is_linear(m)}
-            raise SettingError(
-                f"LoRA(target_modules={self.target_modules}) names no layer of {model.name}; its "
-                f"linear layers end in {', '.join(sorted(linear))}."
-            ) from error
+            linear = {n.rsplit(".", 1)[-1] for n, m in net.named_modules()
+                      if isinstance(m, torch.nn.Linear) or type(m).__name__ == "Conv1D"}
+            raise SettingError(f"LoRA(target_modules={self.target_modules}) names no layer of "
+                               f"{model.name}; its linear layers end in "
+                               f"{', '.join(sorted(linear))}.") from error
         return model
 
     def _check(self, model):
         if not isinstance(self.rank, int) or self.rank < 1:
-            raise SettingError(
-                f"LoRA(rank={self.rank}) is no rank; choose 1 or more, often 4 to 64."
-            )
+            raise SettingError(f"LoRA(rank={self.rank}) is no rank; choose 1 or more, often 4 to "
+                               "64.")
         if not 0 <= self.dropout < 1:
             raise SettingError(f"LoRA(dropout={self.dropout}) is no share; choose 0 to below 1.")
         if isinstance(self.target_modules, str):
-            raise SettingError(
-                f"LoRA(target_modules={self.target_modules!r}) is one string; give names in a "
-                f"tuple, such as ({self.target_modules!r},)."
-            )
+            raise SettingError(f"LoRA(target_modules={self.target_modules!r}) is one string; give "
+                               f"names in a tuple, such as ({self.target_modules!r},).")
         if hasattr(model.net, "peft_config"):
-            raise SettingError(
-                f"{model.name} carries an adapter already; merge it into the weights first "
-                "(ft.merge), or begin with the base model."
-            )
+            raise SettingError(f"{model.name} carries an adapter already; merge it into the "
+                               "weights first (ft.merge), or begin with the base model.")
 
 
 def merge(model):
@@ -111,19 +106,17 @@ def merge(model):
     the weights back into numbers, adds the difference and rounds the sum to the few levels again,
     by steps that are larger than most of the difference.
     """
+    check_model(model)
     config = getattr(model.net, "peft_config", {}).get("default")
     if getattr(config, "peft_type", None) != "LORA":
-        raise SettingError(
-            f"{model.name} carries no LoRA weights, so there is nothing to merge; give a model "
-            "that was trained with LoRA, such as run.model."
-        )
+        raise SettingError(f"{model.name} carries no LoRA weights, so there is nothing to merge; "
+                           "give a model that was trained with LoRA, such as run.model.")
     if bits := _bits(model.net.get_base_model()):
-        raise SettingError(
-            f"the base of {model.name} is held in {bits} bits, and merging would round the sum to "
-            "them again, which loses most of what was learned. Save the adapter, load it on "
-            'weights of 16 bits, ft.load_model(folder, dtype="bf16"), merge that, and evaluate it '
-            "anew: its base is not rounded as the one in training was."
-        )
+        raise SettingError(f"the base of {model.name} is held in {bits} bits, and merging would "
+                           "round the sum to them again, which loses most of what was learned. "
+                           "Save the adapter, load it on weights of 16 bits, ft.load_model(folder, "
+                           'dtype="bf16"), merge that, and evaluate it anew: its base is not '
+                           "rounded as the one in training was.")
     merged = model.copy()
     _untie(merged.net)
     with quiet_peft():
@@ -134,13 +127,8 @@ def merge(model):
 
 def _bits(net):
     """4 or 8 for a network held in so few bits, else 0."""
-    return 4 * getattr(net, "is_loaded_in_4bit", False) or 8 * getattr(
-        net, "is_loaded_in_8bit", False
-    )
-
-
-def _is_linear(module):
-    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
+    return 4 * getattr(net, "is_loaded_in_4bit", False) or (
+        8 * getattr(net, "is_loaded_in_8bit", False))
 
 
 def _past_their_module(net):
@@ -151,11 +139,8 @@ def _past_their_module(net):
 
 def _head(net):
     """Names of what stands beside the encoder or decoder: the new layers of a task."""
-    return [
-        name
-        for name, child in net.named_children()
-        if name != net.base_model_prefix and any(True for _ in child.parameters())
-    ]
+    return [name for name, child in net.named_children()
+            if name != net.base_model_prefix and any(True for _ in child.parameters())]
 
 
 def _untie(net):

@@ -6,7 +6,6 @@ sentences, Guo et al. 2019, "Augmenting Data with Mixup for Sentence Classificat
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from ftkit.errors import SettingError
@@ -16,9 +15,8 @@ from ftkit.methods.base import WrappedMethod
 def mixed_loss(logits, labels, share, order, loss=torch.nn.functional.cross_entropy):
     """The loss at points between the examples of a batch and the same in another order.
 
-    logits: shape (batch, classes). share: of the example itself, from 0 to 1; the rest is that of
-    its partner, order[i]. The head is linear, so that mixing its outputs is the same as mixing the
-    sentence vectors that it reads.
+    logits: (batch, classes); mixed as if the vectors were that the linear head reads. share: of the
+    example itself, from 0 to 1; the rest is that of its partner, order[i].
     """
     mixed = share * logits + (1 - share) * logits[order]
     return share * loss(mixed, labels) + (1 - share) * loss(mixed, labels[order])
@@ -49,35 +47,27 @@ class Mixup(WrappedMethod):
         Raises SettingError for another task, and for an alpha that draws no shares.
         """
         if model.task not in self.tasks:
-            raise SettingError(
-                f"Mixup mixes the labels of whole texts and {model.name} is loaded for "
-                f"{model.task!r}; use it with {' or '.join(self.tasks)}."
-            )
+            raise SettingError(f"Mixup mixes the labels of whole texts and {model.name} is loaded "
+                               f"for {model.task!r}; use it with {' or '.join(self.tasks)}.")
         if not self.alpha > 0:
             raise SettingError(f"Mixup(alpha={self.alpha}) draws no shares; choose above 0.")
         return self.free(model)
 
-    def loss(self, net, inputs, outputs, loss, update=None):
+    def loss(self, net, inputs, outputs, loss, update):
         """The mixed loss in place of the task's own; one share for an update, as in the paper.
 
-        In a training, neighbours in the batch are partners, so that an update comes to the same
-        however it is split into batches of an even number. Raises SettingError where each batch
-        has one example.
+        Neighbours in the batch are partners, so that an update comes to the same however it is
+        split into batches of an even number. Raises SettingError where each batch has one example.
         """
+        if update.rows == 1:
+            raise SettingError("Mixup mixes the examples of a batch, and here each batch has one; "
+                               "choose batch_size=2 or more for each process, or a smaller model "
+                               "that lets it be so.")
         logits, labels = outputs["logits"], inputs["labels"]
-        random = np.random if update is None else update.random()
-        share = float(random.beta(self.alpha, self.alpha))
-        if update is None:
-            order = torch.randperm(len(labels), device=logits.device)
-        elif update.rows == 1:
-            raise SettingError(
-                "Mixup mixes the examples of a batch, and here each batch has one; choose "
-                "batch_size=2 or more for each process, or a smaller model that lets it be so."
-            )
-        else:
-            order = torch.arange(len(labels), device=logits.device)
-            pairs = len(labels) // 2 * 2  # the last one of an odd number stays alone
-            order[:pairs] = order[:pairs] ^ 1
+        share = float(update.random().beta(self.alpha, self.alpha))
+        order = torch.arange(len(labels), device=logits.device)
+        pairs = len(labels) // 2 * 2  # the last one of an odd number stays alone
+        order[:pairs] = order[:pairs] ^ 1
         if logits.shape[-1] == 1:
             mean_square = torch.nn.functional.mse_loss
             return mixed_loss(logits.squeeze(-1), labels, share, order, mean_square)

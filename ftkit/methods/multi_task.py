@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ftkit import compat
 from ftkit.errors import DataError, SettingError
 from ftkit.methods.base import WrappedMethod
 
@@ -43,15 +42,12 @@ class MultiTask(WrappedMethod):
         """
         wanted = joint_labels(self.tasks)
         if model.spec.answer != "class" and not model.spec.writes:
-            raise SettingError(
-                f"MultiTask is for classifiers and language models, and {model.name} does "
-                f"{model.task}; load it with another task."
-            )
+            raise SettingError("MultiTask is for classifiers and language models, and "
+                               f"{model.name} does {model.task}; load it with another task.")
         if model.spec.answer == "class" and len(model.labels) != len(wanted):
-            raise SettingError(
-                f"{model.name} has a head for {len(model.labels)} labels and the tasks have "
-                f"{len(wanted)}; load it with labels=ft.joint_labels(tasks)."
-            )
+            raise SettingError(f"{model.name} has a head for {len(model.labels)} labels and the "
+                               f"tasks have {len(wanted)}; load it with "
+                               "labels=ft.joint_labels(tasks).")
         return self.free(model)
 
     def loss(self, net, inputs, outputs, loss):
@@ -116,7 +112,8 @@ def temperature_sampling(parts, tasks=None, *, n=None, temperature=1.0, seed=0):
     parts: {task: Dataset} with the same columns. tasks: {task: its labels}, as for MultiTask; their
     labels become numbers in the joint ones. Without `tasks`, rows are texts for a language model,
     and each begins with "task: ". n: rows, by default as many as there are.
-    temperature: see `shares`. A task's rows come in random order, and again when all were used.
+    temperature: 1 draws by size, infinity from all tasks alike. A task's rows come in random order,
+    and again when all were used.
     Raises DataError for a task without rows or labels.
     """
     start = np.cumsum([0, *map(len, tasks.values())]) if tasks else None
@@ -155,17 +152,14 @@ def extract_task_head(model, tasks, name):
     if hasattr(model.net, "peft_config"):
         raise SettingError(f"{model.name} carries an adapter; merge it first, ft.merge(model).")
     if hasattr(model.net, "adapter_registry"):
-        raise SettingError(
-            f"{model.name} carries bottleneck adapters, whose head belongs to them; train with "
-            "Full, Freeze or LoRA (then merged) to cut a task out."
-        )
+        raise SettingError(f"{model.name} carries bottleneck adapters, whose head belongs to them; "
+                           "train with Full, Freeze or LoRA (then merged) to cut a task out.")
     cut, labels = model.copy(), list(tasks[name])
     first = model.labels.index(f"{name}: {labels[0]}")
     head = _head(cut.net, len(model.labels))
-    for key, parameter in compat.parameters_of(head).items():
-        if parameter is not None:
-            rows = parameter.detach()[first : first + len(labels)].clone()
-            setattr(head, key, torch.nn.Parameter(rows))
+    for key, parameter in list(head.named_parameters(recurse=False)):
+        rows = parameter.detach()[first : first + len(labels)].clone()
+        setattr(head, key, torch.nn.Parameter(rows))
     head.out_features = cut.net.num_labels = len(labels)
     cut.net.config.id2label = dict(enumerate(labels))  # num_labels follows
     cut.net.config.label2id = {label: i for i, label in enumerate(labels)}

@@ -63,22 +63,17 @@ def from_plain(found):
     name = found.get("class") if isinstance(found, dict) else None
     kind = getattr(methods, name) if name in methods.__all__ else None
     if not inspect.isclass(kind) or not hasattr(kind, "apply"):
-        raise SettingError(
-            f"the record names the method {name!r}, which is none of the kit's; only these are "
-            "made from a record. Train it by your own code."
-        )
+        raise SettingError(f"the record names the method {name!r}, which is none of the kit's; "
+                           "only these are made from a record. Train it by your own code.")
     if left := found.get("left_out"):
         field, words = next(iter(left.items()))
-        raise SettingError(
-            f"{name} was given {field} ({words}), which a record cannot hold; train it by your own "
-            "code."
-        )
+        raise SettingError(f"{name} was given {field} ({words}), which a record cannot hold; train "
+                           "it by your own code.")
     known = {field.name for field in dataclasses.fields(kind) if field.init}
     if unknown := sorted(set(found["fields"]) - known):
-        raise SettingError(
-            f"the record has {name}({unknown[0]}=...), and this version of the kit knows "
-            f"{', '.join(sorted(known)) or 'no settings'}; use the version that wrote it."
-        )
+        raise SettingError(f"the record has {name}({unknown[0]}=...), and this version of the kit "
+                           f"knows {', '.join(sorted(known)) or 'no settings'}; use the version "
+                           "that wrote it.")
     return kind(**{field: _value(value) for field, value in found["fields"].items()})
 
 

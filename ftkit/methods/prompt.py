@@ -47,10 +47,9 @@ class PromptTuning:
         kind = _kind(self, model)
         # Such a head reads the last token, and finds it by the ids that vectors do not have.
         if kind == "SEQ_CLS" and getattr(model.net, "score", None) is not None:
-            raise SettingError(
-                f"{model.name} is a decoder with a head for {model.task}, which cannot tell "
-                'padding from vectors; use PrefixTuning, or task="causal-lm" and labels as words.'
-            )
+            raise SettingError(f"{model.name} is a decoder with a head for {model.task}, which "
+                               "cannot tell padding from vectors; use PrefixTuning, or "
+                               'task="causal-lm" and labels as words.')
         ids = _words(self, model)
         config = peft.PromptTuningConfig(
             task_type=kind,
@@ -96,26 +95,18 @@ class PrefixTuning:
 
         kind = _kind(self, model)
         if model.net.config.is_encoder_decoder:
-            raise SettingError(
-                f"{model.name} is an encoder-decoder, in which peft gives layers one another's "
-                "prefix; use PromptTuning, whose vectors stand before its encoder's words."
-            )
+            raise SettingError(f"{model.name} is an encoder-decoder, in which peft gives layers "
+                               "one another's prefix; use PromptTuning, whose vectors stand before "
+                               "its encoder's words.")
         if getattr(model.net.config, "output_router_logits", False):
-            raise SettingError(
-                f"{model.name} adds a loss of its router, in which its library has no place for a "
-                "prefix; set model.net.config.output_router_logits = False (the router is frozen "
-                "here), or use PromptTuning."
-            )
+            raise SettingError(f"{model.name} adds a loss of its router, in which its library has "
+                               "no place for a prefix; set model.net.config.output_router_logits = "
+                               "False (the router is frozen here), or use PromptTuning.")
         start = _keys_and_values(model, _words(self, model))
         stacked, heads, count, size = start.shape
-        config = peft.PrefixTuningConfig(
-            task_type=kind,
-            num_virtual_tokens=count,
-            num_layers=stacked // 2,
-            num_attention_heads=heads,
-            token_dim=heads * size,
-            num_transformer_submodules=1,
-        )
+        config = peft.PrefixTuningConfig(task_type=kind, num_virtual_tokens=count,
+                                         num_layers=stacked // 2, num_attention_heads=heads,
+                                         token_dim=heads * size, num_transformer_submodules=1)
         with quiet_peft():
             model.net = peft.get_peft_model(model.net, config)
         with torch.no_grad():
@@ -132,18 +123,15 @@ def nearest_words(model, n=5):
     """
     config = getattr(model.net, "active_peft_config", None)
     if getattr(config, "peft_type", None) != "PROMPT_TUNING":
-        raise SettingError(
-            f"{model.name} has no learned vectors among its word vectors; nearest_words reads "
-            "what fit(..., method=PromptTuning(...)) returns in run.model."
-        )
+        raise SettingError(f"{model.name} has no learned vectors among its word vectors; "
+                           "nearest_words reads what fit(..., method=PromptTuning(...)) returns in "
+                           "run.model.")
     with torch.no_grad():
         table = torch.nn.functional.normalize(model.net.word_embeddings.weight.float(), dim=-1)
         vectors = torch.nn.functional.normalize(_learned(model.net).float(), dim=-1)
         cosines, ids = (vectors @ table.T).topk(n)
-    return [
-        [(model.tokenizer.decode([i]), c) for i, c in zip(row, values, strict=True)]
-        for row, values in zip(ids.tolist(), cosines.tolist(), strict=True)
-    ]
+    return [[(model.tokenizer.decode([i]), c) for i, c in zip(row, values, strict=True)]
+            for row, values in zip(ids.tolist(), cosines.tolist(), strict=True)]
 
 
 def _learned(net):
@@ -156,15 +144,12 @@ def _kind(method, model):
         raise SettingError(f"{name}(tokens={method.tokens}) trains nothing; choose 1 or more.")
     if model.spec.peft not in KINDS:
         known = [task for task, spec in SPECS.items() if spec.peft in KINDS]
-        raise SettingError(
-            f"{name} is for {', '.join(known)}; {model.name} was loaded for {model.task!r}. "
-            "Use LoRA or Freeze, or load it for another task."
-        )
+        raise SettingError(f"{name} is for {', '.join(known)}; {model.name} was loaded for "
+                           f"{model.task!r}. Use LoRA or Freeze, or load it for another task.")
     if model.net.config.is_encoder_decoder and not model.spec.target:
-        raise SettingError(
-            f"{name} on an encoder-decoder is for seq2seq-lm; {model.name} was loaded for "
-            f'{model.task!r}. Load it with task="seq2seq-lm" and let it write the label.'
-        )
+        raise SettingError(f"{name} on an encoder-decoder is for seq2seq-lm; {model.name} was "
+                           f'loaded for {model.task!r}. Load it with task="seq2seq-lm" and let it '
+                           "write the label.")
     if hasattr(model.net, "peft_config"):
         raise SettingError(f"{model.name} has an adapter already; start from its base model.")
     return model.spec.peft
@@ -191,8 +176,6 @@ def _keys_and_values(model, ids):
     # A state of another kind, as Mamba's, is not what a prefix gives.
     plain = [layer.is_initialized and not hasattr(layer, "conv_states") for layer in cache.layers]
     if not plain or not all(plain):
-        raise SettingError(
-            f"{type(model.net).__name__} takes no keys and values from outside, so it can have no "
-            "prefix; use PromptTuning."
-        )
+        raise SettingError(f"{type(model.net).__name__} takes no keys and values from outside, so "
+                           "it can have no prefix; use PromptTuning.")
     return torch.stack([t[0] for layer in cache.layers for t in (layer.keys, layer.values)])

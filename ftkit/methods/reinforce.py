@@ -43,14 +43,12 @@ class Reinforce(WrappedMethod):
         reference_model.
         """
         if model.spec.answer != "class":
-            raise SettingError(
-                f"Reinforce draws one label, and {model.name} does {model.task}; load it with "
-                'task="classification", or use trl\'s GRPO for texts (lesson 14).'
-            )
+            raise SettingError(f"Reinforce draws one label, and {model.name} does {model.task}; "
+                               'load it with task="classification", or use '
+                               "trl\'s GRPO for texts (lesson 14).")
         if self.kl and self.reference_model is None:
-            raise SettingError(
-                f"Reinforce(kl={self.kl}) needs a reference_model, such as the base model."
-            )
+            raise SettingError(f"Reinforce(kl={self.kl}) needs a reference_model, such as the base "
+                               "model.")
         return self.free(model)
 
     def before_update(self, net, update):
@@ -60,34 +58,27 @@ class Reinforce(WrappedMethod):
         """
         if update.whole:
             return 0.0, 0
-        found = [
-            self._draw(batch, net(**_read(batch)).logits.float(), update, i)[1]
-            for i, batch in enumerate(update.batches) if update.counts[i]
-        ]
+        found = [self._draw(batch, net(**_read(batch)).logits.float(), update, i)[1]
+                 for i, batch in enumerate(update.batches) if update.counts[i]]
         return sum(part.sum().item() for part in found), sum(map(len, found))
 
-    def loss(self, net, inputs, outputs, loss, update=None):
+    def loss(self, net, inputs, outputs, loss, update):
         """Minus the reward that the batch's draws can expect, up to its gradient."""
-        logits = outputs["logits"].float()
+        logits, reference_logits = outputs["logits"].float(), None
         actions, rewards = self._draw(inputs, logits, update)
-        reference_logits = None
         if self.kl:
             with torch.no_grad():
                 reference_logits = self.reference_model.net(**_read(inputs)).logits.float()
-        total, number = update.found if update else (0.0, 0)
+        total, number = update.found
         baseline = total / number if number else None
         return reinforce_loss(logits, actions, rewards, self.kl, reference_logits, baseline)
 
     def _draw(self, inputs, logits, update, batch=None):
         """Actions and their rewards, the same for a row however its update was split."""
-        probabilities = logits.detach().softmax(-1)
-        if update is None:
-            actions = torch.distributions.Categorical(probabilities).sample()
-        else:
-            drawn = update.random().random(update.size)[update.places(batch)]
-            drawn = torch.tensor(drawn, device=logits.device)[:, None]
-            actions = (probabilities.double().cumsum(-1) < drawn).sum(-1)
-            actions = actions.clamp(max=logits.shape[-1] - 1)  # a sum that rounding left below 1
+        drawn = update.random().random(update.size)[update.places(batch)]
+        drawn = torch.tensor(drawn, device=logits.device)[:, None]
+        actions = (logits.detach().softmax(-1).double().cumsum(-1) < drawn).sum(-1)
+        actions = actions.clamp(max=logits.shape[-1] - 1)  # a sum that rounding left below 1
         rewards = torch.as_tensor(self.reward(inputs["labels"], actions), device=logits.device)
         return actions, rewards.float()
 

@@ -13,10 +13,9 @@ PARTS = ("logits", "index", "vectors")
 
 
 class Teacher:
-    """A model that is asked about each text once.
+    """A model that is asked about each text once; its answers are kept by its weights and the text.
 
-    top_k: how many of its likeliest answers are kept, of a vocabulary. What it says depends on its
-    weights and on the text alone, and under a hash of these it is kept.
+    top_k: how many of its likeliest answers are kept, of a vocabulary.
     """
 
     def __init__(self, model, top_k):
@@ -42,10 +41,7 @@ class Teacher:
         return [[self.store.get(f"{key} {part}") for part in PARTS] for key in keys]
 
     def prepare(self, dataset, batch_size, **options):
-        """Ask about every row in batches of similar length, and write the answers to a file.
-
-        Returns the number of the likeliest answer about each row; None for a row without any.
-        """
+        """Ask about all rows and write a file. Returns each row's likeliest answer, or None."""
         rows = batching.encode(dataset, self.model, **options)
         collate, said = batching.Collator(self.model), [None] * len(rows)
         for chosen in batching.by_length(rows, batch_size):
@@ -93,8 +89,8 @@ class Teacher:
 def labelled_logits(spec, inputs, out):
     """A row of logits for each answer: of a text, or of each labelled token of a batch.
 
-    out: of the network. inputs: what it was given, and the labels; where its logits are of chosen
-    positions only, they say which (see logits_to_keep.at_labels).
+    out: of the network. inputs: what it was given, with the labels, and with the positions of its
+    logits where these are some only (see logits_to_keep.at_labels).
     """
     if spec.answer == "class" or out.logits.dim() == 2:
         return out.logits

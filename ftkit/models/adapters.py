@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from ftkit import compat
 from ftkit.errors import DataError, FetchError, SettingError
 from ftkit.models import bottleneck
 from ftkit.models.saving import read_card
@@ -25,15 +24,15 @@ SLOT = "bottleneck"  # the attribute of a host that its output goes through
 class AdapterRegistry:
     """What a network's adapters need beside the network: plain attributes, copied with it.
 
-    parts: {name: {path: module}}. about: {name: task, labels and settings}. active: the name whose
-    parts are in place. base: hash of the weights that the parts were made for.
+    parts: {name: {path: module}}. about: {name: task, labels and settings}. active: whose parts are
+    in place. base: hash of the weights they were made for. hosts: paths that have a hook.
     """
 
     def __init__(self, model):
         self.base = model.hash("base")
         self.parts = {BASE: head_of(model)}
         self.about = {BASE: {"task": model.task, "labels": model.labels, "settings": None}}
-        self.active = BASE
+        self.active, self.hosts = BASE, set()
 
 
 def head_of(model):
@@ -41,57 +40,43 @@ def head_of(model):
     net = model.net
     if model.spec.writes or net.base_model is net:
         return {}
-    return {
-        name: module
-        for name, module in net.named_children()
-        if module is not net.base_model and any(True for _ in module.parameters())
-    }
+    return {name: module for name, module in net.named_children()
+            if module is not net.base_model and any(True for _ in module.parameters())}
 
 
 def body_of(model):
     """The weights of the base, {name: tensor}: without a task's head, adapters or LoRA."""
     net = model.net.get_base_model() if hasattr(model.net, "get_base_model") else model.net
     net = net if model.spec.writes else net.base_model
-    return {
-        name.replace(".base_layer", ""): tensor
-        for name, tensor in net.state_dict().items()
-        if f".{SLOT}." not in name and "lora_" not in name
-    }
+    return {name.replace(".base_layer", ""): tensor for name, tensor in net.state_dict().items()
+            if f".{SLOT}." not in name and "lora_" not in name}
 
 
 def add(model, name, parts, settings, task, labels):
     """Put the parts of a new name into the registry, with a head of its own; none is set yet.
 
-    parts: {path of a host: module}. The head is a copy of the present one, or a new one without
-    meaningful weights where the number of labels differs. Raises SettingError for the name of the
+    parts: {path of a host: module}. The head is a copy of the present one, or new, without
+    meaningful weights, for another number of labels. Raises SettingError for the name of the
     network without adapters, or a network that peft has changed.
     """
     if name == BASE or not name:
-        raise SettingError(
-            f"an adapter cannot have name={name!r}: it is needed for the network without any "
-            "adapter; choose another, such as the task's."
-        )
+        raise SettingError(f"an adapter cannot have name={name!r}: it is needed for the network "
+                           "without any adapter; choose another, such as the task's.")
     if hasattr(model.net, "get_base_model"):
-        raise SettingError(
-            f"{model.name} carries a peft adapter (LoRA or a prompt); apply one method or the "
-            "other to the base."
-        )
+        raise SettingError(f"{model.name} carries a peft adapter (LoRA or a prompt); apply one "
+                           "method or the other to the base.")
     registry = getattr(model.net, "adapter_registry", None) or AdapterRegistry(model)
     model.net.adapter_registry = registry
-    for path in parts:
-        host = model.net.get_submodule(path)
-        if not compat.has_forward_hook(host, _through):
-            host.register_forward_hook(_through)
+    for path in parts.keys() - registry.hosts:
+        model.net.get_submodule(path).register_forward_hook(_through)
+    registry.hosts |= parts.keys()
     slots = {f"{path}.{SLOT}": module for path, module in parts.items()}
     registry.parts[name] = slots | _new_head(model, task, labels)
     registry.about[name] = {"task": task, "labels": labels, "settings": settings}
 
 
 def _through(host, _, output):
-    """A forward hook: the output of a host goes through its bottleneck, if one is in place.
-
-    It finds the bottleneck by its host, so that in a deep copy the copied host uses its own.
-    """
+    """A hook: the output of a host goes through its own bottleneck, also in a deep copy."""
     part = getattr(host, SLOT, None)
     if part is None:
         return output
@@ -121,11 +106,8 @@ def set_adapter(model, name):
     net = model.net
     registry = getattr(net, "adapter_registry", None)
     if registry is None or name not in registry.parts:
-        known = (
-            ", ".join(registry.parts)
-            if registry
-            else "none: load a saved one first, with ft.load_adapter"
-        )
+        known = ", ".join(registry.parts) if registry else (
+            "none: load a saved one first, with ft.load_adapter")
         raise SettingError(f"{model.name} has no adapter {name!r}; it has {known}.")
     for path in registry.parts[registry.active]:
         if path.endswith(f".{SLOT}"):
@@ -157,17 +139,14 @@ def load_adapter(model, folder, name=None):
     if "adapter" not in card:
         raise FetchError(f"{folder} holds no bottleneck adapter; save one with model.save(folder).")
     if SPECS[card["task"]].auto != model.spec.auto:
-        raise SettingError(
-            f"the adapter in {folder} is for {card['task']!r}, and {model.name} was loaded for "
-            f"{model.task!r}; load the base with task={card['task']!r}."
-        )
+        raise SettingError(f"the adapter in {folder} is for {card['task']!r}, and {model.name} was "
+                           f"loaded for {model.task!r}; load the base with task={card['task']!r}.")
     settings = card["adapter"] | ({"name": name} if name else {})
     name = settings["name"]
     present = getattr(model.net, "adapter_registry", None)
     if present is not None and name in present.parts:
-        raise SettingError(
-            f"{model.name} has an adapter {name!r} already; load this one with another name=."
-        )
+        raise SettingError(f"{model.name} has an adapter {name!r} already; load this one with "
+                           "another name=.")
     need_base(model, folder, card)
     parts = bottleneck.parts(model, settings["bottleneck_size"], settings["placement"])
     add(model, name, parts, settings, card["task"], card["labels"])
@@ -178,12 +157,9 @@ def load_adapter(model, folder, name=None):
 def own(model, name):
     """The parameters of a name, {path: parameter}: without those that the base has too."""
     shared = {id(p) for n, p in model.net.base_model.named_parameters() if f".{SLOT}." not in n}
-    return {
-        f"{path}.{key}": parameter
-        for path, module in model.net.adapter_registry.parts[name].items()
-        for key, parameter in module.named_parameters()
-        if id(parameter) not in shared
-    }
+    return {f"{path}.{key}": parameter
+            for path, module in model.net.adapter_registry.parts[name].items()
+            for key, parameter in module.named_parameters() if id(parameter) not in shared}
 
 
 def write(model, folder):
@@ -192,39 +168,31 @@ def write(model, folder):
 
     registry = model.net.adapter_registry
     if registry.active == BASE:
-        raise SettingError(
-            f"no adapter of {model.name} is active, so there is nothing to save; set one with "
-            f"ft.set_adapter: {', '.join(n for n in registry.parts if n != BASE)}."
-        )
+        raise SettingError(f"no adapter of {model.name} is active, so there is nothing to save; "
+                           "set one with ft.set_adapter: "
+                           f"{', '.join(n for n in registry.parts if n != BASE)}.")
     if model.hash("base") != registry.base:
-        raise SettingError(
-            f"the base of {model.name} was changed after its adapter was added, and an adapter's "
-            "folder stores no base; train the adapter on a saved model instead."
-        )
+        raise SettingError(f"the base of {model.name} was changed after its adapter was added, and "
+                           "an adapter's folder stores no base; train the adapter on a saved model "
+                           "instead.")
     base = str(model.net.config.name_or_path or "")
     if not base or model.net.name_or_path == UNSAVED:
-        raise SettingError(
-            f"the adapter's base {model.name} has no folder or name to be loaded from again; "
-            "save it with model.save(folder), load it from there and train on that."
-        )
+        raise SettingError(f"the adapter's base {model.name} has no folder or name to be loaded "
+                           "from again; save it with model.save(folder), load it from there and "
+                           "train on that.")
     parameters = own(model, registry.active)
     tensors = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
     save_file(tensors, folder / FILE, metadata={"format": "pt"})
-    return {
-        "adapter": registry.about[registry.active]["settings"],
-        "base": str(Path(base).resolve()) if Path(base).exists() else base,
-        "base_hash": registry.base,
-        "base_dtype": _dtype(model),
-    }
+    return {"adapter": registry.about[registry.active]["settings"],
+            "base": str(Path(base).resolve()) if Path(base).exists() else base,
+            "base_hash": registry.base, "base_dtype": _dtype(model)}
 
 
 def need_base(model, folder, card):
     """Raise DataError unless `model` has the base weights that a saved adapter was trained on."""
     if _dtype(model) == card["base_dtype"] and model.hash("base") != card["base_hash"]:
-        raise DataError(
-            f"the adapter in {folder} was trained on {card['base']}, and the weights of "
-            f"{model.name} are others; load it beside that base, as it was then."
-        )
+        raise DataError(f"the adapter in {folder} was trained on {card['base']}, and the weights "
+                        f"of {model.name} are others; load it beside that base, as it was then.")
 
 
 def fill(model, name, folder):
@@ -232,17 +200,12 @@ def fill(model, name, folder):
     from safetensors.torch import load_file
 
     stored, wanted = load_file(folder / FILE), own(model, name)
-    wrong = [
-        key
-        for key in sorted(wanted.keys() | stored.keys())
-        if key not in wanted or key not in stored or wanted[key].shape != stored[key].shape
-    ]
+    wrong = [key for key in sorted(wanted.keys() | stored.keys())
+             if key not in wanted or key not in stored or wanted[key].shape != stored[key].shape]
     if wrong:
         del model.net.adapter_registry.parts[name]
-        raise DataError(
-            f"the adapter in {folder} does not fit {model.name}: {wrong[0]} is missing in one of "
-            "them, or has another shape."
-        )
+        raise DataError(f"the adapter in {folder} does not fit {model.name}: {wrong[0]} is missing "
+                        "in one of them, or has another shape.")
     with torch.no_grad():
         for key, parameter in wanted.items():
             parameter.copy_(stored[key]).requires_grad_(False)

@@ -39,15 +39,10 @@ class Bottleneck(torch.nn.Module):
 
 
 def parts(model, size, placement, init_std=0.01):
-    """Fresh bottlenecks for a model's network, {path of the module they follow: Bottleneck}.
-
-    Nothing is put in place yet. Raises SettingError for a network whose sub-layers are not known.
-    """
+    """Fresh bottlenecks, {path of the module that they follow: Bottleneck}, not in place yet."""
     width = model.net.config.hidden_size
-    return {
-        path: Bottleneck(width, size, init_std).to(model.device)
-        for path in hosts(model.net, placement)
-    }
+    return {path: Bottleneck(width, size, init_std).to(model.device)
+            for path in hosts(model.net, placement)}
 
 
 def hosts(net, placement):
@@ -60,9 +55,8 @@ def hosts(net, placement):
         for i, block in enumerate(list_):
             ends = [n for n, _ in block.named_modules() if f".{n}".endswith(_ENDINGS)]
             if len(ends) < 2:
-                raise SettingError(
-                    f"where the sub-layers of a {net.config.model_type} model end is not "
-                    'known here; use placement="pfeiffer", which asks for whole blocks only.'
-                )
+                raise SettingError(f"where the sub-layers of a {net.config.model_type} model end "
+                                   'is not known here; use placement="pfeiffer", which asks for '
+                                   "whole blocks only.")
             found += [f"{stack}.{i}.{end}" for end in ends]
     return found

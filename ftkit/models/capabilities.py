@@ -5,13 +5,12 @@ ability is tried once for a kind of network, and counts only where the result is
 """
 
 import inspect
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 
 from ftkit import compat
-from ftkit.models.structure import IGNORED, inner
+from ftkit.models.structure import IGNORED, at_rest, inner
 
 FAILURES = (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
 _known = {}  # (what was tried, class of network, its configuration, type of weights): the answer
@@ -27,20 +26,9 @@ def once(ability, net):
     flash = "flash" in str(compat.attention_kernel(model.config))
     key = (ability, type(model), config, flash, model.dtype)
     if key not in _known:
-        with _at_rest(model):
+        with at_rest(model), torch.no_grad(), torch.autocast(model.device.type, enabled=False):
             _known[key] = ability(model)
     return _known[key]
-
-
-@contextmanager
-def _at_rest(model):
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-            yield
-    finally:
-        model.train(training)
 
 
 def two_texts(model):
@@ -87,8 +75,8 @@ def _predicts_next(model):
 def continues(net):
     """Whether a text can be read in parts: its beginning once for many, and token by token.
 
-    That takes a key-value cache which can be copied for more rows, positions by number, and padding
-    on the left that changes nothing. A network with a state (Mamba) has none of that in the middle.
+    That takes a key-value cache to be copied for more rows, positions by number, and padding on the
+    left that changes nothing; a network with a state (Mamba) has none of that.
     """
     return once(_continues, net)
 
@@ -107,20 +95,12 @@ def _continues(model):
         places = (left.cumsum(-1) - 1).clamp(min=0)
         out = model(input_ids=padded, attention_mask=left, position_ids=places, **plain)
         out.past_key_values.batch_select_indices(torch.tensor([1], device=ids.device))
-        step = model(
-            input_ids=ids[1:, 3:],
-            attention_mask=F.pad(left, (0, 1), value=1)[1:],
-            position_ids=places[1:, -1:] + 1,
-            past_key_values=out.past_key_values,
-            **plain,
-        )
+        step = model(input_ids=ids[1:, 3:], attention_mask=F.pad(left, (0, 1), value=1)[1:],
+                     position_ids=places[1:, -1:] + 1, past_key_values=out.past_key_values, **plain)
     except FAILURES:
         return False
-    return (
-        same(model, behind, whole[:, 2:])
-        and same(model, out.logits[:, 1:], whole[:, :3])
-        and same(model, step.logits, whole[1:, 3:])
-    )
+    return (same(model, behind, whole[:, 2:]) and same(model, out.logits[:, 1:], whole[:, :3])
+            and same(model, step.logits, whole[1:, 3:]))
 
 
 def keeps_apart(net):

@@ -22,10 +22,8 @@ def drop_layers(model, blocks):
     small, wanted = model.copy(), sorted(set(blocks))
     stack = blocks_of(small.net)
     if not wanted or not all(i in range(len(stack)) for i in wanted):
-        raise SettingError(
-            f"blocks={tuple(blocks)} of {model.name} cannot be kept; choose some of 0 to "
-            f"{len(stack) - 1}."
-        )
+        raise SettingError(f"blocks={tuple(blocks)} of {model.name} cannot be kept; choose some of "
+                           f"0 to {len(stack) - 1}.")
     config, deep = structure.inner(small.net).config, len(stack)
     _hand_over(stack[0], stack[wanted[0]])
     for i in reversed(range(deep)):
@@ -64,8 +62,6 @@ def _need_the_same(net, config, wanted):
     shapes = [{n: t.shape for n, t in each.state_dict().items()} for each in (net, other)]
     if shapes[0] != shapes[1]:
         odd = sorted(shapes[0].items() ^ shapes[1].items())[0][0]
-        raise SettingError(
-            f"blocks={wanted} cannot stand alone: {config.model_type} has other parts in its "
-            f"first block than in the rest ({odd}), so the smaller model could not be loaded "
-            "again. Keep block 0."
-        )
+        raise SettingError(f"blocks={wanted} cannot stand alone: {config.model_type} has other "
+                           f"parts in its first block than in the rest ({odd}), so the smaller "
+                           "model could not be loaded again. Keep block 0.")

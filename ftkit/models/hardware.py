@@ -1,8 +1,8 @@
 """What this machine can do, and what ftkit chooses for it: pure functions of a description."""
 
-import importlib.util
 import os
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +14,11 @@ from ftkit.models.specs import SPECS
 GIB = 1024**3
 PROFILES = ("smoke", "cpu", "gpu")
 SHORT = 256  # tokens; up to here plain attention is no slower than the fused kernel on a CPU
+# Bytes of activations and logits on a processor, by the estimate. SmolLM2, 16 texts of up to 512
+# tokens, one thread: 16 at once took 43.4 s of its time and 7.3 GB at the peak, 2 at once 41.3 s
+# and 4.0 GB, with the same loss to six digits; of up to 48 tokens 4 at once took a quarter more
+# than 16. In bf16 2 took twice the time of 8 (benchmarks/at_once.py).
+AT_ONCE = 3.5 * 2**30
 USABLE = 0.85  # share of the memory that a plan may fill; the rest is for the framework itself
 # Compiling the repeated block: seconds it takes, and the share of a step that it saves. On a CPU
 # measured with SmolLM2 on two cores (67 s, and from nothing to 5%); on an H100 with 30 and 28
@@ -30,7 +35,6 @@ class Machine:
 
     device: "cuda", "mps" or "cpu". memory: bytes a model may use (of one device, or main memory).
     capability: CUDA compute capability. fast_bf16: a CPU that multiplies bf16 in hardware.
-    flash: whether PyTorch has attention that keeps several texts in one row apart.
     """
 
     device: str
@@ -39,7 +43,6 @@ class Machine:
     cores: int = 1
     capability: tuple[int, int] | None = None
     fast_bf16: bool = False
-    flash: bool = False
     devices: int = 1
 
 
@@ -105,10 +108,8 @@ def profile(name, **sizes):
     if name not in PROFILES:
         raise SettingError(f"profile {name!r} does not exist; choose one of {', '.join(PROFILES)}.")
     if sizes and name not in sizes:
-        raise SettingError(
-            f"this notebook has no sizes for profile {name!r}, only for {', '.join(sizes)}; "
-            f"add {name}=dict(...) to its ft.profile call."
-        )
+        raise SettingError(f"this notebook has no sizes for profile {name!r}, only for "
+                           f"{', '.join(sizes)}; add {name}=dict(...) to its ft.profile call.")
     _current["profile"] = name
     if name == "smoke":
         display.display(display.Banner("Profile smoke:", (
@@ -132,15 +133,8 @@ def this_machine():
         if (own := os.environ.get("LOCAL_RANK")) is not None:
             torch.cuda.set_device(int(own))  # "cuda" is each process's own card from here on
         card = torch.cuda.get_device_properties(torch.cuda.current_device())
-        return Machine(
-            "cuda",
-            card.name,
-            card.total_memory,
-            cores,
-            (card.major, card.minor),
-            flash=importlib.util.find_spec("torch.nn.attention.varlen") is not None,
-            devices=torch.cuda.device_count(),
-        )
+        return Machine("cuda", card.name, card.total_memory, cores, (card.major, card.minor),
+                       devices=torch.cuda.device_count())
     memory = usable_memory()
     if torch.backends.mps.is_available():
         return Machine("mps", "Apple GPU", memory, cores)
@@ -183,11 +177,9 @@ def _core_quota(root=Path("/sys/fs/cgroup"), own=Path("/proc/self/cgroup")):
     quotas = []
     for folder in _groups("cpu", root, own):
         for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
-            try:
+            with suppress(OSError, ValueError):  # not there, or "max" without a limit
                 quota, period = " ".join((folder / n).read_text() for n in names).split()
                 quotas += [max(1, int(quota) // int(period))] if int(quota) > 0 else []
-            except (OSError, ValueError):  # not there, or "max" without a limit
-                continue
     return min(quotas, default=None)
 
 
@@ -195,23 +187,19 @@ def _memory_limits(root=Path("/sys/fs/cgroup"), own=Path("/proc/self/cgroup")):
     limits = []
     for folder in _groups("memory", root, own):
         for name in ("memory.max", "memory.limit_in_bytes"):
-            try:
+            with suppress(OSError, ValueError):
                 limits.append(int((folder / name).read_text()))
-            except (OSError, ValueError):
-                continue
     return limits
 
 
 def _cpu_name():
     import platform
 
-    try:
+    with suppress(OSError):
         with open("/proc/cpuinfo") as cpuinfo:
             for line in cpuinfo:
                 if line.startswith("model name"):
                     return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()
 
 
@@ -227,12 +215,9 @@ def choose_padding_free(machine, task, dtype):
     """Whether the texts of a batch share one row, without padding: a Choice of True or False."""
     if not SPECS[task].next_token or machine.device != "cuda":
         return Choice(False, "")
-    if not machine.flash or machine.capability < (8, 0) or dtype == "float32":
-        return Choice(
-            False,
-            "batches are padded: texts in one row need 16 bits, a card of compute capability 8 and "
-            "PyTorch 2.10 or newer",
-        )
+    if machine.capability < (8, 0) or dtype == "float32":
+        return Choice(False, "batches are padded: texts in one row need 16 bits and a card of "
+                             "compute capability 8")
     return Choice(True, "no padding: the texts of a batch share one row, kept apart in attention")
 
 
@@ -241,34 +226,21 @@ def choose_compile(machine, seconds):
     if machine.device not in COMPILING:
         return Choice(False, f"no torch.compile: nothing is known of it on {machine.device}")
     cost, share = COMPILING[machine.device]
-    words = (
-        f"of about {seconds:,.0f} s of training it would save {share * seconds:,.0f} "
-        f"and take about {cost}"
-    )
+    words = (f"of about {seconds:,.0f} s of training it would save {share * seconds:,.0f} "
+             f"and take about {cost}")
     if share * seconds > 2 * cost:  # twice, since both are estimates
         return Choice(True, f"torch.compile of the repeated block: {words}")
     return Choice(False, f"no torch.compile: {words}")
 
 
-def estimate_memory(
-    shape,
-    *,
-    batch_size,
-    length,
-    dtype="float32",
-    trainable=1.0,
-    attention="sdpa",
-    checkpointing=False,
-    weights="float32",
-    labelled=1.0,
-):
+def estimate_memory(shape, *, batch_size, length, dtype="float32", trainable=1.0, attention="sdpa",
+                    checkpointing=False, weights="float32", labelled=1.0):
     """Bytes that a training step needs at its peak: weights, gradients, AdamW, activations, logits.
 
-    trainable: the share of the parameters that is trained; these are kept in float32. weights: how
-    the others are stored, one of BYTES. dtype: what is computed in. labelled: the share of the
-    positions that the head scores (causal models score labelled positions only).
-    A count of the tensors that autograd keeps for each block, checked in the tests against the
-    measured peak on a CPU; an estimate, so a plan fills 85% of the memory and no more.
+    trainable: the share of the parameters that is trained, in float32. weights: how the others are
+    stored, one of BYTES. dtype: what is computed in. labelled: the share of the positions that the
+    head scores. A count of the tensors that autograd keeps for each block, checked in the tests
+    against the measured peak on a CPU.
     """
     size = BYTES[dtype]
     trained = shape.parameters * trainable
@@ -289,10 +261,7 @@ def estimate_memory(
 
 
 def choose_quantization(machine, shape):
-    """Whether a LoRA needs its frozen weights in 4 bits (QLoRA): a Choice of "nf4" or None.
-
-    By the estimate for half a per cent of trained weights and one text of 512 tokens.
-    """
+    """A Choice of "nf4" or None: whether LoRA on 512 tokens needs its frozen weights in 4 bits."""
     if machine.device != "cuda":
         return Choice(None, "weights as they are: 4-bit training needs CUDA")
     needed = estimate_memory(
@@ -304,14 +273,15 @@ def choose_quantization(machine, shape):
     return Choice("nf4", f"4-bit weights: {told}")
 
 
-def plan(
-    machine, shape, *, dtype, length, batch_size=16, trainable=1.0, weights="float32", labelled=1.0
-):
+def plan(machine, shape, *, dtype, length, batch_size=16, trainable=1.0, weights="float32",
+         labelled=1.0):
     """Decide attention, checkpointing, quantization and the batch that fits, with reasons.
 
     The batch is split (and gradients accumulated in its place) until the estimate fits;
-    activation checkpointing is tried before a batch goes below 4. dtype: a Choice. weights: how
-    the frozen ones are stored, one of BYTES.
+    activation checkpointing is tried before a batch goes below 4. A processor gains nothing from
+    more texts at once than keep it busy: there it is split down to AT_ONCE, but in 16 bits,
+    where each part casts all weights again. dtype: a Choice.
+    weights: how the frozen ones are stored, one of BYTES.
     Returns a Plan. Raises SettingError when not even one example fits.
     """
     attention = choose_attention(machine, length)
@@ -319,53 +289,39 @@ def plan(
     room = machine.memory * USABLE
 
     def needs(micro, checkpointing):
-        return estimate_memory(
-            shape,
-            batch_size=micro,
-            length=length,
-            dtype=dtype.value,
-            trainable=trainable,
-            attention=attention.value,
-            checkpointing=checkpointing,
-            weights=weights,
-            labelled=labelled,
-        )
+        return estimate_memory(shape, batch_size=micro, length=length, dtype=dtype.value,
+                               trainable=trainable, attention=attention.value,
+                               checkpointing=checkpointing, weights=weights, labelled=labelled)
 
     # Evenly, so that an update is made of as many examples as were asked for.
     parts = [part for part in range(batch_size, 0, -1) if batch_size % part == 0]
-    tries = [(micro, False) for micro in parts if micro >= 4 or micro == batch_size]
+    few = 4  # below, activations are computed again before there are fewer still
+    if machine.device == "cpu" and dtype.value == "float32":
+        parts = [p for p in parts if needs(p, False) - needs(0, False) <= AT_ONCE] or [1]
+        few = parts[0]
+    tries = [(micro, False) for micro in parts if micro >= few or micro == batch_size]
     tries += [(micro, True) for micro in parts] + [(micro, False) for micro in parts]
     fits = next((t for t in tries if needs(*t) <= room), None)
     if fits is None:
         least = needs(1, True) / GIB
-        raise SettingError(
-            f"one example of {length} tokens needs about {least:.1f} GiB and {machine.name} has "
-            f"{machine.memory / GIB:.1f} GiB; train fewer weights (Freeze, LoRA), shorten "
-            "max_length, or choose a smaller model."
-        )
+        raise SettingError(f"one example of {length} tokens needs about {least:.1f} GiB and "
+                           f"{machine.name} has {machine.memory / GIB:.1f} GiB; train fewer "
+                           "weights (Freeze, LoRA), shorten max_length, or choose a smaller model.")
     micro, checkpointing = fits
     estimate = needs(micro, checkpointing)
     why = [dtype.why, attention.why, quantization.why]
-    why.append(f"batch of {micro}: about {estimate / GIB:.1f} of {machine.memory / GIB:.0f} GiB")
+    why.append(f"{micro} of {batch_size} examples at once: about {estimate / GIB:.1f} of "
+               f"{machine.memory / GIB:.0f} GiB")
     if checkpointing:
         why.append("activations are computed again in the backward pass, to save memory")
     optimizer = "adamw_torch" if machine.device == "mps" else "adamw_torch_fused"
-    return Plan(
-        dtype.value,
-        attention.value,
-        checkpointing,
-        quantization.value,
-        micro,
-        -(-batch_size // micro),
-        optimizer,
-        estimate,
-        why,
-    )
+    return Plan(dtype.value, attention.value, checkpointing, quantization.value, micro,
+                -(-batch_size // micro), optimizer, estimate, why)
 
 
 def shape_of(net):
     """The ModelShape of a transformers model, read from its configuration."""
-    config = net.config.get_text_config() if hasattr(net.config, "get_text_config") else net.config
+    config = net.config.get_text_config()
 
     def first(*names, default=1):
         return next((v for n in names if (v := getattr(config, n, None)) is not None), default)
@@ -375,9 +331,8 @@ def shape_of(net):
         parameters=weights_in(net.parameters()),
         layers=first("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
         hidden=hidden,
-        intermediate=first(
-            "intermediate_size", "d_ff", "n_inner", "hidden_dim", default=4 * hidden
-        ),
+        intermediate=first("intermediate_size", "d_ff", "n_inner", "hidden_dim",
+                           default=4 * hidden),
         heads=first("num_attention_heads", "num_heads", "n_head", "n_heads"),
         vocabulary=config.vocab_size,
         gated=str(first("hidden_act", "hidden_activation", default="")) in ("silu", "swiglu"),
@@ -386,12 +341,5 @@ def shape_of(net):
 
 def weights_in(parameters):
     """The number of weights in parameters; bitsandbytes packs two of 4 bits into each byte."""
-    return sum(
-        p.numel() * (2 * p.element_size() if type(p).__name__ == "Params4bit" else 1)
-        for p in parameters
-    )
-
-
-def with_memory(machine, memory):
-    """The same machine with another memory size in bytes, for asking 'what if'."""
-    return replace(machine, memory=memory)
+    return sum(p.numel() * (2 * p.element_size() if type(p).__name__ == "Params4bit" else 1)
+               for p in parameters)

@@ -16,8 +16,7 @@ def learned_tokens(net):
 def prompt_cache(net):
     """The learned prompt of a decoder as the key-value cache that it leaves in every layer.
 
-    A decoder only looks back, so this is all that a text sees of the prompt, whichever text it is.
-    Returns a transformers cache of one row and learned_tokens(net) positions.
+    That is all that a text sees of it. Returns one row and learned_tokens(net) positions.
     """
     if net.active_peft_config.peft_type == "PREFIX_TUNING":
         return net.get_prompt(batch_size=1)
@@ -29,20 +28,15 @@ def prompt_cache(net):
 def behind_prompt(net, input_ids, attention_mask, **given):
     """What a decoder is given to read texts after its learned prompt: arguments for `inner(net)`.
 
-    The prompt is the same before every text and sees none of them, so it runs once for the whole
-    batch; its gradient is the sum over the texts. input_ids, attention_mask: of the texts alone,
-    shape (texts, tokens); so are the logits.
+    The prompt sees no text and runs once for the batch; its gradient is the sum over the texts.
+    input_ids, attention_mask: of the texts alone, (texts, tokens); so are the logits.
     """
     cache = prompt_cache(net)
     cache.batch_repeat_interleave(len(input_ids))
     seen = attention_mask.new_ones(len(input_ids), learned_tokens(net))
-    return {
-        **given,
-        "input_ids": input_ids,
-        "attention_mask": torch.cat([seen, attention_mask], dim=1),
-        "past_key_values": cache,
-        "use_cache": True,
-    }
+    return {**given, "input_ids": input_ids,
+            "attention_mask": torch.cat([seen, attention_mask], dim=1), "past_key_values": cache,
+            "use_cache": True}
 
 
 @contextmanager

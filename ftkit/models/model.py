@@ -6,11 +6,13 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import transformers
 import xxhash
 
+from ftkit.display import Facts
 from ftkit.errors import SettingError
 from ftkit.models import adapters
 from ftkit.models.hardware import weights_in
@@ -22,7 +24,7 @@ UNSAVED = adapters.UNSAVED
 
 
 @dataclass
-class Model:
+class Model(Facts):
     """A network, its tokenizer and what it is for.
 
     net: a transformers model, or a peft model around one. task: one of models.TASKS.
@@ -66,14 +68,8 @@ class Model:
 
     def copy(self):
         """A second model with weights of its own; the tokenizer is shared."""
-        return Model(
-            copy.deepcopy(self.net),
-            self.tokenizer,
-            self.task,
-            self.name,
-            self.labels,
-            dict(self.settings),
-        )
+        return Model(copy.deepcopy(self.net), self.tokenizer, self.task, self.name, self.labels,
+                     dict(self.settings))
 
     def save(self, folder):
         """Write weights (safetensors), tokenizer and task to `folder`, for load_model(folder).
@@ -88,11 +84,10 @@ class Model:
         configs = getattr(self.net, "peft_config", None) or {}
         for config in configs.values():
             if config.base_model_name_or_path == UNSAVED:
-                raise SettingError(
-                    f"this adapter of {self.name} was trained on a base that was tuned or merged "
-                    "and never saved, so it could not be loaded again. Save ft.merge(model), which "
-                    "has both in one; or save the base, load it, and train the adapter on that."
-                )
+                raise SettingError(f"this adapter of {self.name} was trained on a base that was "
+                                   "tuned or merged and never saved, so it could not be loaded "
+                                   "again. Save ft.merge(model), which has both in one; or save "
+                                   "the base, load it, and train the adapter on that.")
             config.base_model_name_or_path = self.net.config.name_or_path
 
         def build(target):
@@ -110,6 +105,15 @@ class Model:
             return card
 
         return save_folder(folder, build)
+
+    def facts(self):
+        """What the model is, as {what: value}: the lines of its table."""
+        weight = next(self.net.parameters())
+        return {
+            "name": self.name, "task": self.task, "labels": ", ".join(map(str, self.labels or ())),
+            "architecture": type(self.net).__name__,
+            "parameters": f"{weights_in(self.net.parameters()):,}",
+            "weights": f"{str(weight.dtype).removeprefix('torch.')} on {weight.device}"}
 
     def __repr__(self):
         total = weights_in(self.net.parameters())
@@ -141,16 +145,26 @@ class quiet:
             transformers.utils.logging.enable_progress_bar()
 
 
+def check_model(model):
+    """Raise SettingError, with what to do, for what is no Model."""
+    if isinstance(model, Model):
+        return
+    hint = "ft.load_model gives one"
+    if isinstance(model, str | Path):
+        hint = f"ft.load_model({str(model)!r}) gives one"
+    elif isinstance(getattr(model, "model", None), Model):
+        hint = "give run.model"
+    elif isinstance(model, torch.nn.Module):
+        hint = "save it with its tokenizer (save_pretrained), and ft.load_model(folder) gives one"
+    raise SettingError(f"a Model was expected, got {type(model).__name__}; {hint}.")
+
+
 def trainable_summary(model):
     """What is trained: counts "trained" and "total", "share" (0 to 1) and "bytes" to store."""
     trained = [p for p in model.net.parameters() if p.requires_grad]
     count, total = weights_in(trained), weights_in(model.net.parameters())
-    return {
-        "trained": count,
-        "total": total,
-        "share": count / total,
-        "bytes": sum(p.numel() * p.element_size() for p in trained),
-    }
+    return {"trained": count, "total": total, "share": count / total,
+            "bytes": sum(p.numel() * p.element_size() for p in trained)}
 
 
 def _digest(weights, algorithm):

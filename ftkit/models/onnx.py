@@ -23,13 +23,11 @@ _INPUT, _NODE_NAME, _OPERATION = 1, 3, 4  # of a node
 _DIMS, _TYPE, _FLOATS, _INTS, _NAME, _RAW = 1, 2, 4, 5, 8, 9  # of a tensor
 _DTYPES = {1: np.dtype("<f4"), 2: np.dtype("u1"), 3: np.dtype("i1")}
 # google/flan-t5-small, https://arxiv.org/abs/2210.11416
-_CONFIG = {
-    "vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8,
-    "num_decoder_layers": 8, "num_heads": 6, "feed_forward_proj": "gated-gelu",
-    "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128,
-    "dropout_rate": 0.1, "tie_word_embeddings": False, "decoder_start_token_id": 0,
-    "pad_token_id": 0, "eos_token_id": 1,
-}
+_CONFIG = {"vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8,
+           "num_decoder_layers": 8, "num_heads": 6, "feed_forward_proj": "gated-gelu",
+           "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128,
+           "dropout_rate": 0.1, "tie_word_embeddings": False, "decoder_start_token_id": 0,
+           "pad_token_id": 0, "eos_token_id": 1}
 
 
 def convert_t5(entry, target):

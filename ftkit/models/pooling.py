@@ -17,10 +17,7 @@ def pooling_of(net):
 
 
 def with_pooling(net):
-    """Let the head of a network read what its configuration says, and return the network.
-
-    A pooler, a layer that reads the first token, is taken out: the head reads the mean itself.
-    """
+    """Let a network's head read the mean where its configuration says so; returns the network."""
     if pooling_of(net) == "mean":
         if getattr(net.base_model, "pooler", None) is not None:
             net.base_model.pooler = None
@@ -38,16 +35,13 @@ def set_pooling(config, pooling, spec):
         if not whole and hasattr(config, SETTING):
             setattr(config, SETTING, None)  # the body of a classifier, loaded for another task
     elif pooling not in POOLINGS:
-        raise SettingError(
-            f"pooling {pooling!r} does not exist; choose {' or '.join(map(repr, POOLINGS))}, or "
-            "leave it out for what the architecture reads (an encoder's first token)."
-        )
+        raise SettingError(f"pooling {pooling!r} does not exist; choose "
+                           f"{' or '.join(map(repr, POOLINGS))}, or leave it out for what the "
+                           "architecture reads (an encoder's first token).")
     elif not whole:
-        raise SettingError(
-            f"pooling={pooling!r} is for a head that gives a whole text one answer "
-            f'(task="classification" or "regression"), on an encoder or a decoder; this is a '
-            f"{config.model_type} model for another task. Leave it out."
-        )
+        raise SettingError(f"pooling={pooling!r} is for a head that gives a whole text one answer "
+                           '(task="classification" or "regression"), on an encoder or a decoder; '
+                           f"this is a {config.model_type} model for another task. Leave it out.")
     else:
         setattr(config, SETTING, pooling)
 

@@ -67,10 +67,9 @@ def computing(model, dtype=None):
     held, device = own(model.net), model.device
     wanted = named(dtype) or held
     if wanted != held and held != "float32":
-        raise SettingError(
-            f"dtype={dtype!r}: the weights of {model.name} are {held}, and computing otherwise "
-            f"would not bring back what they lost. Load it with dtype={dtype!r}, or leave it out."
-        )
+        raise SettingError(f"dtype={dtype!r}: the weights of {model.name} are {held}, and "
+                           "computing otherwise would not bring back what they lost. Load it with "
+                           f"dtype={dtype!r}, or leave it out.")
     machine = this_machine()
     name = machine.name if device.type == machine.device else device.type
     threads = torch.get_num_threads() if device.type == "cpu" else 0
@@ -108,25 +107,20 @@ def for_training(net, *, tokens, batch, length, dtype=None, flags=None):
     # A head beside a LoRA is held as its base is; it still learns in bf16, and cannot in fp16.
     low = trained & ({torch.float16} | (set() if hasattr(net, "peft_config") else {torch.bfloat16}))
     if low:
-        raise SettingError(
-            f"the weights to be trained are {_name(low.pop())}, in which most updates would be "
-            'rounded away; load the model with dtype="float32", or a decoder for LoRA in "bf16".'
-        )
+        raise SettingError(f"the weights to be trained are {_name(low.pop())}, in which most "
+                           'updates would be rounded away; load the model with dtype="float32", or '
+                           'a decoder for LoRA in "bf16".')
     if held in ("bf16", "fp16") and machine.device == "cpu":
         if asked and asked.value != held and asked.why != VARIABLE:
-            raise SettingError(
-                f"{asked.why} asks for {asked.value}, and the weights are {held}; load the model "
-                f"with dtype={asked.value!r}, or leave it out."
-            )
+            raise SettingError(f"{asked.why} asks for {asked.value}, and the weights are {held}; "
+                               f"load the model with dtype={asked.value!r}, or leave it out.")
         if held == "bf16":
             return Choice("bf16", "bf16: the weights are")
         return Choice("float32", "fp16 where the weights are, float32 elsewhere")
     if asked:
         if asked.value == "fp16" and machine.device == "cpu":
-            raise SettingError(
-                f"{asked.why} asks for fp16, which needs the loss scaling of a CUDA card; on a "
-                "processor choose bf16 or float32."
-            )
+            raise SettingError(f"{asked.why} asks for fp16, which needs the loss scaling of a CUDA "
+                               "card; on a processor choose bf16 or float32.")
         return Choice(asked.value, f"{asked.value}: {asked.why} asks for it")
     found = choose_dtype(machine)
     if machine.device == "cpu" and found.value != "float32":
@@ -211,15 +205,11 @@ def _bucket(number):
 def speedup(block):
     """How many times as fast as in float32 a block's passes are in bf16 on this machine.
 
-    Measured once for a machine, number of threads, versions and Block, and kept in the cache: what
-    was found first holds. Random numbers of others are not touched.
+    Measured once for a machine, number of threads, versions and Block; the cache keeps it.
     """
-    key = {
-        "machine": this_machine().name,
-        "threads": torch.get_num_threads(),
-        "versions": " ".join(f"{name} {versions.versions()[name]}" for name in VERSIONS),
-        **asdict(block),
-    }
+    key = {"machine": this_machine().name, "threads": torch.get_num_threads(),
+           "versions": " ".join(f"{name} {versions.versions()[name]}" for name in VERSIONS),
+           **asdict(block)}
     digest = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     return _kept(fetch.cache_home() / "precision" / f"{digest}.json", block, tuple(key.items()))
 

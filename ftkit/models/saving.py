@@ -18,10 +18,9 @@ README = "README.md"  # a model card: peft writes one, and people write theirs o
 # What a model is loaded from; if another program wrote it, it is of the model all the same.
 _LOADED = ("adapter_config.json", "*.safetensors", "*.safetensors.index.json")
 # What a model saved before its card listed the files consists of.
-_USUAL = (
-    "*config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.jinja", "*.model",
-)
+_USUAL = ("*config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json",
+          "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.jinja",
+          "*.model")
 
 
 def save_folder(folder, build):
@@ -37,10 +36,8 @@ def save_folder(folder, build):
     place = folder.resolve() if folder.is_symlink() else folder
     empty = place.is_dir() and not any(place.iterdir())
     if place.exists() and not (place / CARD).is_file() and not empty:
-        raise FetchError(
-            f"{folder} exists and is no saved ftkit model; nothing was written. Choose another "
-            "folder."
-        )
+        raise FetchError(f"{folder} exists and is no saved ftkit model; nothing was written. "
+                         "Choose another folder.")
     if distributed.is_available() and distributed.is_initialized() and distributed.get_rank():
         return folder
     try:
@@ -49,28 +46,24 @@ def save_folder(folder, build):
             atomic.open_to_readers(scratch)
             card["files"] = {
                 path.relative_to(scratch).as_posix(): [path.stat().st_size, checksums.digest(path)]
-                for path in sorted(scratch.rglob("*"))
-                if path.is_file()
+                for path in sorted(scratch.rglob("*")) if path.is_file()
             }
             for path in _of_others(place):
                 _keep(path, scratch / path.relative_to(place))
             (scratch / CARD).write_text(json.dumps(card, indent=1))
     except (OSError, SafetensorError) as error:
-        raise FetchError(
-            f"the model could not be saved to {folder}: {error}. What was there before is "
-            "unchanged. Free some space or make the folder writable, or choose another."
-        ) from error
+        raise FetchError(f"the model could not be saved to {folder}: {error}. What was there "
+                         "before is unchanged. Free some space or make the folder writable, or "
+                         "choose another.") from error
     return folder
 
 
 def read_card(folder):
     """Return what a saved folder says about itself, {} where it is none of the kit's.
 
-    Warns of weights that another program wrote since (peft, transformers, a merge): they are
-    loaded, and what is said elsewhere of those that the kit saved is not of them.
-    Raises FetchError for a card or weights that were cut short or changed by accident: weights that
-    cannot be read as safetensors, and such as differ from what was saved though nobody has written
-    the file since (it is no younger than the card).
+    Warns of weights that another program wrote since (peft, transformers, a merge), which are
+    loaded. Raises FetchError for a card or weights that cannot be read, and for such as differ from
+    what was saved though nobody has written the file since (it is no younger than the card).
     """
     path = folder / CARD
     try:
@@ -78,11 +71,9 @@ def read_card(folder):
     except ValueError as error:
         raise _damaged(path, f"is not JSON ({error})") from None
     if rewritten := list(_rewritten(folder, card.get("files") or {}, path)):
-        warnings.warn(
-            f"{folder}: {', '.join(rewritten)} was written by another program since ftkit saved "
-            "the model, so that these are other weights than the card and earlier results speak of",
-            stacklevel=4,
-        )
+        warnings.warn(f"{folder}: {', '.join(rewritten)} was written by another program since "
+                      "ftkit saved the model, so that these are other weights than the card and "
+                      "earlier results speak of", stacklevel=4)
     return card
 
 
@@ -118,10 +109,8 @@ def _rewritten(folder, files, card):
 
 
 def _damaged(path, wrong, more=""):
-    return FetchError(
-        f"{path} {wrong}: it was damaged. Save the model again, or take the folder from where it "
-        f"was copied.{more}"
-    )
+    return FetchError(f"{path} {wrong}: it was damaged. Save the model again, or take the folder "
+                      f"from where it was copied.{more}")
 
 
 def _of_others(folder):

@@ -52,23 +52,16 @@ class TaskSpec:
 
 
 SPECS = {
-    "classification": TaskSpec(
-        "AutoModelForSequenceClassification", "class", labelled=True,
-        problem="single_label_classification", peft="SEQ_CLS",
-    ),
-    "regression": TaskSpec(
-        "AutoModelForSequenceClassification", "number", problem="regression", peft="SEQ_CLS"
-    ),
-    "tagging": TaskSpec(
-        "AutoModelForTokenClassification", "tags", labelled=True, peft="TOKEN_CLS"
-    ),
-    "causal-lm": TaskSpec(
-        "AutoModelForCausalLM", "tokens", next_token=True, writes=True, peft="CAUSAL_LM"
-    ),
+    "classification": TaskSpec("AutoModelForSequenceClassification", "class", labelled=True,
+                               problem="single_label_classification", peft="SEQ_CLS"),
+    "regression": TaskSpec("AutoModelForSequenceClassification",
+                           "number", problem="regression", peft="SEQ_CLS"),
+    "tagging": TaskSpec("AutoModelForTokenClassification", "tags", labelled=True, peft="TOKEN_CLS"),
+    "causal-lm": TaskSpec("AutoModelForCausalLM",
+                          "tokens", next_token=True, writes=True, peft="CAUSAL_LM"),
     "masked-lm": TaskSpec("AutoModelForMaskedLM", "tokens"),
-    "seq2seq-lm": TaskSpec(
-        "AutoModelForSeq2SeqLM", "tokens", target=True, writes=True, peft="SEQ_2_SEQ_LM"
-    ),
+    "seq2seq-lm": TaskSpec("AutoModelForSeq2SeqLM",
+                           "tokens", target=True, writes=True, peft="SEQ_2_SEQ_LM"),
     "choice": TaskSpec("AutoModel", "choice"),
     "encoder": TaskSpec("AutoModel"),
 }

@@ -8,7 +8,6 @@ import torch
 
 from ftkit.errors import SettingError
 
-IGNORED = -100
 IGNORED = -100  # the label that no loss looks at
 
 
@@ -25,6 +24,17 @@ def backbone(net):
 def head(net):
     """The output embedding of a language model: hidden states to logits over the vocabulary."""
     return inner(net).get_output_embeddings()
+
+
+@contextmanager
+def at_rest(net):
+    """While open, a network is in evaluation mode; then in the mode that it was in before."""
+    training = net.training
+    net.eval()
+    try:
+        yield
+    finally:
+        net.train(training)
 
 
 @contextmanager
@@ -52,22 +62,15 @@ def blocks(net):
     top = net.get_decoder() if getattr(config, "is_encoder_decoder", False) else net
     lists = [module for _, module in stacks(top)]
     if not lists:
-        raise SettingError(
-            f"{type(net).__name__} has no list of blocks, so layers cannot be chosen."
-        )
+        raise SettingError(f"{type(net).__name__} has no list of blocks, so layers cannot be "
+                           "chosen.")
     return max(lists, key=len)
 
 
 def stacks(net):
-    """The lists of blocks of a network, [(path, list)]: one, or two in an encoder-decoder.
-
-    Lists inside of a block (the sub-layers of T5) are not among them.
-    """
-    lists = [
-        (name, module)
-        for name, module in net.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and len(module)
-    ]
+    """The lists of blocks, [(path, list)]; not those inside of a block (the sub-layers of T5)."""
+    lists = [(name, module) for name, module in net.named_modules()
+             if isinstance(module, torch.nn.ModuleList) and len(module)]
     inside = {f"{name}." for name, _ in lists}
     return [(n, m) for n, m in lists if not any(n.startswith(outer) for outer in inside)]
 
@@ -117,10 +120,7 @@ def layerwise_learning_rates(net, decay):
 
 
 def free(net):
-    """Make every weight of a network trainable, but those that are computed (sinusoidal positions).
-
-    The library holds those fixed and does not store them.
-    """
+    """Make every weight trainable but those that the library computes (sinusoidal positions)."""
     model = inner(net)
     frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
     net.requires_grad_(True)
@@ -133,10 +133,7 @@ def free(net):
 
 
 def without_dropout(module):
-    """Switch the dropout in a module off, also while training, until with_dropout.
-
-    Some families have modules for it, others numbers: `dropout`, `attention_dropout`.
-    """
+    """Switch off a module's dropout, be it a module or a number, also in training."""
     for part in module.modules():
         _switch_off(part)
 

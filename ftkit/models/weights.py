@@ -7,7 +7,6 @@ import torch
 from ftkit.errors import DataError, NotANumber, SettingError
 from ftkit.models.specs import SPECS
 
-# Tasks whose head is made new where a checkpoint has none; other heads were pretrained.
 SHOWN = 4  # names in a message
 
 
@@ -15,10 +14,9 @@ def check_loaded(net, found, task, folder, *, whole=False):
     """Compare a network with the checkpoint that it was loaded from.
 
     found: of from_pretrained(output_loading_info=True). whole: the checkpoint was saved for this
-    very task, so that its head must be there, too. A head that is new for the task may be missing,
-    as a whole, and so may a pooler where there is one that the task does not need or learns anew.
-    Raises DataError that names weights which are missing and would be random numbers; warns of
-    weights of the body that the network has no place for.
+    task, so that its head must be there. Else a new head may be missing, as a whole, and so may a
+    pooler that the task does not need or learns anew. Raises DataError for weights that are missing
+    and would be random; warns of weights of the body that the network has no place for.
     """
     # Without those of a pooler that mean pooling has taken out.
     missing = sorted(set(found["missing_keys"]) & net.state_dict().keys())
@@ -26,23 +24,19 @@ def check_loaded(net, found, task, folder, *, whole=False):
         new = _new(net, task, set(missing))
         missing = [name for name in missing if name not in new]
     if missing:
-        raise DataError(
-            f"{len(missing)} weights of {type(net).__name__} are not in {folder}: "
-            f"{_some(missing)}. They would be random numbers. The files are incomplete, or the "
-            "configuration is not theirs; fetch or save the model again."
-        )
+        raise DataError(f"{len(missing)} weights of {type(net).__name__} are not in {folder}: "
+                        f"{_some(missing)}. They would be random numbers. The files are "
+                        "incomplete, or the configuration is not theirs; fetch or save the model "
+                        "again.")
     prefix = f"{net.base_model_prefix}."
     known = {_outer(name.removeprefix(prefix)) for name, _ in net.base_model.named_parameters()}
     left = sorted(
         name for name in found["unexpected_keys"] if _outer(name.removeprefix(prefix)) in known
     )
     if left:
-        warnings.warn(
-            f"{len(left)} weights in {folder} have no place in {type(net).__name__} and were left "
-            f"out: {_some(left)}. If its configuration names fewer layers than were trained, the "
-            "model is not the one that was saved.",
-            stacklevel=4,
-        )
+        warnings.warn(f"{len(left)} weights in {folder} have no place in {type(net).__name__} and "
+                      f"were left out: {_some(left)}. If its configuration names fewer layers than "
+                      "were trained, the model is not the one that was saved.", stacklevel=4)
 
 
 def head_apart(net):
@@ -64,10 +58,8 @@ def no_answer(model, what):
     """The NotANumber of a model whose output `what` is NaN: of which an argmax would be 0."""
     wrong = [name for name, p in model.net.named_parameters() if not p.isfinite().all()]
     if wrong:
-        reason = (
-            f"of its weights {_some(wrong)} hold NaN or infinity, as after a training that "
-            "diverged. Load the model from before, or train it again at a tenth of the rate"
-        )
+        reason = (f"of its weights {_some(wrong)} hold NaN or infinity, as after a training that "
+                  "diverged. Load the model from before, or train it again at a tenth of the rate")
     else:
         reason = (
             "its weights are numbers, so one grew too large on the way. Compute in float32, as in "
@@ -85,11 +77,10 @@ def check_trained(net):
     for name, parameter in net.named_parameters():
         if parameter.requires_grad and parameter.dtype in (torch.float16, torch.bfloat16):
             kind = str(parameter.dtype).removeprefix("torch.")
-            raise SettingError(
-                f"{name} is stored in {kind} and is to be trained: most of an update would be lost "
-                'in rounding. Load the model with dtype="float32" (fit computes in 16 bits where '
-                "that is faster), or train LoRA on it, whose own weights are float32."
-            )
+            raise SettingError(f"{name} is stored in {kind} and is to be trained: most of an "
+                               "update would be lost in rounding. Load the model with "
+                               'dtype="float32" (fit computes in 16 bits where that is faster), or '
+                               "train LoRA on it, whose own weights are float32.")
 
 
 def _new(net, task, missing):

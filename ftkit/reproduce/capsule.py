@@ -33,15 +33,8 @@ SECRETS = ("API key", "access token", "private key")  # of PRIVATE, which no exa
 _TIME = (1980, 1, 1, 0, 0, 0)  # of each member: when it was written is in the record
 
 
-def capsule(
-    run: Any,
-    file: str | Path,
-    *,
-    model: str | Path | None = None,
-    notebook: str | Path | None = None,
-    data: Any = None,
-    with_data: bool = False,
-) -> Path:
+def capsule(run: Any, file: str | Path, *, model: str | Path | None = None,
+            notebook: str | Path | None = None, data: Any = None, with_data: bool = False) -> Path:
     """Pack a run into one file, with which `ft.replay` does it again and compares.
 
     run: of ft.fit, or the folder of its record. file: to be written, whole or not at all. model:
@@ -75,24 +68,20 @@ def capsule(
             with atomic.new_file(path) as target:
                 _write(folder, target)
         except OSError as error:
-            raise FetchError(
-                f"{path} could not be written: {error.strerror}. What was there before is "
-                "unchanged; free some space, or choose another place."
-            ) from error
+            raise FetchError(f"{path} could not be written: {error.strerror}. What was "
+                             "there before is unchanged; free some space, or choose "
+                             "another place.") from error
     return path
 
 
 def _check_run(found, notebook):
     if found.missing:
-        raise SettingError(
-            f"the record in {found.folder} lacks {', '.join(found.missing)}, as an earlier version "
-            "of the kit wrote it, so that the run cannot be done again from it. Train it again."
-        )
+        raise SettingError(f"the record in {found.folder} lacks {', '.join(found.missing)}, as an "
+                           "earlier version of the kit wrote it, so that the run cannot be done "
+                           "again from it. Train it again.")
     if stopped := found.record["settings"].get("interrupted"):
-        raise SettingError(
-            f"the run was interrupted {stopped}, and another would not stop at that place. Train "
-            "it to its end."
-        )
+        raise SettingError(f"the run was interrupted {stopped}, and another would not stop at that "
+                           "place. Train it to its end.")
     if not notebook:  # whose own code trains it
         rerun.arguments(found.record["fit"], found.record["base"]["dtype"])
 
@@ -117,17 +106,14 @@ def _put_model(run, found, given, target):
     else:
         source = Path(given or found.folder / MODEL)
         if not source.is_dir():
-            raise SettingError(
-                f"{source} is no folder with the tuned model of the run; give model=, the folder "
-                "that run.model.save wrote."
-            )
+            raise SettingError(f"{source} is no folder with the tuned model of the run; give "
+                               "model=, the folder that run.model.save wrote.")
         tuned = load_model(str(source.resolve()), dtype=found.record["base"]["dtype"])
         shutil.copytree(source, target)
     if (weights := tuned.fingerprint()) != found.record["weights"]:
-        raise DataError(
-            f"the weights of {tuned.name} have the hash {weights[:12]}, and those of the run "
-            f"had {found.record['weights'][:12]} when it ended; give the model as it was then."
-        )
+        raise DataError(f"the weights of {tuned.name} have the hash {weights[:12]}, and those of "
+                        f"the run had {found.record['weights'][:12]} when it ended; give the model "
+                        "as it was then.")
 
 
 def _put_rows(record, given, target):
@@ -139,10 +125,8 @@ def _put_rows(record, given, target):
         lines = [json.dumps(row, ensure_ascii=False, default=str) for row in splits[name]]
         (target / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     if wrong := rerun.other_rows(record, read_rows(target)):
-        raise DataError(
-            f"the rows are not the same when they are read back as JSON lines ({wrong}); leave "
-            "with_data out, and hand the data over by itself."
-        )
+        raise DataError("the rows are not the same when they are read back as JSON lines "
+                        f"({wrong}); leave with_data out, and hand the data over by itself.")
 
 
 def read_rows(folder: Path) -> dict[str, Any]:
@@ -157,10 +141,9 @@ def read_rows(folder: Path) -> dict[str, Any]:
 def _put_notebook(path, folder):
     notebook = nb.scrub(nb.read(path))
     if wrong := nb.failure(notebook):
-        raise DataError(
-            f"{path}: cell {wrong['cell'] + 1} did not succeed ({wrong['error']}: "
-            f"{wrong['message']}); pack a notebook that was run to its end, as by `ftkit batch`."
-        )
+        raise DataError(f"{path}: cell {wrong['cell'] + 1} did not succeed ({wrong['error']}: "
+                        f"{wrong['message']}); pack a notebook that was run to its end, as by "
+                        "`ftkit batch`.")
     nb.write(notebook, folder / NOTEBOOK)
     (folder / CLAIMS).write_text(json.dumps(nb.claims(notebook), indent=1))
 
@@ -172,10 +155,9 @@ def _check_secrets(folder):
             text = path.read_text(encoding="utf-8")
             for what in SECRETS:
                 if found := PRIVATE[what].search(text):
-                    raise DataError(
-                        f"{path.name} would hold what looks like an {what} ({found[0][:6]}…); take "
-                        "it out, and run it again. Nothing was written."
-                    )
+                    raise DataError(f"{path.name} would hold what looks like an {what} "
+                                    f"({found[0][:6]}…); take it out, and run it again. Nothing "
+                                    "was written.")
 
 
 def _write(folder, target):
@@ -213,10 +195,8 @@ def unpack(file: str | Path, folder: Path) -> list[str]:
         names = [info.filename for info in members]
         if len(set(names)) < len(names) or any(
                 info.compress_type != zipfile.ZIP_STORED or info.is_dir() for info in members):
-            raise DataError(
-                f"{path} is no capsule as this kit writes it (a name twice, a folder, or a "
-                "compressed member); it is not opened."
-            )
+            raise DataError(f"{path} is no capsule as this kit writes it (a name twice, a folder, "
+                            "or a compressed member); it is not opened.")
         try:
             manifest = json.loads(archive.read(MANIFEST))
             files, version = dict(manifest["files"]), manifest["format"]

@@ -65,14 +65,8 @@ class Explanation:
         return self.table()._repr_html_()
 
 
-def explain_difference(
-    run_a: Any,
-    run_b: Any,
-    *,
-    model: Model | Sequence[Model] | None = None,
-    data: Any = None,
-    updates: int | None = None,
-) -> Explanation:
+def explain_difference(run_a: Any, run_b: Any, *, model: Model | Sequence[Model] | None = None,
+                       data: Any = None, updates: int | None = None) -> Explanation:
     """Say why two runs differ: list every recorded difference, and measure what each one does.
 
     run_a, run_b: Runs of ft.fit, or the folders of their records (`ftkit runs`). model: the base

@@ -15,16 +15,14 @@ PASS = "examples of a pass"
 GIVEN = "= given"  # ends the name of what fit was given and no record holds
 SHOWN = 5  # rows named
 # What no rerun on this machine can change, and why.
-FIXED = {
-    "device": "this machine computes on {device}",
-    "machine": "this is another machine, or the same one",
-    "processes": "one process runs here; ftkit launch starts several",
-    "package": "another version needs an environment of its own",
-    "task": "the task decides what is trained and measured",
-    "pooling": "it belongs to the base model",
-    VALIDATION: "it acts at evaluations, and these updates come before them",
-    "patience": "it acts at evaluations, and these updates come before them",
-}
+FIXED = {"device": "this machine computes on {device}",
+         "machine": "this is another machine, or the same one",
+         "processes": "one process runs here; ftkit launch starts several",
+         "package": "another version needs an environment of its own",
+         "task": "the task decides what is trained and measured",
+         "pooling": "it belongs to the base model",
+         VALIDATION: "it acts at evaluations, and these updates come before them",
+         "patience": "it acts at evaluations, and these updates come before them"}
 
 
 def both(a: Recorded, b: Recorded, old: bool) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -52,15 +50,11 @@ def both(a: Recorded, b: Recorded, old: bool) -> tuple[dict[str, Any], dict[str,
 
 def _of_record(record):
     told = record["fit"]
-    found = {
-        TRAIN: record["splits"]["train"]["hash"],
-        VALIDATION: record["splits"].get("validation", {}).get("hash"),
-        BASE: record["base"]["hash"],
-        TOKENIZER: record["base"]["tokenizer"],
-        "task": record["base"]["task"],
-        "pooling": record["base"]["pooling"],
-        "method": told["method"]["class"],
-    }
+    found = {TRAIN: record["splits"]["train"]["hash"],
+             VALIDATION: record["splits"].get("validation", {}).get("hash"),
+             BASE: record["base"]["hash"], TOKENIZER: record["base"]["tokenizer"],
+             "task": record["base"]["task"], "pooling": record["base"]["pooling"],
+             "method": told["method"]["class"]}
     found |= {name: value for name, value in told.items()
               if name not in ("method", "arguments", "left_out", "dtype")}
     found |= {"precision": told["dtype"], **told["arguments"]}

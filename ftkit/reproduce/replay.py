@@ -63,14 +63,8 @@ class Replay:
         return self.table()._repr_html_()
 
 
-def replay(
-    file: str | Path,
-    *,
-    base: Any = None,
-    data: Any = None,
-    tolerance: float = TOLERANCE,
-    notebook: bool | None = None,
-) -> Replay:
+def replay(file: str | Path, *, base: Any = None, data: Any = None, tolerance: float = TOLERANCE,
+           notebook: bool | None = None) -> Replay:
     """Do a run again from a capsule of `ft.capsule`, offline in a fresh folder, and compare.
 
     base: a Model, or what ft.load_model takes, where the base is not found by its recorded name.
@@ -98,11 +92,9 @@ def replay(
             return found
         has_code = (folder / packed.NOTEBOOK).is_file()
         if has_code and notebook is None:
-            raise SettingError(
-                f"{file} holds a notebook, whose code would run here with all that you may do. Say "
-                "whether: notebook=True (--notebook run) for a capsule that you trust, else "
-                "notebook=False (--notebook skip)."
-            )
+            raise SettingError(f"{file} holds a notebook, whose code would run here with all that "
+                               "you may do. Say whether: notebook=True (--notebook run) for a "
+                               "capsule that you trust, else notebook=False (--notebook skip).")
         try:
             run = rerun.recorded(folder)
             if run.missing:

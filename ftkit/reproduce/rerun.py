@@ -66,10 +66,8 @@ def recorded(run: Any) -> Recorded:
     """The record of a Run, or in a folder. Raises SettingError or DataError where there is none."""
     folder = getattr(run, "folder", run)
     if folder is None:
-        raise SettingError(
-            "the run has no record: its folder could not be written when it ended. Set FTKIT_RUNS "
-            "to a folder that can be, and train again."
-        )
+        raise SettingError("the run has no record: its folder could not be written when it ended. "
+                           "Set FTKIT_RUNS to a folder that can be, and train again.")
     if not isinstance(folder, str | Path):
         raise SettingError(f"{run!r:.60} is neither a Run of ft.fit nor the folder of its record.")
     record, history = records.read(folder)
@@ -86,17 +84,13 @@ def arguments(told: Mapping[str, Any], base_dtype: str) -> dict[str, Any]:
     left = [name for name in told["left_out"] if not name.startswith(OF_NO_EFFECT)]
     wanted = {k: v for k, v in told["arguments"].items() if not k.startswith(OF_NO_EFFECT)}
     if outside := left or sorted(set(wanted) - PASSED):
-        raise SettingError(
-            f"fit was given {outside[0]}=, which is not taken from a record; train it by your own "
-            "code."
-        )
+        raise SettingError(f"fit was given {outside[0]}=, which is not taken from a record; train "
+                           "it by your own code.")
     names = ("epochs", "learning_rate", "batch_size", "seed", "max_length", "patience", "schedule",
              "warmup", "loss_on", "compile_blocks")
     found = {name: told[name] for name in names}
-    return found | wanted | {
-        "method": from_plain(told["method"]), "disable": told["disable"],
-        "dtype": None if base_dtype in ("bf16", "fp16") else told["dtype"],
-    }
+    return found | wanted | {"method": from_plain(told["method"]), "disable": told["disable"],
+                             "dtype": None if base_dtype in ("bf16", "fp16") else told["dtype"]}
 
 
 def base_model(record: Mapping[str, Any], given: Any = None) -> Model:
@@ -108,10 +102,8 @@ def base_model(record: Mapping[str, Any], given: Any = None) -> Model:
         return given
     base = record["base"]
     if not (given or base["source"]):
-        raise DataError(
-            f"the base {base['name']} was in memory only, and a record has only the hash of its "
-            "weights. Give it as a Model, or save it and give its folder."
-        )
+        raise DataError(f"the base {base['name']} was in memory only, and a record has only the "
+                        "hash of its weights. Give it as a Model, or save it and give its folder.")
     return load_model(given or base["source"], base["task"], labels=base["labels"],
                       dtype=base["dtype"], seed=base["seed"] or 0, pooling=base["pooling"])
 
@@ -138,10 +130,8 @@ def rows_of(record: Mapping[str, Any], given: Any = None) -> Mapping[str, Any]:
     if given is not None:
         return given if isinstance(given, Mapping) else {"train": given}
     if not origin:
-        raise DataError(
-            f"the rows of {record.get('data') or 'this run'} came from memory, and a record has "
-            "only their hash. Give them as data."
-        )
+        raise DataError(f"the rows of {record.get('data') or 'this run'} came from memory, and a "
+                        "record has only their hash. Give them as data.")
     return load_data(**origin)
 
 

@@ -43,18 +43,15 @@ class Feedback:
                 mark = store.execute("PRAGMA application_id").fetchone()[0]
                 tables = store.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
                 if mark != _MARK and tables:
-                    raise DataError(
-                        f"{self.path} is a database of something else; give another file."
-                    )
+                    raise DataError(f"{self.path} is a database of something else; give another "
+                                    "file.")
                 # Readers do not wait for a writer, and what was written survives a crash.
                 store.execute("PRAGMA journal_mode = WAL")
                 store.execute(f"PRAGMA application_id = {_MARK}")
                 store.execute(_TABLE)
         except sqlite3.DatabaseError as error:
-            raise DataError(
-                f"{self.path} cannot be used as a store of feedback: {error}. Give a new file, or "
-                "bring this one back from a copy."
-            ) from error
+            raise DataError(f"{self.path} cannot be used as a store of feedback: {error}. Give a "
+                            "new file, or bring this one back from a copy.") from error
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -66,15 +63,8 @@ class Feedback:
         finally:
             store.close()
 
-    def add(
-        self,
-        prompt: str | Sequence[dict],
-        answer: str,
-        *,
-        thumb: str | None = None,
-        correction: str | None = None,
-        model: str = "",
-    ) -> int:
+    def add(self, prompt: str | Sequence[dict], answer: str, *, thumb: str | None = None,
+            correction: str | None = None, model: str = "") -> int:
         """Keep what a user said about an answer. Returns the entry's number.
 
         prompt: what was asked, a string or a conversation. thumb: "up" or "down". correction: the
@@ -90,10 +80,8 @@ class Feedback:
         if thumb is None and fixed is None:
             raise DataError("give a thumb or a correction; without either nothing is said.")
         if fixed is not None and (thumb == "up" or fixed == answer.strip()):
-            raise DataError(
-                "a correction says that the answer was not right: it has to differ from it, and "
-                'goes with thumb="down" or without one.'
-            )
+            raise DataError("a correction says that the answer was not right: it has to differ "
+                            'from it, and goes with thumb="down" or without one.')
         written = json.dumps(turns, ensure_ascii=False)
         for what, text in (("answer", answer), ("correction", fixed or ""), ("prompt", written)):
             if len(text) > LONGEST:
@@ -128,9 +116,8 @@ class Feedback:
         review: "accepted", "rejected" or "waiting" for those alone.
         """
         if review not in (None, "accepted", "rejected", "waiting"):
-            raise SettingError(
-                f'review is {review!r}; "accepted", "rejected" or "waiting" was expected.'
-            )
+            raise SettingError(f'review is {review!r}; "accepted", "rejected" or "waiting" was '
+                               "expected.")
         with self._open() as store:
             store.row_factory = sqlite3.Row
             found = [dict(row) for row in store.execute("SELECT * FROM feedback ORDER BY id")]
@@ -179,10 +166,8 @@ class Feedback:
             raise SettingError(f"what is {what!r}; choose one of {', '.join(made)}.")
         rows = made[what]()
         if not rows:
-            raise SettingError(
-                f"there are no {what} in {self.path} yet; accepted entries become examples "
-                "(Feedback.review)."
-            )
+            raise SettingError(f"there are no {what} in {self.path} yet; accepted entries become "
+                               "examples (Feedback.review).")
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         atomic.write(Path(path), lines)
         return Path(path)

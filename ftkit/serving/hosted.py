@@ -18,14 +18,12 @@ FEWEST = 10  # examples that a service accepts
 ROLES = ("system", "developer", "user", "assistant", "tool")
 PER_MESSAGE = 3  # tokens that mark a turn's beginning, its role and its end, about
 # What should not leave the house with a data set. Each is called by what it probably is.
-PRIVATE = {
-    "e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]*[a-zA-Z]"),
-    "API key": re.compile(r"\b(?:sk|pk|rk)-[\w-]{16,}|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{35}"),
-    "access token": re.compile(r"\b(?:gh[pousr]_\w{30,}|hf_[a-zA-Z]{20,}|xox[bp]-[\w-]{10,}"
-                               r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+)"),
-    "private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-    "password": re.compile(r"(?i)\bpass(?:word|wd)\s*[:=]\s*\S+"),
-}
+PRIVATE = {"e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]*[a-zA-Z]"),
+           "API key": re.compile(r"\b(?:sk|pk|rk)-[\w-]{16,}|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{35}"),
+           "access token": re.compile(r"\b(?:gh[pousr]_\w{30,}|hf_[a-zA-Z]{20,}|xox[bp]-[\w-]{10,}"
+                                      r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+)"),
+           "private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+           "password": re.compile(r"(?i)\bpass(?:word|wd)\s*[:=]\s*\S+")}
 SHOWN = 5  # rows named for each kind of problem
 
 
@@ -93,10 +91,8 @@ def export_chats(dataset: Any, path: str | Path, *, system: str = "") -> Path:
         chats = [_pair("\n".join(filter(None, [row["instruction"], row.get("input")])),
                        row["output"]) for row in dataset]
     else:
-        raise DataError(
-            f"the columns are {', '.join(sorted(columns))}; chats are made of messages, of prompt "
-            "and response, or of instruction, input and output."
-        )
+        raise DataError(f"the columns are {', '.join(sorted(columns))}; chats are made of "
+                        "messages, of prompt and response, or of instruction, input and output.")
     if system:
         chats = [chat if chat and chat[0]["role"] in ("system", "developer") else
                  [{"role": "system", "content": system}, *chat] for chat in chats]
@@ -107,10 +103,8 @@ def export_chats(dataset: Any, path: str | Path, *, system: str = "") -> Path:
     return path
 
 
-def check_chats(
-    path: str | Path, tokenizer: Any = None, *, price: float | None = None, epochs: int = 3,
-    longest: int = 16_384,
-) -> ChatFile:
+def check_chats(path: str | Path, tokenizer: Any = None, *, price: float | None = None,
+                epochs: int = 3, longest: int = 16_384) -> ChatFile:
     """Read a file of chats as a hosted fine-tuning service would, before it is uploaded.
 
     path: of the JSONL file. tokenizer: a Model or a tokenizer, to count tokens with. price: of a
@@ -226,10 +220,8 @@ def _count(found, chats, tokenizer, longest):
         counts = [len(tokenizer(_content(turn), add_special_tokens=False)["input_ids"])
                   for turn in turns]
         sizes.append(sum(counts) + PER_MESSAGE * len(turns))
-        found.trained += sum(
-            count for count, turn in zip(counts, turns, strict=True)
-            if turn.get("role") == "assistant" and turn.get("weight", 1)
-        )
+        found.trained += sum(count for count, turn in zip(counts, turns, strict=True)
+                             if turn.get("role") == "assistant" and turn.get("weight", 1))
         if sizes[-1] > longest:
             found.warnings.setdefault(f"longer than {longest:,} tokens", []).append(number)
     found.tokens, found.longest = sum(sizes), max(sizes, default=0)

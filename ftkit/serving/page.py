@@ -67,14 +67,12 @@ def _source(text):
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-HEADERS = [
-    (b"content-type", b"text/html; charset=utf-8"), (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"), (b"cache-control", b"no-store"),
-    (b"content-security-policy", (
-        f"default-src 'none'; script-src {_source(SCRIPT)}; style-src {_source(STYLE)}; "
-        "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-    ).encode()),
-]
+HEADERS = [(b"content-type", b"text/html; charset=utf-8"), (b"x-content-type-options", b"nosniff"),
+           (b"referrer-policy", b"no-referrer"), (b"cache-control", b"no-store"),
+           (b"content-security-policy", (
+               f"default-src 'none'; script-src {_source(SCRIPT)}; style-src {_source(STYLE)}; "
+               "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+           ).encode())]
 
 
 def page(name: str) -> bytes:

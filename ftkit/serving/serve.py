@@ -43,10 +43,8 @@ class Service:
             self._socket.bind((HOST, port))
         except OSError as error:
             self._socket.close()
-            raise SettingError(
-                f"port {port} of {HOST} cannot be used: {error.strerror}. Give another, or port=0 "
-                "for any that is free."
-            ) from error
+            raise SettingError(f"port {port} of {HOST} cannot be used: {error.strerror}. Give "
+                               "another, or port=0 for any that is free.") from error
         self.url = f"http://{HOST}:{self._socket.getsockname()[1]}/v1"
         config = uvicorn.Config(app, log_level="critical", lifespan="on", server_header=False)
         self._server = uvicorn.Server(config)
@@ -97,14 +95,8 @@ class Service:
         return f"Service({self.name!r} at {self.url})"
 
 
-def serve(
-    model: Model | str,
-    *,
-    name: str = "",
-    port: int = 0,
-    token: str = "",
-    feedback: Feedback | str | Path | None = None,
-) -> Service:
+def serve(model: Model | str, *, name: str = "", port: int = 0, token: str = "",
+          feedback: Feedback | str | Path | None = None) -> Service:
     """Serve a chat model on this machine, behind the interface that OpenAI clients speak.
 
     model: a Model, or what ft.load_model takes. name: by which clients ask for it; by default its
@@ -119,10 +111,9 @@ def serve(
     """
     one: Any = load_model(model) if isinstance(model, str) else model
     if not one.spec.next_token or not getattr(one.tokenizer, "chat_template", None):
-        raise SettingError(
-            f"{one.name} ({one.task}) has no chat template, and a service of conversations "
-            "needs one. Serve an instruction model, such as smollm2-135m-instruct."
-        )
+        raise SettingError(f"{one.name} ({one.task}) has no chat template, and a service of "
+                           "conversations needs one. Serve an instruction model, such as "
+                           "smollm2-135m-instruct.")
     if token and len(token) < 16:
         raise SettingError(f"the token has {len(token)} characters; 16 or more are needed.")
     title = name or str(one.settings.get("version") or one.name)
@@ -141,7 +132,5 @@ def serve(
             feedback)
         return Service(Door(app, served, title, key, store), title, key, port)
     except (ImportError, NameError) as error:  # transformers names what it could not import
-        raise SettingError(
-            f"serving needs packages that are not installed ({error}). Install them with: "
-            "pip install 'ftkit[serve]'"
-        ) from error
+        raise SettingError(f"serving needs packages that are not installed ({error}). Install them "
+                           "with: pip install 'ftkit[serve]'") from error

@@ -45,9 +45,7 @@ def keep_freed_memory(wanted=True):
 def _set_by_user():
     """Whether the environment says how malloc shall work (mallopt(3)): it cannot be asked."""
     tuned = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
-    return tuned or any(
-        name.startswith("MALLOC_") and name.endswith("_") for name in os.environ
-    )
+    return tuned or any(name.startswith("MALLOC_") and name.endswith("_") for name in os.environ)
 
 
 @cache

@@ -20,18 +20,8 @@ LONG = 600  # seconds of training from which on fit says why it does not compile
 
 
 @contextmanager
-def applied(
-    model,
-    trainer,
-    plan,
-    *,
-    tokens,
-    disable,
-    own_batches=False,
-    whole_logits=False,
-    compile_blocks=None,
-    own_size=False,
-):
+def applied(model, trainer, plan, *, tokens, disable, own_batches=False, whole_logits=False,
+            compile_blocks=None, own_size=False):
     """While open, a training uses everything that suits it. Yields what it chose, in words.
 
     tokens: of the training data, over all epochs. disable: names. own_batches: the caller collates
@@ -96,14 +86,11 @@ def _label_logits(net, trainer, disable):
     """While open, a decoder's head is applied at labels only, and its learned prompt runs once."""
     learned = learned_tokens(net)
     prefix = learned and net.active_peft_config.peft_type == "PREFIX_TUNING"
-    checkpointing = trainer.args.gradient_checkpointing or getattr(
-        trainer.args, "activation_checkpointing", False
-    )
+    checkpointing = trainer.args.activation_checkpointing
     if prefix and checkpointing:
-        raise SettingError(
-            "activation checkpointing would drop the keys and values of the prefix; give fit a "
-            "smaller batch_size and activation_checkpointing=False, or use PromptTuning."
-        )
+        raise SettingError("activation checkpointing would drop the keys and values of the prefix; "
+                           "give fit a smaller batch_size and activation_checkpointing=False, or "
+                           "use PromptTuning.")
     # A router's loss wants to know about the prompt's tokens, too.
     whole = checkpointing or getattr(structure.inner(net).config, "output_router_logits", False)
     whole = whole or "prefix_caching" in disable

@@ -19,20 +19,14 @@ MODELS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # plain attention an
 
 
 def best(config, kernel):
-    """The name of the attention to set for a model, given choose_attention's choice of kernel.
-
-    config: of the transformers model. Returns "grouped" in place of "eager" where heads share keys.
-    """
+    """The attention to set for a kernel: "grouped" in place of "eager" where heads share keys."""
     if kernel != "eager" or config.model_type not in MODELS:
         return kernel
     return NAME if config.num_key_value_heads < config.num_attention_heads else kernel
 
 
 def chosen(net, length, disable=()):
-    """While open, a network attends with the kernel that suits texts of `length` tokens here.
-
-    disable: names of optimizations.OPTIMIZATIONS; "eager_attention" leaves the network as it is.
-    """
+    """While open, a network attends as suits `length` tokens here. disable: names, to leave it."""
     plain = "eager_attention" not in disable
     return kernel(net, choose_attention(this_machine(), length).value if plain else "sdpa")
 
@@ -55,9 +49,8 @@ def kernel(net, name):
         net.set_attn_implementation(before)
 
 
-def grouped_attention(
-    module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs
-):
+def grouped_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0,
+                      **kwargs):
     """Attention over shared heads.
 
     query: shape (rows, heads, tokens, width). key, value: (rows, shared heads, seen, width).

@@ -19,10 +19,9 @@ def divisors(size):
 def fit_batch(trainer, rows):
     """Split a Trainer's batches until one of the longest texts fits in the card's memory.
 
-    rows: of batching.encode. A batch is split evenly and its gradients are accumulated, so that an
-    update is made of the same examples. Parameters, gradients and random numbers are as before.
-    Returns what was done, in words; "" where the batch fits as it is.
-    Raises SettingError when not even one text fits.
+    rows: of batching.encode. A batch is split evenly and its gradients are accumulated. Parameters,
+    gradients and random numbers are as before. Returns what was done, in words; "" where the batch
+    fits as it is. Raises SettingError when not even one text fits.
     """
     arguments, net = trainer.args, trainer.model
     whole = arguments.per_device_train_batch_size
@@ -36,11 +35,10 @@ def fit_batch(trainer, rows):
             break
     else:
         free, total = torch.cuda.mem_get_info()
-        raise SettingError(
-            f"a text of {int(rows.lengths.max())} tokens does not fit: {free / GIB:.1f} of "
-            f"{total / GIB:.1f} GiB are free on this card. Train fewer weights (Freeze, LoRA), "
-            "shorten max_length, set activation_checkpointing=True, or choose a smaller model."
-        )
+        raise SettingError(f"a text of {int(rows.lengths.max())} tokens does not fit: "
+                           f"{free / GIB:.1f} of {total / GIB:.1f} GiB are free on this card. "
+                           "Train fewer weights (Freeze, LoRA), shorten max_length, set "
+                           "activation_checkpointing=True, or choose a smaller model.")
     if size == whole:
         return ""
     arguments.per_device_train_batch_size = size

@@ -58,10 +58,8 @@ class _Summed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        found = (
-            None if slope is None else (slope * gradient).to(kind)
-            for slope, kind in zip(ctx.saved_tensors, ctx.formats, strict=True)
-        )
+        found = (None if slope is None else (slope * gradient).to(kind)
+                 for slope, kind in zip(ctx.saved_tensors, ctx.formats, strict=True))
         return (*found, None, None)
 
 

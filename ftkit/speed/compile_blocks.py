@@ -16,10 +16,7 @@ SHARE = {"cpu": 0.4, "cuda": 0.12}  # of the peak of matrix products, that a tra
 
 
 def choose(machine, shape, tokens, dtype):
-    """Whether to compile for a training on so many tokens, all epochs together, in a dtype.
-
-    Returns a Choice, and the seconds that the training was estimated to take.
-    """
+    """A Choice whether to compile for so many tokens, over all epochs, and the seconds expected."""
     body = shape.parameters - shape.vocabulary * shape.hidden
     seconds = 6 * body * tokens / (SHARE.get(machine.device, 0.4) * rough_peak(dtype))
     if machine.device == "cpu" and not (shutil.which("c++") or shutil.which("g++")):

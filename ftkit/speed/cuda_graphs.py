@@ -106,9 +106,8 @@ def replayed(model, trainer):
         yield trainer.graphs
     finally:
         if trainer.graphs.problem:
-            trainer.notes.append(
-                f"CUDA graphs: steps ran kernel by kernel ({trainer.graphs.problem})"
-            )
+            trainer.notes.append("CUDA graphs: steps ran kernel by kernel "
+                                 f"({trainer.graphs.problem})")
         trainer.graphs, trainer.data_collator = None, collate
 
 

@@ -2,7 +2,7 @@
 
 When only the blocks from number k up are trained, those below give the same output for the same
 text in every epoch and in every evaluation. They run once; training and evaluation start above.
-What took long is also kept in files, for other runs, seeds and notebooks (kept.py).
+What took long is also kept in files, for other runs, seeds and notebooks (disk_cache.py).
 Nothing else changes: the result is equal up to the rounding of a differently padded batch.
 """
 
@@ -48,10 +48,7 @@ def suits(spec):
 
 
 def frozen_depth(net, *, training=False):
-    """How many blocks from the bottom are frozen and can be run once: a Choice of 0 or more.
-
-    The reason is empty where nothing is frozen, so that there is nothing to choose.
-    """
+    """A Choice of how many blocks from the bottom run once; no reason where none is frozen."""
     if learned_tokens(net):
         return Choice(0, "no backbone cache: what every block computes follows the learned prompt")
     reader, kind = structure.backbone(net), structure.inner(net).config.model_type
@@ -195,7 +192,9 @@ class _Reader:
         unsaid = self.model.config.use_cache if self.decodes and use_cache is None else False
         if use_cache or unsaid:
             return None
-        if self.model.training and _checkpointed(self.blocks):
+        if self.model.training and any(
+            getattr(block, "gradient_checkpointing", False) for block in self.blocks
+        ):
             return None
         if attention_mask is None:
             return [input_ids.shape[1]] * len(input_ids)
@@ -216,12 +215,12 @@ class _Reader:
         ]
         if mask is not None and mask.dim() == 4:
             seen = mask[:, 0].cpu().numpy() == 0
-            texts = [
-                text + np.packbits(seen[i, :n, :n]).tobytes()
-                for i, (text, n) in enumerate(zip(texts, lengths, strict=True))
-            ]
+            texts = [text + np.packbits(seen[i, :n, :n]).tobytes()
+                     for i, (text, n) in enumerate(zip(texts, lengths, strict=True))]
         texts = [xxhash.xxh3_128_hexdigest(text) for text in texts]
-        found = {text: self._look_up(text) for text in texts}
+        found = {text: self.kept.get(text) for text in texts}
+        found = {text: self.store.get(text) if hidden is None else hidden
+                 for text, hidden in found.items()}
         if new := [i for i, text in enumerate(texts) if found[text] is None]:
             for i, hidden in zip(new, self._run_frozen(named, lengths, new), strict=True):
                 found[texts[i]] = hidden
@@ -235,10 +234,6 @@ class _Reader:
         for i, text in enumerate(texts):
             hidden[i, : lengths[i]] = found[text]
         return hidden
-
-    def _look_up(self, text):
-        hidden = self.kept.get(text)
-        return self.store.get(text) if hidden is None else hidden
 
     def _run_frozen(self, named, lengths, rows):
         """Run the lower blocks over some rows of a batch. Returns a tensor for each, on the CPU."""
@@ -296,10 +291,6 @@ def _random_part(modules):
         if getattr(module, "attention_dropout", 0):
             return "attention_dropout"
     return None
-
-
-def _checkpointed(blocks):
-    return any(getattr(block, "gradient_checkpointing", False) for block in blocks)
 
 
 def _autocast(device):

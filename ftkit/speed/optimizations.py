@@ -4,18 +4,9 @@ import os
 
 from ftkit.errors import SettingError
 
-OPTIMIZATIONS = (
-    "group_by_length",
-    "logits_to_keep",
-    "eager_attention",
-    "fast_dropout",
-    "keep_freed_memory",
-    "feature_cache",
-    "padding_free",
-    "cuda_graphs",
-    "compile_blocks",
-    "prefix_caching",
-)
+OPTIMIZATIONS = ("group_by_length", "logits_to_keep", "eager_attention", "fast_dropout",
+                 "keep_freed_memory", "feature_cache", "padding_free", "cuda_graphs",
+                 "compile_blocks", "prefix_caching")
 
 
 def disabled(disable):
@@ -29,8 +20,6 @@ def disabled(disable):
     outside = {name.strip() for name in os.environ.get("FTKIT_DISABLE", "").split(",")} - {""}
     for source, found in (("disable", given), ("FTKIT_DISABLE", outside - {"all"})):
         if unknown := sorted(found - set(OPTIMIZATIONS)):
-            raise SettingError(
-                f"{source}={unknown[0]!r} names nothing that the kit does to be fast; choose of "
-                f"{', '.join(OPTIMIZATIONS)}."
-            )
+            raise SettingError(f"{source}={unknown[0]!r} names nothing that the kit does to be "
+                               f"fast; choose of {', '.join(OPTIMIZATIONS)}.")
     return set(OPTIMIZATIONS) if "all" in outside else given | outside

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from ftkit import compat
-from ftkit.models.structure import IGNORED, backbone, head, inner
+from ftkit.models.structure import IGNORED, at_rest, backbone, head, inner
 from ftkit.speed import chunked_loss
 
 
@@ -67,9 +67,7 @@ class PackedLoss:
             logits = self.net(
                 **given, logits_to_keep=batch["logits_to_keep"], use_cache=False
             ).logits
-            return F.cross_entropy(
-                logits[0].float(), labels, ignore_index=IGNORED, reduction="sum"
-            )
+            return F.cross_entropy(logits[0].float(), labels, ignore_index=IGNORED, reduction="sum")
         given["use_cache"] = False
         hidden = torch.func.functional_call(self.body, self.frozen | weights, kwargs=given)[0][0]
         hidden = hidden[batch["logits_to_keep"]]
@@ -110,11 +108,8 @@ def _plain_head(net, top):
     starts = torch.tensor([0, 3], dtype=torch.int32)
     given = {"input_ids": places + 1, "position_ids": places, "cu_seq_lens_q": starts,
              "cu_seq_lens_k": starts, "max_length_q": 3, "max_length_k": 3}
-    given, training = read(given, device) | {"use_cache": False}, net.training
-    net.eval()
-    try:
+    given = read(given, device) | {"use_cache": False}
+    with at_rest(net):
         hidden, logits = backbone(net)(**given)[0], inner(net)(**given).logits
-    finally:
-        net.train(training)
     scores = F.linear(hidden, top.weight, top.bias)
     return bool(torch.allclose(scores.float(), logits.float(), rtol=1e-3, atol=1e-4))

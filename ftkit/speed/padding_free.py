@@ -3,46 +3,32 @@
 A batch of texts of different lengths, padded to its longest, is mostly padding. Behind each other
 in one row nothing is wasted, as long as no text sees its neighbours: positions begin anew with
 each, and attention is told where each begins (the variable-length kernels of FlashAttention, Dao
-2023, which PyTorch brings along from 2.10 on). `document_attention` is registered with
-transformers under NAME, and `PackedCollator` makes the batches; both work with a plain
-transformers.Trainer, too.
+2023, which PyTorch brings along). `document_attention` is registered with transformers under NAME,
+and `PackedCollator` makes the batches; both work with a plain transformers.Trainer, too.
 """
 
-import inspect
 from contextlib import contextmanager
+from inspect import signature
 
 import torch
 import torch.nn.functional as F
 import transformers
+from torch.nn.attention.varlen import varlen_attn
 
-from ftkit import compat
 from ftkit.models.precision import FORMATS
-from ftkit.models.structure import IGNORED, backbone, inner
+from ftkit.models.structure import IGNORED, at_rest, backbone, inner
+from ftkit.speed.attention import kernel
 from ftkit.speed.packed_loss import PackedLoss, read
 
 NAME = "documents"
 HALF = (torch.bfloat16, torch.float16)
 
-try:
-    from torch.nn.attention.varlen import varlen_attn as FUSED
-except ImportError:  # before PyTorch 2.10
-    FUSED = None
-OPTIONS = frozenset(inspect.signature(FUSED).parameters) if FUSED else frozenset()
+# Before PyTorch 2.12 heads that share keys and values need no word.
+SHARED = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
 
 
-def document_attention(
-    module,
-    query,
-    key,
-    value,
-    attention_mask,
-    scaling=None,
-    dropout=0.0,
-    sliding_window=None,
-    cu_seq_lens_q=None,
-    max_length_q=None,
-    **kwargs,
-):
+def document_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0,
+                       sliding_window=None, cu_seq_lens_q=None, max_length_q=None, **kwargs):
     """Causal attention over texts that stand behind each other in one row.
 
     query: shape (1, heads, tokens, width). key, value: (1, shared heads, tokens, width).
@@ -51,11 +37,9 @@ def document_attention(
     weights. Raises ValueError without cu_seq_lens_q, and for what it cannot compute.
     """
     if cu_seq_lens_q is None or query.shape[0] != 1:
-        raise ValueError(
-            f"{NAME!r} attention reads one row of texts with cu_seq_lens_q, which says where each "
-            f"begins; it got {query.shape[0]} rows. Set another attn_implementation for padded "
-            "batches."
-        )
+        raise ValueError(f"{NAME!r} attention reads one row of texts with cu_seq_lens_q, which "
+                         f"says where each begins; it got {query.shape[0]} rows. Set another "
+                         "attn_implementation for padded batches.")
     if dropout or kwargs.get("softcap") or attention_mask is not None:
         raise ValueError(f"{NAME!r} attention has no dropout, no softcap and no mask.")
     query, key, value = (part.transpose(1, 2)[0] for part in (query, key, value))
@@ -63,20 +47,10 @@ def document_attention(
     device = query.device.type
     kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
     query, key, value = (part.to(kind) for part in (query, key, value))
-    if device == "cuda" and kind in HALF and FUSED is not None:
-        more = {"scale": scaling}
-        if "window_size" in OPTIONS:
-            more["window_size"] = (-1 if sliding_window is None else sliding_window - 1, 0)
-        elif sliding_window is not None and max_length_q > sliding_window:
-            raise ValueError("this version of PyTorch has no sliding window over several texts.")
-        else:
-            more["is_causal"] = True
-        if "enable_gqa" in OPTIONS:  # before, shared heads needed no word
-            more["enable_gqa"] = True
-        more = {name: given for name, given in more.items() if name in OPTIONS}
-        out = FUSED(
-            query, key, value, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, **more
-        )
+    if device == "cuda" and kind in HALF:
+        window = (-1 if sliding_window is None else sliding_window - 1, 0)
+        out = varlen_attn(query, key, value, cu_seq_lens_q, cu_seq_lens_q, max_length_q,
+                          max_length_q, scale=scaling, window_size=window, **SHARED)
         return out[None], None
     return _one_by_one(query, key, value, cu_seq_lens_q, scaling, sliding_window)[None], None
 
@@ -139,17 +113,12 @@ class PackedCollator:
         positions = torch.cat([torch.arange(n) for n in (*lengths, *fill)])
         shift = torch.tensor([shift])
         starts = torch.tensor([0, *lengths, *fill]).cumsum(0).to(torch.int32)
-        return {
-            "input_ids": torch.tensor([ids + [self.pad] * gap]),
-            "position_ids": positions[None],
-            "cu_seq_lens_q": starts,
-            "cu_seq_lens_k": starts,
-            "max_length_q": most,
-            "max_length_k": most,
-            "logits_to_keep": torch.tensor(keep + [0] * spare),
-            "shift_labels": torch.tensor([target + [IGNORED] * spare]),
-            "labels": torch.cat([torch.tensor([[IGNORED]]), shift[:, :-1]], dim=1),
-        }
+        return {"input_ids": torch.tensor([ids + [self.pad] * gap]),
+                "position_ids": positions[None], "cu_seq_lens_q": starts, "cu_seq_lens_k": starts,
+                "max_length_q": most, "max_length_k": most,
+                "logits_to_keep": torch.tensor(keep + [0] * spare),
+                "shift_labels": torch.tensor([target + [IGNORED] * spare]),
+                "labels": torch.cat([torch.tensor([[IGNORED]]), shift[:, :-1]], dim=1)}
 
     def _room(self, tokens, labelled):
         """Labelled positions of a row of so many tokens, with the filling."""
@@ -159,36 +128,31 @@ class PackedCollator:
         return usual if labelled <= usual else tokens
 
 
+def text_states(net, *texts):
+    """The hidden states of the last of several texts, lists of token ids, that share a row."""
+    batch = PackedCollator(0)([{"input_ids": ids, "labels": ids} for ids in texts])
+    given = read(batch, next(net.parameters()).device)
+    return backbone(net)(use_cache=False, **given)[0][0][-len(texts[-1]) :].float()
+
+
 @torch.no_grad()
 def keeps_apart(net):
     """Whether a decoder gives texts in one row exactly what it gives each of them alone.
 
-    Tried, not looked up: with another text before it, a text's hidden states must stay the same to
-    the last bit, and they must be those of the text alone within rounding. What mixes tokens in
-    another way than by attention fails, and so does attention that is computed elsewhere.
+    Tried: with another text before it, a text's hidden states must stay the same to the last bit,
+    and be those of the text alone within rounding.
     """
-    body, config = backbone(net), inner(net).config
-    words = config.get_text_config().vocab_size
+    words = inner(net).config.get_text_config().vocab_size
     device, draw = next(net.parameters()).device, torch.Generator().manual_seed(0)
     first, other, text = (torch.randint(words, (n,), generator=draw).tolist() for n in (9, 9, 7))
-    collate = PackedCollator(0)
-    before, training = compat.attention_kernel(config), net.training
-
-    def states(*texts):
-        batch = collate([{"input_ids": ids, "labels": ids} for ids in texts])
-        return body(use_cache=False, **read(batch, device))[0][0][-len(text) :].float()
-
     try:
-        net.eval()
-        inner(net).set_attn_implementation(NAME)
-        one, two = states(first, text), states(other, text)
-        inner(net).set_attn_implementation(before)
-        alone = body(input_ids=torch.tensor([text], device=device), use_cache=False)[0][0].float()
+        with at_rest(net):
+            with kernel(inner(net), NAME):
+                one, two = text_states(net, first, text), text_states(net, other, text)
+            ids = torch.tensor([text], device=device)
+            alone = backbone(net)(input_ids=ids, use_cache=False)[0][0].float()
     except (ValueError, TypeError, RuntimeError, NotImplementedError):
         return False
-    finally:
-        inner(net).set_attn_implementation(before)
-        net.train(training)
     near = 1e-4 if next(net.parameters()).dtype == torch.float32 else 3e-2
     return torch.equal(one, two) and (one - alone).norm() <= near * alone.norm()
 
@@ -196,8 +160,8 @@ def keeps_apart(net):
 def unit(trainer):
     """What rows are filled up to: about an eighth of a usual one.
 
-    Each size that occurs is captured once, which takes as long as some steps: half of the filling
-    costs less than twice the sizes in trainings of up to some thousand updates.
+    Each size is captured once, which takes as long as some steps, and half of the filling costs
+    less.
     """
     rows, size = trainer.train_dataset, trainer.args.per_device_train_batch_size
     tokens = float(rows.lengths.mean()) * min(size, len(rows))
@@ -206,28 +170,22 @@ def unit(trainer):
 
 @contextmanager
 def packed(model, trainer, dtype):
-    """While open, a Trainer's batches of a decoder are rows without padding.
+    """While open, a Trainer's batches of a decoder are rows without padding, drawn at random.
 
-    dtype: a name of precision.FORMATS, what products are computed in. Batches are drawn at random:
-    without padding there is nothing to gain from texts of one length, and their sizes vary less.
+    dtype: a name of precision.FORMATS, what products are computed in.
     """
     rows = trainer.train_dataset
     labels = sum(label != IGNORED for row in rows for label in row["labels"][1:])
     card = model.device.type == "cuda"
-    collate = PackedCollator(
-        model.tokenizer.pad_token_id,
-        unit=unit(trainer) if card else 1,
-        longest=-(-int(rows.lengths.max()) // 128) * 128 if card else None,
-        labelled=min(1.0, labels / rows.lengths.sum() + 0.05),
-    )
+    collate = PackedCollator(model.tokenizer.pad_token_id, unit=unit(trainer) if card else 1,
+                             longest=-(-int(rows.lengths.max()) // 128) * 128 if card else None,
+                             labelled=min(1.0, labels / rows.lengths.sum() + 0.05))
     before = trainer.data_collator
-    kernel = compat.attention_kernel(inner(model.net).config)
     half = FORMATS[dtype] if FORMATS[dtype] in HALF else None
     trainer.packed_loss = PackedLoss(model.net, half)
     trainer.data_collator, trainer.group_by_length = collate, False
-    inner(model.net).set_attn_implementation(NAME)
     try:
-        yield
+        with kernel(inner(model.net), NAME):
+            yield
     finally:
-        inner(model.net).set_attn_implementation(kernel)
         trainer.data_collator, trainer.packed_loss = before, None

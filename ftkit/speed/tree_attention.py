@@ -15,9 +15,7 @@ from ftkit.tasks.batching import pad
 def supported(net, longest):
     """Whether answers may stand side by side behind their prompt, kept apart by a mask.
 
-    The mask is the whole truth about who sees whom, so that a model which looks back only so far
-    (a sliding window) must not have longer texts, and positions have to be given by number; whether
-    it obeys both is tried (abilities.py).
+    No window may end within the row, and the model must obey the mask and positions: that is tried.
     """
     flash = "flash" in str(compat.attention_kernel(inner(net).config))
     return sees_all(net, longest) and not flash and capabilities.keeps_apart(net)
@@ -46,10 +44,8 @@ def tree_attention_inputs(net, rows, answers, ids, skip):
     branch, position = [], []  # of each token; branch 0 is the prompt
     for row, own in zip(rows, answers, strict=True):
         spans = [(0, range(skip, skip + len(row)))]
-        spans += [
-            (j, range(skip + len(row), skip + len(row) + len(answer) - 1))
-            for j, answer in enumerate(own, start=1)
-        ]
+        spans += [(j, range(skip + len(row), skip + len(row) + len(answer) - 1))
+                  for j, answer in enumerate(own, start=1)]
         branch.append([j for j, span in spans for _ in span])
         position.append([p for _, span in spans for p in span])
     branch, position = pad(branch, -1).to(device), pad(position, 0).to(device)

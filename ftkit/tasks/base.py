@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from ftkit.models.specs import SPECS
 from ftkit.models.structure import IGNORED
@@ -26,9 +27,9 @@ class Task:
     def encode(self, dataset, model, limit, loss_on):
         """Tokenize a data set, no text longer than `limit` tokens.
 
-        Returns a dict of lists for each row, how many tokens each had before it was cut, and how
-        many of those carried loss (None where a row has one label). Raises DataError naming a
-        missing column, or the row of a value that cannot be.
+        Returns a dict of lists for each row, how many tokens each had before, and how many of those
+        carried loss (None where a row has one label). Raises DataError for a column or value that
+        cannot be.
         """
         raise NotImplementedError
 
@@ -73,15 +74,9 @@ class Task:
         raise NotImplementedError
 
 
-def shares(logits):
-    """Probabilities from logits, along the last axis."""
-    found = np.exp(logits - logits.max(-1, keepdims=True))
-    return found / found.sum(-1, keepdims=True)
-
-
 def chosen(names, logits, key):
     """The likeliest of several names, with the probability of each, as a dict."""
-    found = shares(logits[: len(names)]).tolist()
+    found = softmax(logits[: len(names)]).tolist()
     best = int(np.argmax(found))
     return {key: names[best], "probability": found[best],
             "probabilities": dict(zip(names, found, strict=True))}

@@ -22,10 +22,9 @@ LOSS_ON = ("response", "all")
 class Cut:
     """What the limit of tokens took from a data set, row by row.
 
-    limit: tokens of a text, as it was applied. whole: tokens of each row before it was cut, shape
-    (rows,). wanted, left: tokens (of tags: words) of each row that carried loss before the cut and
-    that do now; both None where the task has one label a row. records: whether rows are a prompt
-    and an answer, whose end is what is cut.
+    limit: tokens of a text. whole: tokens of each row before it was cut, (rows,). wanted, left:
+    tokens (of tags: words) of each row with loss before and after; both None where a row has one
+    label. records: whether rows are a prompt and an answer, whose end is what is cut.
     """
 
     limit: int
@@ -107,29 +106,20 @@ def encode(dataset, model, *, max_length=None, loss_on="response"):
     Returns an Encoded. Raises DataError naming a missing column or a label out of range.
     """
     if loss_on not in LOSS_ON:
-        raise SettingError(
-            f"loss_on={loss_on!r} does not exist; choose one of {', '.join(LOSS_ON)}."
-        )
+        raise SettingError(f"loss_on={loss_on!r} does not exist; choose one of "
+                           f"{', '.join(LOSS_ON)}.")
     limit = min(max_length or MAX_LENGTH, _longest(model))
     rows, whole, wanted = _rows(dataset, model, limit, loss_on)
     lengths = [len(r["input_ids"]) if "input_ids" in r else len(r["question"]) for r in rows]
     task = tasks.of(model)
-    return Encoded(rows, lengths, task.choice_sets(rows), _cut(rows, whole, wanted, limit, task))
-
-
-def _cut(rows, whole, wanted, limit, task):
-    left = None
-    if wanted is not None:
-        left = np.array([supervised(row["labels"]) for row in rows])
-    records = task.records(wanted, whole)
-    return Cut(limit, np.array(whole), None if wanted is None else np.array(wanted), left, records)
+    left = None if wanted is None else np.array([supervised(row["labels"]) for row in rows])
+    before = None if wanted is None else np.array(wanted)
+    cut = Cut(limit, np.array(whole), before, left, task.records(wanted, whole))
+    return Encoded(rows, lengths, task.choice_sets(rows), cut)
 
 
 def _rows(dataset, model, limit, loss_on):
-    """The encoded rows, their lengths before they were cut and how many tokens then carried loss.
-
-    Those of large data sets are kept in files for other runs.
-    """
+    """The encoded rows, of large sets from files, their whole lengths and tokens with loss."""
 
     def compute():
         return tasks.of(model).encode(dataset, model, limit, loss_on)
@@ -152,10 +142,7 @@ def _longest(model):
 
 
 def pad(rows, value, left=False, multiple=1):
-    """Pad lists of numbers to the longest. Returns a long tensor of shape (rows, longest).
-
-    multiple: the width is filled up to a multiple of it.
-    """
+    """Lists of numbers as one long tensor (rows, longest), the width filled to a multiple."""
     width = -(-max(map(len, rows)) // multiple) * multiple
     gaps = [[value] * (width - len(row)) for row in rows]
     full = [[*gap, *row] if left else [*row, *gap] for row, gap in zip(rows, gaps, strict=True)]
@@ -183,10 +170,8 @@ class Collator:
 
     def ids(self, ids):
         """Token ids and their mask."""
-        return {
-            "input_ids": self.pad(ids, self.tokenizer.pad_token_id),
-            "attention_mask": self.pad([[1] * len(i) for i in ids], 0),
-        }
+        return {"input_ids": self.pad(ids, self.tokenizer.pad_token_id),
+                "attention_mask": self.pad([[1] * len(i) for i in ids], 0)}
 
     def pad(self, rows, value):
         """Lists of numbers as one tensor, filled up with a value."""
@@ -230,8 +215,7 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
 class SameChoicesSampler(LengthGroupedSampler):
     """Draw examples in random order, but those with the same choices one after the other.
 
-    A batch encodes each of its choices once, so that questions about the same ten cost two texts
-    each in place of eleven. The order of the families changes with each epoch.
+    A batch encodes each choice once: ten in common cost a question two texts in place of eleven.
     """
 
     def __init__(self, families, batch_size, seed=0):
@@ -248,9 +232,8 @@ class SameChoicesSampler(LengthGroupedSampler):
 def by_length(encoded, batch_size, tokens=None, *, sort=True):
     """Index lists for evaluation, longest first: what does not fit fails at once.
 
-    tokens: the most a batch may have, padding included; None for no limit but batch_size.
-    Questions with the same choices stay together, so that a batch encodes them once.
-    sort=False leaves them in their order, `batch_size` in each batch.
+    tokens: the most a batch may have, padding included, or None. Questions with the same choices
+    stay together. sort=False leaves the examples in their order, `batch_size` in each batch.
     """
     if not sort:
         whole = list(range(len(encoded.lengths)))

@@ -24,12 +24,10 @@ class LanguageModeling(Task):
         if "text" in names and not {"response", "messages"} & set(names):
             need(dataset, "text")
             if "label" in names:
-                warnings.warn(
-                    "the labels are not read: a language model learns the texts alone. For the "
-                    'labels load it with task="classification", labels=data.labels; to say that '
-                    'the texts are meant, give data.select_columns("text").',
-                    DataWarning, stacklevel=2,
-                )
+                warnings.warn("the labels are not read: a language model learns the texts alone. "
+                              'For the labels load it with task="classification", '
+                              "labels=data.labels; to say that the texts are meant, give "
+                              'data.select_columns("text").', DataWarning, stacklevel=2)
             texts = strings(dataset, "text", filled=True)
             tokens, whole = tokenized(model, texts, limit)
             rows = [{"input_ids": i, "labels": list(i)}

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import xxhash
 
-from ftkit.data.conversations import turn_marks
+from ftkit.data.conversations import end_tokens
 from ftkit.data.own import alike_names, main_texts
 from ftkit.data.splits import near_sets, normalized
 from ftkit.display import Table
@@ -73,10 +73,7 @@ def _texts(rows):
 
 
 def _parts(rows, names):
-    """Yield the first row's number and the columns of PART rows at a time.
-
-    All of them as Python values would take many times the memory of the data set.
-    """
+    """Yield the first row's number and the columns of PART rows at a time, to save memory."""
     chosen = rows.select_columns(names)
     for start in range(0, len(rows), PART):
         yield start, chosen[start : start + PART]
@@ -169,18 +166,15 @@ def _roles(splits):
                 odd[name].append(i)
             if not turns or roles[-1] != "assistant" or not turns[-1]["content"].strip():
                 open_end[name].append(i)
-    return [
-        _row(what, {name: len(found[name]) for name in splits},
-             "; ".join(f"{name} rows {_some(own)}" for name, own in found.items() if own))
-        for what, found in (("roles out of order", odd), ("no answer at the end", open_end))
-    ]
+    return [_row(what, {name: len(found[name]) for name in splits},
+                 "; ".join(f"{name} rows {_some(own)}" for name, own in found.items() if own))
+            for what, found in (("roles out of order", odd), ("no answer at the end", open_end))]
 
 
 def _tokens(splits, texts, model, max_length):
     """Lengths, what the limit takes away, answers that do not end, tokens that are not known."""
-    lengths, cut, lost, open_end, unknown, beyond = ({name: 0 for name in splits}
-                                                     for _ in range(6))
-    odd, remedy, ends, limit = [], "", _ends(model), 0
+    lengths, cut, lost, open_end, unknown, beyond = ({name: 0 for name in splits} for _ in range(6))
+    odd, remedy, ends, limit = [], "", end_tokens(model.tokenizer), 0
     unk = model.tokenizer.unk_token_id
     for name, rows in splits.items():
         whole = []
@@ -209,10 +203,8 @@ def _tokens(splits, texts, model, max_length):
         whole = np.concatenate(whole)
         lengths[name] = (f"{np.median(whole):.0f} / {np.quantile(whole, 0.95):.0f} / "
                          f"{whole.max():,}")
-    table = [
-        _row("tokens: median / 95% / longest", lengths, f"limit {limit:,}"),
-        _row("longer than the limit", cut, remedy),
-    ]
+    table = [_row("tokens: median / 95% / longest", lengths, f"limit {limit:,}"),
+             _row("longer than the limit", cut, remedy)]
     if model.spec.writes:
         table.append(_row("answers lost whole", lost))
         table.append(_row("answers without an end", open_end))
@@ -221,11 +213,6 @@ def _tokens(splits, texts, model, max_length):
     if unk is not None:
         table.append(_row("unknown tokens", unknown, _some(map(repr, odd))))
     return table
-
-
-def _ends(model):
-    """The tokens that may end an answer."""
-    return {model.tokenizer.eos_token_id, *turn_marks(model.tokenizer)[1][-1:]}
 
 
 def _unknown(text, tokenizer, known):

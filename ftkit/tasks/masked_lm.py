@@ -2,10 +2,11 @@
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from ftkit.errors import DataError
 from ftkit.models.structure import IGNORED
-from ftkit.tasks.base import Task, shares
+from ftkit.tasks.base import Task
 from ftkit.tasks.tokens import need, strings, tokenized
 
 
@@ -13,8 +14,7 @@ class MaskedLM(Task):
     """Column text.
 
     15% of the tokens are chosen, of which 80% become the mask, 10% a random token, and 10% stay
-    (Devlin et al. 2019). They depend on the seed, the epoch and the row, and not on which process
-    makes the batch, nor on what it made before.
+    (Devlin et al. 2019), by seed, epoch and row alone, whichever process makes the batch.
     """
 
     name = "masked-lm"
@@ -58,11 +58,10 @@ class MaskedLM(Task):
             places = [place for place, token in enumerate(row["input_ids"]) if token == mask]
             if not places:
                 raise DataError(f"text {i} has no {model.tokenizer.mask_token} to fill.")
-            likely = shares(scores[places])
+            likely = softmax(scores[places], axis=-1)
             best = np.argsort(-likely, axis=1)[:, :top]
             found.append({"words": [
                 [(model.tokenizer.decode([int(token)]).strip(), float(own[token]))
-                 for token in tokens]
-                for own, tokens in zip(likely, best, strict=True)
+                 for token in tokens] for own, tokens in zip(likely, best, strict=True)
             ]})
         return found

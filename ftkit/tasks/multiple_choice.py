@@ -79,17 +79,10 @@ class MultipleChoice(Task):
         for i, (question, row) in enumerate(zip(questions["input_ids"], dataset, strict=True)):
             answer = row.get("answer", 0)  # without one, the model can still choose
             if answer is None or not 0 <= answer < len(row["choices"]):
-                raise DataError(
-                    f"row {i} answers {row['answer']!r} with {len(row['choices'])} choices; "
-                    "answer is the number of the right choice, from 0."
-                )
-            rows.append(
-                {
-                    "question": question,
-                    "choices": [known[c] for c in row["choices"]],
-                    "labels": answer,
-                }
-            )
+                raise DataError(f"row {i} answers {row['answer']!r} with {len(row['choices'])} "
+                                "choices; answer is the number of the right choice, from 0.")
+            rows.append({"question": question, "choices": [known[c] for c in row["choices"]],
+                         "labels": answer})
         return rows, whole, None
 
     def choice_sets(self, rows):

@@ -13,9 +13,8 @@ class Regression(Classification):
 
     def check_label(self, label, i, model):
         if not isinstance(label, int | float) or not math.isfinite(label):
-            raise DataError(
-                f"row {i} has label {label!r}; regression needs a finite number in every row."
-            )
+            raise DataError(f"row {i} has label {label!r}; regression needs a finite number in "
+                            "every row.")
 
     def predictions(self, model, rows, encoded, logits, top):
         return [{"value": float(row[0])} for row in logits]

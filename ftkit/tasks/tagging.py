@@ -6,7 +6,7 @@ from ftkit.data.conll import as_bio, check_tagged, is_bio
 from ftkit.errors import DataError
 from ftkit.models.structure import IGNORED
 from ftkit.tasks.base import Task
-from ftkit.tasks.tokens import columns_of, need
+from ftkit.tasks.tokens import columns_of, need, tokenized
 
 
 def align_tags(tags, word_ids, labels, *, where="the sentence") -> list[int]:
@@ -25,10 +25,8 @@ def align_tags(tags, word_ids, labels, *, where="the sentence") -> list[int]:
     found, before = [], None
     for word in word_ids:
         if word is not None and word >= len(tags):
-            raise DataError(
-                f"{where}: word {word + 1} of the tokens has no tag, there are {len(tags)} tags. "
-                "Expected one tag for each word."
-            )
+            raise DataError(f"{where}: word {word + 1} of the tokens has no tag, there are "
+                            f"{len(tags)} tags. Expected one tag for each word.")
         found.append(IGNORED if word is None or word == before else number[tags[word]])
         before = word
     return found
@@ -55,8 +53,7 @@ def entities(tags) -> list[tuple[str, int, int]]:
 def spelled(sentences, known=()) -> list[list[tuple[str, int, int]]] | None:
     """Return the entities of each tagged sentence; None where the tags spell none at all.
 
-    sentences: lists of tags, in BIO or a scheme that as_bio reads. known: tags that belong to the
-    scheme and may not occur. Entities are those of the BIO tags that the tags stand for.
+    sentences: lists of tags, in a scheme that as_bio reads. known: tags of it that may not occur.
     """
     bio = as_bio({str(tag) for tags in (*sentences, known) for tag in tags})[0]
     if not bio or not is_bio(bio.values()):
@@ -94,13 +91,7 @@ class Tagging(Task):
         tags = dataset["tags"][:] if tagged else [[model.labels[0]] * len(w) for w in sentences]
         for i, (words, own) in enumerate(zip(sentences, tags, strict=True)):
             check_tagged(words, own, f"row {i}")
-        options = {"is_split_into_words": True}
-        tokens = model.tokenizer(sentences, truncation=True, max_length=limit, **options)
-        whole = list(map(len, tokens["input_ids"]))
-        if full := [i for i, n in enumerate(whole) if n == limit]:
-            again = model.tokenizer([sentences[i] for i in full], verbose=False, **options)
-            for i, ids in zip(full, again["input_ids"], strict=True):
-                whole[i] = len(ids)
+        tokens, whole = tokenized(model, sentences, limit, is_split_into_words=True)
         rows = []
         for i, own in enumerate(tags):
             words = tokens.word_ids(i)

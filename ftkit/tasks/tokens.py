@@ -8,10 +8,9 @@ def columns_of(dataset):
     """The column names of a datasets.Dataset; raises DataError for anything else."""
     names = getattr(dataset, "column_names", None)
     if not isinstance(names, list):
-        raise DataError(
-            f"one split was expected (a datasets.Dataset), got {type(dataset).__name__}; "
-            'for example data["test"].'
-        )
+        raise DataError(f"one split was expected (a datasets.Dataset), got "
+                        f'{type(dataset).__name__}; for example data["test"]. ft.load_data makes '
+                        "splits of a file or a DataFrame.")
     return names
 
 
@@ -20,14 +19,11 @@ def need(dataset, *wanted):
     names = columns_of(dataset)
     missing = [name for name in wanted if name not in names]
     if missing:
-        raise DataError(
-            f"column {missing[0]!r} is missing; the data has {', '.join(names)}. "
-            "Rename a column, or say which it is when loading (text=, label=)."
-        )
+        raise DataError(f"column {missing[0]!r} is missing; the data has {', '.join(names)}. "
+                        "Rename a column, or say which it is when loading (text=, label=).")
     if not len(dataset):
-        raise DataError(
-            "the data set has no rows; load some, or ask for a larger n_train or n_test."
-        )
+        raise DataError("the data set has no rows; load some, or ask for a larger n_train or "
+                        "n_test.")
 
 
 def supervised(labels):
@@ -43,24 +39,20 @@ def strings(dataset, column, *, filled=False):
     values = dataset[column][:]
     for i, value in enumerate(values):
         if not isinstance(value, str):
-            raise DataError(
-                f"row {i} has {value!r:.60} in {column!r}, a {type(value).__name__}; a text was "
-                "expected. Fill it in or take the row out."
-            )
+            raise DataError(f"row {i} has {value!r:.60} in {column!r}, a {type(value).__name__}; a "
+                            "text was expected. Fill it in or take the row out.")
         if filled and not value.strip():
             raise DataError(f"row {i} has an empty {column!r}. Fill it in or take the row out.")
     return values
 
 
-def tokenized(model, texts, limit, pairs=None):
+def tokenized(model, texts, limit, pairs=None, **options):
     """The tokens of texts, cut at the limit, and how many each has before that."""
-    options = {"truncation": True, "max_length": limit}
-    tokens = model.tokenizer(texts, pairs, **options)
+    tokens = model.tokenizer(texts, pairs, truncation=True, max_length=limit, **options)
     whole = list(map(len, tokens["input_ids"]))
     if full := [i for i, n in enumerate(whole) if n == limit]:
-        again = model.tokenizer(
-            [texts[i] for i in full], pairs and [pairs[i] for i in full], verbose=False
-        )
+        again = model.tokenizer([texts[i] for i in full], pairs and [pairs[i] for i in full],
+                                verbose=False, **options)
         for i, ids in zip(full, again["input_ids"], strict=True):
             whole[i] = len(ids)
     return tokens, whole

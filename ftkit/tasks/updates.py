@@ -66,10 +66,7 @@ class Update:
 
 
 def without_fillers(batch, rows, real):
-    """The first `real` of the `rows` rows of a batch: the others fill it for several processes.
-
-    Where none is real, one row stays, without anything supervised in it.
-    """
+    """The first `real` of a batch's `rows` rows; of none one, in which nothing is supervised."""
     labels = batch.get("labels")
     if labels is None or len(labels) != rows or real >= rows:
         return batch
@@ -118,9 +115,8 @@ def nothing(outputs):
 def run(model, net, function):
     """What function() returns, a loss and something else, computed with the network `net`.
 
-    model: as the Trainer wrapped it. Where it averages gradients over processes, the function runs
-    as its forward, so that it knows of all weights that the loss depends on, and of no others: a
-    method may read weights beside the network's own forward, or call it more than once.
+    model: as the Trainer wrapped it. Where that averages gradients over processes, the function
+    runs as its forward, so that it knows of all weights that the loss depends on and of no others.
     """
     if not isinstance(model, torch.nn.parallel.DistributedDataParallel):
         return function()

@@ -15,8 +15,8 @@ BEST = "best_weights.safetensors"  # beside the other files of a checkpoint
 class KeepBest(transformers.TrainerCallback, ExportableState):
     """Early stopping: remember the trained weights with the lowest validation loss.
 
-    They stay in memory, so that no checkpoint needs to be written for it; where checkpoints are
-    written, a file of each holds them, and the counts are in the Trainer's state.
+    In memory, and in a file of each checkpoint that is written; the counts are in the Trainer's
+    state.
     """
 
     def __init__(self, patience):
@@ -53,11 +53,8 @@ class KeepBest(transformers.TrainerCallback, ExportableState):
         loss = (metrics or {}).get("eval_loss", float("nan"))
         if loss < (float("inf") if self.best is None else self.best):
             self.best, self.bad, self.epoch = loss, 0, state.epoch
-            self.weights = {
-                n: p.detach().to("cpu", copy=True).contiguous()
-                for n, p in model.named_parameters()
-                if p.requires_grad
-            }
+            self.weights = {n: p.detach().to("cpu", copy=True).contiguous()
+                            for n, p in model.named_parameters() if p.requires_grad}
             return
         self.bad += 1
         if self.bad >= self.patience:

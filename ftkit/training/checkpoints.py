@@ -15,8 +15,7 @@ STATE = "trainer_state.json"  # the last file that the Trainer writes
 def last_whole(folder, processes=1):
     """The newest whole checkpoint in a folder, a Path; None where there is none.
 
-    processes: that trained, each of which writes the state of its random numbers. A training that
-    was killed while it wrote one leaves a part of it, which is passed over.
+    processes: that trained, each of which writes its random numbers. Parts of one are passed over.
     """
     if folder is None or not Path(folder).is_dir():
         return None

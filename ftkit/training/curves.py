@@ -15,15 +15,8 @@ def plot_history(run):
                 axes.plot(rows["epoch"], values, color="0.75", linewidth=0.8, zorder=1)
                 name = "training (running mean)"
                 values = values.rolling(max(3, len(values) // 5), center=True, min_periods=1).mean()
-            axes.plot(
-                rows["epoch"],
-                values,
-                label=name,
-                color=COLORS[i],
-                marker=MARKERS[i],
-                linestyle=LINES[i],
-                markersize=4 + 2 * i,
-            )
+            axes.plot(rows["epoch"], values, label=name, color=COLORS[i], marker=MARKERS[i],
+                      linestyle=LINES[i], markersize=4 + 2 * i)
     if "best_epoch" in run.metrics:
         axes.axvline(
             run.metrics["best_epoch"], color="0.1", linestyle=":", linewidth=1, label="weights kept"

@@ -15,10 +15,11 @@ import numpy as np
 import transformers
 
 from ftkit import compat
+from ftkit.display import Facts
 from ftkit.errors import DataError, SettingError
 from ftkit.methods import Full
 from ftkit.models import hardware, precision, structure
-from ftkit.models.model import UNSAVED, Model, trainable_summary
+from ftkit.models.model import UNSAVED, Model, check_model, trainable_summary
 from ftkit.models.weights import check_trained
 from ftkit.speed import apply, optimizations
 from ftkit.tasks.batching import Collator, encode
@@ -30,9 +31,6 @@ from ftkit.training.trainer import KitTrainer
 BATCH = 16
 POINTS = 25  # of the loss curve
 _ARGUMENTS = {f.name for f in dataclasses.fields(transformers.TrainingArguments)}
-# transformers below 5.18 has the older name only.
-CHECKPOINTING = next(n for n in ("activation_checkpointing", "gradient_checkpointing")
-                     if n in _ARGUMENTS)
 _TRAINER = set(inspect.signature(transformers.Trainer.__init__).parameters) - {
     "self",
     "model",
@@ -44,7 +42,7 @@ _ONE = threading.RLock()
 
 
 @dataclass
-class Run:
+class Run(Facts):
     """A finished training: the tuned model and the record of how it came about.
 
     history: DataFrame with step, epoch, loss, eval_loss, learning_rate. seconds: of training.
@@ -66,14 +64,21 @@ class Run:
     added_memory: int = 0
 
     def __repr__(self):
-        t = self.trainable
-        loss = self.metrics.get("eval_loss")
-        shown = f", validation loss {loss:.3f}" if loss is not None else ""
-        return (
-            f"trained {t['trained']:,} of {t['total']:,} parameters ({t['share']:.2%}, "
-            f"{t['bytes'] / 1e6:.1f} MB to store) in {self.seconds:.0f} s, "
-            f"peak memory {self.peak_memory / 1e9:.1f} GB{shown}"
-        )
+        told = self.facts()
+        shown = f", validation loss {told['validation loss']}" if told["validation loss"] else ""
+        return (f"trained {told['trained'][:-1]}, {told['to store']} to store) in {told['time']}, "
+                f"peak memory {told['peak memory']}{shown}")
+
+    def facts(self):
+        """What somebody asks of a training, as {what: value}: the lines of its table."""
+        t, loss = self.trainable, self.metrics.get("eval_loss")
+        return {"model": self.model and f"{self.model.name}, for {self.model.task}",
+                "method": str(self.settings.get("method", "")),
+                "trained": f"{t['trained']:,} of {t['total']:,} parameters ({t['share']:.2%})",
+                "to store": f"{t['bytes'] / 1e6:.1f} MB", "time": f"{self.seconds:.0f} s",
+                "peak memory": f"{self.peak_memory / 1e9:.1f} GB",
+                "validation loss": None if loss is None else f"{loss:.3f}",
+                "recorded in": str(self.folder or "")}
 
     def show(self):
         """Plot the loss on training and validation data."""
@@ -104,30 +109,10 @@ def _one_at_a_time(train):
 
 
 @_one_at_a_time
-def fit(
-    model,
-    data,
-    *,
-    method=None,
-    epochs=3,
-    learning_rate=None,
-    batch_size=BATCH,
-    seed=0,
-    max_length=None,
-    patience=None,
-    schedule="linear",
-    warmup=0.06,
-    loss_on="response",
-    dtype=None,
-    checkpoint_dir=None,
-    resume=False,
-    name=None,
-    quiet=False,
-    disable=(),
-    compile_blocks=None,
-    track=None,
-    **trainer_arguments,
-):
+def fit(model, data, *, method=None, epochs=3, learning_rate=None, batch_size=BATCH, seed=0,
+        max_length=None, patience=None, schedule="linear", warmup=0.06, loss_on="response",
+        dtype=None, checkpoint_dir=None, resume=False, name=None, quiet=False, disable=(),
+        compile_blocks=None, track=None, **trainer_arguments):
     """Train a copy of a model; the model given stays as it is.
 
     data: splits "train" and, for a validation curve, "validation"; or a single Dataset.
@@ -153,12 +138,13 @@ def fit(
     """
     method, disable = Full() if method is None else method, optimizations.disabled(disable)
     track = tracking.wanted(track)
+    check_model(model)
     checks.check_method(method)
-    checks.check_numbers(
-        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
-        max_length=max_length, patience=patience or None, warmup=warmup,
-    )
+    checks.check_numbers(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
+                         seed=seed, max_length=max_length, patience=patience or None, warmup=warmup)
     passed, extra = _sort_arguments(trainer_arguments)
+    if "gradient_checkpointing" in passed:  # an older name, which the plan's choice would hide
+        passed.setdefault("activation_checkpointing", passed.pop("gradient_checkpointing"))
     smoothing, own_loss = passed.get("label_smoothing_factor", 0), extra.get("compute_loss_func")
     checks.check_losses(model, method, smoothing, own_loss)
     processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun and accelerate say so
@@ -170,6 +156,7 @@ def fit(
     structure.with_dropout(tuned.net)  # an earlier method may have switched some off
     tuned = method.apply(tuned)
     check_trained(tuned.net)
+    checks.check_base(tuned, method)
     trainable = trainable_summary(tuned)
     rows = encode(train, tuned, max_length=max_length, loss_on=loss_on)
     held = encode(validation, tuned, max_length=max_length, loss_on=loss_on) if validation else None
@@ -177,69 +164,57 @@ def fit(
     cut += [checks.check_supervised(tuned.task, held, "validation")] if held else []
     each = -(-min(batch_size, len(rows)) // processes)
     chosen = precision.for_training(
-        tuned.net,
-        tokens=epochs * int(rows.lengths.sum()),
-        batch=each,
-        length=int(np.median(rows.lengths)),
-        dtype=dtype,
+        tuned.net, tokens=epochs * int(rows.lengths.sum()), batch=each,
+        length=int(np.median(rows.lengths)), dtype=dtype,
         flags={name: passed.pop(name) for name in ("bf16", "fp16") if name in passed},
     )
-    plan = hardware.plan(
-        hardware.this_machine(),
-        hardware.shape_of(structure.inner(tuned.net)),
-        dtype=chosen,
-        length=int(np.quantile(rows.lengths, 0.95)),
-        batch_size=each,
-        trainable=trainable["share"],
-    )
+    machine, tokens = hardware.this_machine(), int(rows.lengths.sum())
+    plan = hardware.plan(machine, hardware.shape_of(structure.inner(tuned.net)), dtype=chosen,
+                         length=int(np.quantile(rows.lengths, 0.95)), batch_size=each,
+                         trainable=trainable["share"])
     rate = getattr(method, "learning_rate", 1e-4) if learning_rate is None else learning_rate
-    told = records.told(
-        method, trainer_arguments, epochs=epochs, learning_rate=rate, batch_size=batch_size,
-        seed=seed, max_length=max_length, patience=patience, schedule=schedule, warmup=warmup,
-        loss_on=loss_on, dtype=chosen.value, disable=sorted(disable), compile_blocks=compile_blocks,
-    )
+    told = records.told(method, trainer_arguments, epochs=epochs, learning_rate=rate,
+                        batch_size=batch_size, seed=seed, max_length=max_length, patience=patience,
+                        schedule=schedule, warmup=warmup, loss_on=loss_on, dtype=chosen.value,
+                        disable=sorted(disable), compile_blocks=compile_blocks)
     split = 1 if "per_device_train_batch_size" in passed else plan.accumulation
     accumulate = passed.pop("gradient_accumulation_steps", 1) * split
     checks.check_saving(checkpoint_dir, resume, passed)
     scratch = None if checkpoint_dir else tempfile.mkdtemp(prefix="ftkit-")
-    settings = {
-        "output_dir": str(checkpoint_dir or scratch),
-        "num_train_epochs": epochs,
-        "learning_rate": rate,
-        "per_device_train_batch_size": plan.batch_size,
-        "per_device_eval_batch_size": max(16, plan.batch_size),
-        "lr_scheduler_type": schedule,
-        "gradient_accumulation_steps": accumulate,
-        "seed": seed,
-        "optim": plan.optimizer,
-        "bf16": plan.dtype == "bf16",
-        "fp16": plan.dtype == "fp16",
-        "use_cpu": hardware.this_machine().device == "cpu",
-        "report_to": "none",
-        CHECKPOINTING: plan.checkpointing,
-        "remove_unused_columns": False,
-        "save_strategy": "epoch" if checkpoint_dir else "no",
-        "save_total_limit": 2,
-        "eval_strategy": "epoch" if held else "no",
-        "disable_tqdm": True,
-        "logging_nan_inf_filter": False,  # would show a loss that is NaN as 0
-        "prediction_loss_only": True,
-        "label_names": ["labels"],
-        "dataloader_pin_memory": hardware.this_machine().device == "cuda",
-    } | passed
+    settings = {"output_dir": str(checkpoint_dir or scratch),
+                "num_train_epochs": epochs,
+                "learning_rate": rate,
+                "per_device_train_batch_size": plan.batch_size,
+                "per_device_eval_batch_size": max(16, plan.batch_size),
+                "lr_scheduler_type": schedule,
+                "gradient_accumulation_steps": accumulate,
+                "seed": seed,
+                "optim": plan.optimizer,
+                "bf16": plan.dtype == "bf16",
+                "fp16": plan.dtype == "fp16",
+                "use_cpu": machine.device == "cpu",
+                "report_to": "none",
+                "activation_checkpointing": plan.checkpointing,
+                "remove_unused_columns": False,
+                "save_strategy": "epoch" if checkpoint_dir else "no",
+                "save_total_limit": 2,
+                "eval_strategy": "epoch" if held else "no",
+                "disable_tqdm": True,
+                "logging_nan_inf_filter": False,  # would show a loss that is NaN as 0
+                "prediction_loss_only": True,
+                "label_names": ["labels"],
+                "dataloader_pin_memory": machine.device == "cuda"} | passed
     in_all, in_epoch = checks.count_updates(settings, len(rows), processes)
     # Rounded down: the first step of a warm-up has rate 0, and a short run would waste it.
     settings.setdefault("warmup_steps", int(warmup * in_all) if warmup < 1 else warmup)
     settings.setdefault("logging_steps", max(1, in_all // POINTS))
-    said.tell(
-        f"{trainable['trained']:,} of {trainable['total']:,} parameters are trained "
-        f"({trainable['share']:.2%}); {len(rows):,} examples, {in_all:,} updates"
-    )
+    said.tell(f"{trainable['trained']:,} of {trainable['total']:,} parameters are trained "
+              f"({trainable['share']:.2%}); {len(rows):,} examples, {in_all:,} updates")
     said.details("; ".join(plan.why[: 1 if "eager_attention" in disable else 2]))
     if split > 1 or plan.checkpointing:  # batches in parts, and why
         said.details("; ".join(plan.why[3:]))
     said.tell(*cut)
-    said.tokens = int(rows.lengths.sum())
+    said.tokens = tokens
     keep = KeepBest(patience) if patience else None
     stopped, restore = None, precision.as_it_was(tuned.net)
     try:
@@ -253,15 +228,10 @@ def fit(
         with (
             measured() as used,
             apply.applied(
-                tuned,
-                trainer,
-                plan,
-                tokens=in_all / in_epoch * int(rows.lengths.sum()),
-                disable=disable,
-                own_batches="data_collator" in extra,
+                tuned, trainer, plan, tokens=in_all / in_epoch * tokens,
+                disable=disable, own_batches="data_collator" in extra,
                 whole_logits="compute_metrics" in extra or smoothing or own_loss is not None,
-                compile_blocks=compile_blocks,
-                own_size="per_device_train_batch_size" in passed,
+                compile_blocks=compile_blocks, own_size="per_device_train_batch_size" in passed,
             ) as choices,
         ):
             for size in ("per_device_train_batch_size", "gradient_accumulation_steps"):
@@ -289,10 +259,8 @@ def fit(
         tuned.net.name_or_path = UNSAVED  # an adapter on top of it could not find it again
     run = _finish(tuned, trainer, used, trainable, method, settings, plan, keep)
     if trainer.is_world_process_zero():
-        run.folder = records.write(
-            run, name=name, data=data, energy=used.energy, base=model, told=told,
-            splits={"train": train, "validation": validation},
-        )
+        run.folder = records.write(run, name=name, data=data, energy=used.energy, base=model,
+                                   told=told, splits={"train": train, "validation": validation})
     if track and trainer.is_world_process_zero():
         tracking.send(run)
     return run
@@ -308,10 +276,8 @@ def _splits(data, patience):
     if validation is not None and not len(validation):
         validation = None
     if patience and validation is None:
-        raise SettingError(
-            f"patience={patience} watches a validation split and there is none; "
-            "load the data with n_validation above 0, or leave patience out."
-        )
+        raise SettingError(f"patience={patience} watches a validation split and there is none; "
+                           "load the data with n_validation above 0, or leave patience out.")
     return train, validation
 
 
@@ -322,14 +288,10 @@ def _sort_arguments(arguments):
             known = [*_ARGUMENTS, *_TRAINER, *inspect.signature(fit).parameters]
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise SettingError(
-                f"fit does not know the argument {name!r}{hint} It takes its own and "
-                "those of transformers' TrainingArguments and Trainer."
-            )
-    return (
-        {k: v for k, v in arguments.items() if k in _ARGUMENTS},
-        {k: v for k, v in arguments.items() if k not in _ARGUMENTS},
-    )
+            raise SettingError(f"fit does not know the argument {name!r}{hint} It takes its own "
+                               "and those of transformers' TrainingArguments and Trainer.")
+    return ({k: v for k, v in arguments.items() if k in _ARGUMENTS},
+            {k: v for k, v in arguments.items() if k not in _ARGUMENTS})
 
 
 def _trainer(model, settings, rows, held, extra, keep, said):
@@ -339,21 +301,9 @@ def _trainer(model, settings, rows, held, extra, keep, said):
     if arguments.parallel_mode.name == "NOT_DISTRIBUTED":
         compat.use_one_device(arguments)  # several cards are for torchrun
     extra = {"data_collator": Collator(model, arguments.seed)} | extra
-    callbacks = [
-        *(extra.pop("callbacks", None) or []),
-        Epochs(),
-        *([keep] if keep else []),
-        said,
-    ]
-    trainer = KitTrainer(
-        model=model.net,
-        args=arguments,
-        train_dataset=rows,
-        eval_dataset=held,
-        callbacks=callbacks,
-        task=model.task,
-        **extra,
-    )
+    callbacks = [*(extra.pop("callbacks", None) or []), Epochs(), *([keep] if keep else []), said]
+    trainer = KitTrainer(model=model.net, args=arguments, train_dataset=rows, eval_dataset=held,
+                         callbacks=callbacks, task=model.task, **extra)
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
 
@@ -374,14 +324,5 @@ def _finish(tuned, trainer, used, trainable, method, settings, plan, keep):
     if keep:
         metrics["best_epoch"] = keep.epoch
     kept = {k: v for k, v in settings.items() if k != "output_dir" and not records.is_secret(k)}
-    return Run(
-        tuned,
-        history,
-        used.seconds,
-        used.peak_memory,
-        trainable,
-        metrics,
-        {"method": repr(method), **kept},
-        plan=plan,
-        added_memory=used.added_memory,
-    )
+    return Run(tuned, history, used.seconds, used.peak_memory, trainable, metrics,
+               {"method": repr(method), **kept}, plan=plan, added_memory=used.added_memory)

@@ -9,6 +9,7 @@ import time
 import transformers
 
 from ftkit import display
+from ftkit.training.measure import held
 
 ROWS = 8  # of the table: the latest, and the best before them
 EVERY = 0.5  # seconds between two updates of the page
@@ -80,6 +81,8 @@ class Page(transformers.TrainerCallback):
     last words say how the training ended. tokens: of one pass over the training data.
     """
 
+    into = None  # a function that shows the page elsewhere than as an output of its own
+
     def __init__(self):
         self.texts, self.notes, self.ended, self.tokens = [], [], None, 0
         self.losses, self.evaluations = [], []  # (epoch, loss); (update, epoch, loss, loss)
@@ -100,7 +103,9 @@ class Page(transformers.TrainerCallback):
         """Show the present state in place of the one before."""
         import IPython.display
 
-        if self.handle is None:
+        if self.into:
+            type(self).into(self)
+        elif self.handle is None:
             self.handle = IPython.display.display(self, display_id=True)
         else:
             self.handle.update(self)
@@ -140,7 +145,7 @@ class Page(transformers.TrainerCallback):
 
     def failed(self, error):
         """Say that an error ended the training, which stands below."""
-        if self.handle is not None:
+        if self.handle is not None or self.into:
             self.end(f"stopped by {type(error).__name__} at update {self.step:,}, see below.", True)
 
     def now(self):
@@ -152,6 +157,7 @@ class Page(transformers.TrainerCallback):
             words.append(f"epoch {self.epoch:.1f} of {self.epochs:g}")
         if self.busy and self.epoch > self.first[1]:
             words.append(f"{self.tokens * (self.epoch - self.first[1]) / self.busy:,.0f} tokens/s")
+        words.append(f"{held() / 1e9:.1f} GB of memory")
         if done := self.step - self.first[0]:
             left = (time.monotonic() - self.began) / done * (self.steps - self.step)
             words.append(f"about {duration(left)} left")
@@ -189,13 +195,10 @@ class Page(transformers.TrainerCallback):
         best = min(row[3] for row in self.evaluations)
         before, rows = self.evaluations[:-ROWS], self.evaluations[-ROWS:]
         rows = [row for row in before if row[3] == best] + rows
-        cells = [[f"{step:,}", f"{epoch:.1f}", "–" if train is None else f"{train:.3f}",
-                  f"{loss:.3f}{' (lowest)' if loss == best else ''}"]
-                 for step, epoch, train, loss in rows]
-        head = ["update", "epoch", "training loss", "validation loss"]
-        return "<table>" + "".join(
-            "<tr>" + "".join(f"<{tag} style='text-align:left'>{cell}</{tag}>" for cell in row)
-            + "</tr>" for tag, row in [("th", head), *(("td", row) for row in cells)]) + "</table>"
+        return display.Table({"update": f"{step:,}", "epoch": f"{epoch:.1f}",
+                              "training loss": "–" if train is None else f"{train:.3f}",
+                              "validation loss": f"{loss:.3f}{' (lowest)' * (loss == best)}"}
+                             for step, epoch, train, loss in rows)._repr_html_()
 
     def _curve(self):
         """The losses over the epochs as a picture, with a text that says the same."""

@@ -60,17 +60,10 @@ def of_model(model):
     "source": a name, a folder or a registered version; None where it was in memory only.
     """
     source = model.net.config.name_or_path
-    return {
-        "name": model.name,
-        "source": None if source == UNSAVED else source or None,
-        "task": model.task,
-        "labels": model.labels,
-        "dtype": precision.own(model.net),
-        "seed": model.settings.get("seed"),
-        "pooling": pooling_of(model.net),
-        "hash": model.fingerprint(),
-        "tokenizer": tokenizer_hash(model.tokenizer),
-    }
+    return {"name": model.name, "source": None if source == UNSAVED else source or None,
+            "task": model.task, "labels": model.labels, "dtype": precision.own(model.net),
+            "seed": model.settings.get("seed"), "pooling": pooling_of(model.net),
+            "hash": model.fingerprint(), "tokenizer": tokenizer_hash(model.tokenizer)}
 
 
 def tokenizer_hash(tokenizer):
@@ -96,10 +89,8 @@ def read(folder):
         lines = (Path(folder) / HISTORY).read_text().splitlines()
         return dict(record), [json.loads(line) for line in lines if line.strip()]
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(
-            f"{folder} holds no record of a run ({error}); give a Run of ft.fit or its folder, "
-            f"with {FILE} and {HISTORY}. `ftkit runs` lists them."
-        ) from None
+        raise DataError(f"{folder} holds no record of a run ({error}); give a Run of ft.fit or its "
+                        f"folder, with {FILE} and {HISTORY}. `ftkit runs` lists them.") from None
 
 
 def write(run, *, name=None, data=None, energy=None, base=None, told=None, splits=None):
@@ -113,37 +104,30 @@ def write(run, *, name=None, data=None, energy=None, base=None, told=None, split
 
     stamp = time.strftime("%Y%m%d-%H%M%S")
     machine = hardware.this_machine()
-    record = {
-        "name": name or run.model.name,
-        "time": stamp,
-        "profile": hardware.current_profile(),
-        "model": run.model.name,
-        "task": run.model.task,
-        "data": getattr(data, "name", None),
-        "data_hash": getattr(data, "hash", None),
-        "origin": origin if is_plain(origin := getattr(data, "origin", None)) else None,
-        "splits": of_splits(splits or {}),
-        "base": base and of_model(base),
-        "weights": run.model.fingerprint(),
-        "fit": told,
-        "settings": run.settings,
-        "dtype": getattr(run.plan, "dtype", None),
-        "metrics": run.metrics,
-        "trainable": run.trainable,
-        "seconds": run.seconds,
-        "peak_memory": run.peak_memory,
-        "added_memory": run.added_memory,
-        "energy_joules": energy,
-        "hardware": {
-            "device": machine.device,
-            "name": machine.name,
-            "cores": machine.cores,
-            "memory": machine.memory,
-            "threads": torch.get_num_threads(),
-            "processes": int(os.environ.get("WORLD_SIZE", 1)),
-        },
-        "versions": versions(),
-    }
+    record = {"name": name or run.model.name,
+              "time": stamp,
+              "profile": hardware.current_profile(),
+              "model": run.model.name,
+              "task": run.model.task,
+              "data": getattr(data, "name", None),
+              "data_hash": getattr(data, "hash", None),
+              "origin": origin if is_plain(origin := getattr(data, "origin", None)) else None,
+              "splits": of_splits(splits or {}),
+              "base": base and of_model(base),
+              "weights": run.model.fingerprint(),
+              "fit": told,
+              "settings": run.settings,
+              "dtype": getattr(run.plan, "dtype", None),
+              "metrics": run.metrics,
+              "trainable": run.trainable,
+              "seconds": run.seconds,
+              "peak_memory": run.peak_memory,
+              "added_memory": run.added_memory,
+              "energy_joules": energy,
+              "hardware": {"device": machine.device, "name": machine.name, "cores": machine.cores,
+                           "memory": machine.memory, "threads": torch.get_num_threads(),
+                           "processes": int(os.environ.get("WORLD_SIZE", 1))},
+              "versions": versions()}
     folder = runs_home() / f"{stamp}-{uuid.uuid4().hex[:8]}"
     try:
         with atomic.new_folder(folder) as scratch:
@@ -152,11 +136,8 @@ def write(run, *, name=None, data=None, energy=None, base=None, told=None, split
     except OSError as error:
         import warnings
 
-        warnings.warn(
-            f"the run was not recorded in {folder}: {error}. Set FTKIT_RUNS to a folder "
-            "that can be written.",
-            stacklevel=2,
-        )
+        warnings.warn(f"the run was not recorded in {folder}: {error}. Set FTKIT_RUNS to a folder "
+                      "that can be written.", stacklevel=2)
         return None
     return folder
 

@@ -13,9 +13,8 @@ from ftkit.errors import Diverged, SettingError
 from ftkit.training.fit import fit
 
 
-def rate_range(
-    model, dataset, *, method=None, low=1e-5, high=1.0, updates=40, batch_size=16, seed=0, **options
-):
+def rate_range(model, dataset, *, method=None, low=1e-5, high=1.0, updates=40, batch_size=16,
+               seed=0, **options):
     """The loss of each update while the learning rate grows from `low` to `high`.
 
     dataset: training examples, gone through as often as `updates` batches need. The rate grows by
@@ -26,10 +25,9 @@ def rate_range(
     updates.
     """
     if not 0 < low < high or updates < 2:
-        raise SettingError(
-            f"rate_range goes up from low={low} to high={high} in {updates} updates; low must be "
-            "above 0 and below high, and there must be two updates or more."
-        )
+        raise SettingError(f"rate_range goes up from low={low} to high={high} in {updates} "
+                           "updates; low must be above 0 and below high, and there must be two "
+                           "updates or more.")
     rates = np.geomspace(low, high, updates)
     climb = _Climb(rates)
     try:
@@ -72,10 +70,8 @@ class Prune(transformers.TrainerCallback):
 
     def on_evaluate(self, args, state, control, metrics=None, **_):
         if self.metric not in metrics:
-            raise SettingError(
-                f"Prune(metric={self.metric!r}) was not measured; "
-                f"choose one of {', '.join(metrics)}, or give fit compute_metrics."
-            )
+            raise SettingError(f"Prune(metric={self.metric!r}) was not measured; choose one of "
+                               f"{', '.join(metrics)}, or give fit compute_metrics.")
         self.trial.report(metrics[self.metric], step=round(state.epoch))
         if self.trial.should_prune():
             raise optuna.TrialPruned(f"given up after epoch {state.epoch:g}")

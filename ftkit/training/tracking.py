@@ -9,14 +9,9 @@ from numbers import Real
 from ftkit.assets import mlflow_store
 from ftkit.errors import FtkitError
 
-LONGEST = 500  # characters of a parameter; MLflow refuses more
-
 
 def wanted(track):
-    """Whether a training is to be tracked: what fit was told, else FTKIT_TRACK.
-
-    Raises SettingError where it is and MLflow is not installed, before anything is trained.
-    """
+    """Whether to track, by fit or FTKIT_TRACK; SettingError before training, without MLflow."""
     if track is None:
         track = os.environ.get("FTKIT_TRACK", "") not in ("", "0")
     if track:
@@ -45,30 +40,16 @@ def send(run):
 
 
 def _sent(run, record):
-    from mlflow.entities import Metric, Param, RunTag
-
-    store = mlflow_store.client()
-    made = store.create_run(mlflow_store.experiment(), run_name=record["name"])
-    identity, time = made.info.run_id, made.info.start_time
-    metrics = [Metric(name, value, time, step) for name, value, step in _numbers(run, record)]
     flat = {f"{group}.{key}": value for group in ("versions", "hardware")
             for key, value in record[group].items()}
     # The hash that a registered version of these weights has, too; the record's is a quicker one.
     tags = flat | {"ftkit.weights": run.model.hash(), "ftkit.folder": str(run.folder)} | {
         f"ftkit.{key}": record[key] for key in ("model", "task", "data", "data_hash", "profile",
                                                "dtype")}
-    params = {key: str(value)[:LONGEST] for key, value in record["settings"].items()}
-    try:
-        for start in range(0, len(metrics), 1000):  # of one call
-            store.log_batch(identity, metrics=metrics[start : start + 1000])
-        store.log_batch(identity, params=[Param(*pair) for pair in params.items()],
-                        tags=[RunTag(key, str(value)) for key, value in tags.items()])
-        store.log_artifacts(identity, str(run.folder), "record")
-    except BaseException:
-        store.set_terminated(identity, "FAILED")
-        raise
-    store.set_terminated(identity)
-    return identity
+    return mlflow_store.put(record["name"], into=mlflow_store.experiment(), tags=tags,
+                            params=record["settings"], metrics=list(_numbers(run, record)),
+                            folder=run.folder, folder_name="record",
+                            seconds=record["seconds"])
 
 
 def _numbers(run, record):

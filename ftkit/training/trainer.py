@@ -25,10 +25,8 @@ class KitTrainer(transformers.Trainer):
 
     loss_is_scaled_for_ga = True  # compute_loss divides by what the whole update has
 
-    def __init__(
-        self, *args, task, method=None, layerwise_lr_decay=1.0, group_by_length=True, smoothing=0.0,
-        **kwargs,
-    ):
+    def __init__(self, *args, task, method=None, layerwise_lr_decay=1.0, group_by_length=True,
+                 smoothing=0.0, **kwargs):
         self.task, self.method, self.smoothing = task, method, smoothing
         self.layerwise_lr_decay, self.group_by_length = layerwise_lr_decay, group_by_length
         self.update, self.eval_sums = None, None

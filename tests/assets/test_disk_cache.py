@@ -85,9 +85,10 @@ def test_no_file_is_kept_where_that_is_wished_or_cannot_be(hold, monkeypatch, tm
     assert kept_by(disk_cache.Store("test", "abc", hold=hold)) == hold and not files()
     monkeypatch.setenv("FTKIT_CACHE_GB", "0.000000004")  # 4 bytes
     assert kept_by(disk_cache.Store("test", "abc", hold=hold)) == hold and not files()
-    monkeypatch.setenv("FTKIT_CACHE_GB", "plenty")
-    with pytest.raises(SettingError, match="'plenty' is no number"):
-        disk_cache.Store("test", "abc")
+    for wrong in ("plenty", "inf"):
+        monkeypatch.setenv("FTKIT_CACHE_GB", wrong)
+        with pytest.raises(SettingError, match=f"'{wrong}' is no number"):
+            disk_cache.Store("test", "abc")
     monkeypatch.delenv("FTKIT_CACHE_GB")
     (tmp_path / "home").write_text("a file where the folder should be")
     store = disk_cache.Store("test", "abc", hold=hold)

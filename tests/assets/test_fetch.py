@@ -406,18 +406,6 @@ def test_files_are_read_for_their_checksum_only_when_they_changed(home, monkeypa
     assert fetch.is_built("data/x") and not read
 
 
-def test_a_folder_of_an_earlier_version_is_built_anew_where_it_can_be(home):
-    (home / "models" / "x").mkdir(parents=True)
-
-    def cannot(folder):
-        raise FetchError("no network")
-
-    assert fetch.cached_folder("models/x", cannot) == home / "models" / "x"
-    assert not (home / "models" / "x" / "weights").exists()
-    fetch.cached_folder("models/x", build_three)
-    assert (home / "models" / "x" / "weights").exists()
-
-
 @pytest.fixture
 def hub_model(home, tmp_path, monkeypatch):
     """A model in the hub's cache, as it lays one out, and what was asked of the hub for it."""

@@ -13,7 +13,8 @@ pytestmark = pytest.mark.browser
 SET_UP = (f"import sys\nsys.path.insert(0, {str(seat.ROOT / 'tests')!r})\n"
           "import tiny\nimport ftkit as ft\n"
           "decoder, base, data = tiny.decoder(), tiny.encoder(), tiny.reviews()\n"
-          "tuned = ft.fit(base, data, epochs=8, learning_rate=5e-3, quiet=True).model\n"
+          "run = ft.fit(base, data, epochs=8, learning_rate=5e-3, quiet=True)\n"
+          "tuned = run.model\n"
           "before, after = (ft.evaluate(m, data['test']) for m in (base, tuned))\n"
           "for rate in (1e-3, 1e-4):\n"
           "    ft.fit(base, data, epochs=1, learning_rate=rate, quiet=True)")
@@ -28,27 +29,36 @@ VIEWS = [
     "asked = ft.quiz('01')\nasked",
     "words = ft.inspect_occlusion(tuned, 'the film was great and the plot was bad')\nwords",
     "reads = ft.inspect_attention(tuned, 'the film was great')\nreads",
+    "seed = next(i for i in range(99) if ft.fault.mystery(i).reveal() == 'seed ignored')\n"
+    "game = ft.which_fault(base, {name: data[name] for name in data}, seed=seed)\ngame",
+    "steps = {'month 1': {'films': after}, 'month 2': {'films': before, 'plots': after}}\n"
+    "ft.forgetting_map(steps)",
+    "curves = ft.diagnose({'first': run, 'again': run})\ncurves",
 ]
+LAST = len(VIEWS) + 1  # the cell that says what was chosen
 PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"
 
 
 @pytest.fixture
-def views(jupyterlab, write_notebook, learner):
-    """A notebook with the views, run up to its end. Yields the learner's seat."""
-    path = write_notebook(jupyterlab[0] / "notebooks" / "97_views.ipynb", SET_UP, *VIEWS,
-                          "sorted(tokens.settings.items())")
+def views(jupyterlab, write_notebook, learner, request):
+    """A notebook with views, run up to its end; all, or those of the parameter, with a last cell.
+
+    Yields the learner's seat.
+    """
+    cells = getattr(request, "param", [SET_UP, *VIEWS, "sorted(tokens.settings.items())"])
+    path = write_notebook(jupyterlab[0] / "notebooks" / "97_views.ipynb", *cells)
     learner.open(f"notebooks/{path.name}")
     learner.choose("Run", "Run All Cells")
     learner.page.wait_for_function(
-        "() => jupyterapp.shell.currentWidget.content.model.cells.get(9).executionCount",
-        timeout=120000)
+        "number => jupyterapp.shell.currentWidget.content.model.cells.get(number).executionCount",
+        arg=len(cells) - 1, timeout=120000)
     return learner
 
 
 def output(learner, number):
     """The part of the page where a cell's view is."""
     learner.select(number)
-    found = learner.page.locator(f"{PANEL} .jp-Cell.jp-mod-active .jp-OutputArea")
+    found = learner.page.locator(f"{PANEL} .jp-Cell.jp-mod-active .jp-Cell-outputArea")
     found.locator(".widget-vbox, .lm-Widget.widget-vbox").first.wait_for()
     return found
 
@@ -69,6 +79,17 @@ def serious(learner):
             if one["impact"] in ("serious", "critical")]
 
 
+def within(found):
+    """The controls of a view that stick out of it, where the letters are twice as large."""
+    found.page.set_viewport_size({"width": 640, "height": 500})  # as a zoom to 200% makes it
+    out = found.evaluate("""area => {
+        const edge = area.getBoundingClientRect().right + 1;
+        return [...area.querySelectorAll('button, input')].filter(one =>
+            one.getBoundingClientRect().right > edge).map(one => one.outerHTML.slice(0, 90)); }""")
+    found.page.set_viewport_size({"width": 1280, "height": 1000})
+    return out
+
+
 def test_each_view_follows_its_controls_and_is_read_out_whole(views):
     found = output(views, 1)
     number = found.get_by_label("number of the token")
@@ -82,7 +103,7 @@ def test_each_view_follows_its_controls_and_is_read_out_whole(views):
         ".length > n", arg=[boxes, PANEL])
     views.shot("view_tokens")
     assert serious(views) == []
-    assert "('at', 3)" in "".join(views.run(9)["outputs"][0]["data"]["text/plain"])
+    assert "('at', 3)" in "".join(views.run(LAST)["outputs"][0]["data"]["text/plain"])
 
     found = output(views, 2)
     text = found.get_by_label("text", exact=True)
@@ -156,9 +177,86 @@ def test_each_view_follows_its_controls_and_is_read_out_whole(views):
     views.shot("view_attention")
     assert serious(views) == []
 
+    found = output(views, 9)
+    found.get_by_role("button", name="rows in a new order").click()
+    until(found, "1 check asked")
+    assert re.search(r"rows in a new order\s+ok", found.inner_text())
+    found.get_by_role("button", name="the seed is used").click()
+    until(found, "2 checks asked")
+    assert re.search(r"the seed is used\s+FAILS", found.inner_text())
+    found.get_by_role("button", name="head frozen").click()
+    until(found, "With 'head frozen' the check")
+    found.get_by_role("button", name="seed ignored").click()
+    until(found, "It is 'seed ignored'")
+    views.shot("view_game")
+    assert serious(views) == [] and within(found) == []
 
+    found = output(views, 10)
+    found.locator("img[alt^='accuracy. films: month 1']").wait_for()
+    found.get_by_role("button", name="forgotten since its best").click()
+    found.locator("img[alt^='accuracy, forgotten since its best. films: month 1 0, ']").wait_for()
+    until(found, "Forgotten most: films")
+    views.shot("view_forgetting")
+    assert serious(views) == [] and within(found) == []
+
+    found = output(views, 11)
+    found.get_by_role("button", name="again", exact=True).click()
+    found.locator("img[alt^='again: ']").wait_for()
+    found.get_by_label("up to epoch").fill("2")
+    found.get_by_label("up to epoch").press("Enter")
+    found.locator("img[alt*='at 2']").wait_for()
+    views.shot("view_diagnosis")
+    assert serious(views) == [] and within(found) == []
+
+
+FORM = [
+    f"import sys\nsys.path.insert(0, {str(seat.ROOT / 'tests')!r})\nimport tiny\n"
+    "import ftkit as ft\ntiny.encoder('encoder').save('own encoder')\n"
+    "rows = [f'{place} {i}: {text};{label}' for i in range(40) for place, text, label in (\n"
+    "    ('cellar', f'the pump {i * 7} is broken since storm {i}', 'repair'),\n"
+    "    ('attic', f'please send {i * 3} lamps to flat {i}', 'order'))]\n"
+    "open('mine.csv', 'w').write('\\n'.join(['message;queue', *rows]))",
+    "own = ft.your_own(profile='smoke', prompted=None)\nown",
+   
+]
+
+
+@pytest.mark.parametrize("views", [FORM[:2]], indirect=True)
+def test_who_writes_no_code_fills_in_a_form(views):
+    found = output(views, 1)
+    views.shot("form_begin")
+    assert serious(views) == [] and within(found) == []
+    found.get_by_role("button", name="Next: Read it").click()
+    until(found, "there is no file")
+    for name, value in {"file": "mine.csv", "column of the texts": "message",
+                        "column of the labels": "queue", "model": "own encoder",
+                        "worth it from": "0.05", "your guess": "0.8"}.items():
+        found.get_by_label(name, exact=True).fill(value)
+        found.get_by_label(name, exact=True).press("Tab")
+    found.get_by_role("button", name="freeze").click()
+    found.get_by_role("button", name="Next: Read it").click()
+    until(found, "1 of 9 steps taken")
+    until(found, "80 rows read as classification")
+    found.get_by_role("button", name="All that is left").click()
+    found.get_by_text("9 of 9 steps taken").wait_for(timeout=150000)
+    until(found, "Freeze(unfreeze_last=2")
+    found.locator("img[alt^='Curve of the training']").first.wait_for()
+    found.get_by_role("button", name="both right").click()
+    until(found, "Shown: both right")
+    views.shot("form_end")
+    assert serious(views) == [] and within(found) == []
+    found.get_by_role("button", name="Save as a notebook").click()
+    until(found, "your_own_mine.ipynb is written")
+    views.save()
+    views.shut_down()
+    views.open("notebooks/97_views.ipynb")  # on the next day
+    until(output(views, 1), "9 of 9 steps taken")
+    assert "Error displaying widget" not in views.page.inner_text("body")
+
+
+@pytest.mark.parametrize("views", [[SET_UP, VIEWS[2]]], indirect=True)
 def test_a_view_is_moved_by_the_keyboard_alone_and_is_there_on_the_next_day(views):
-    found = output(views, 3)
+    found = output(views, 1)
     found.get_by_role("button", name="gained").focus()
     views.page.keyboard.press("Tab")
     views.page.keyboard.press("Space")
@@ -174,11 +272,11 @@ def test_a_view_is_moved_by_the_keyboard_alone_and_is_there_on_the_next_day(view
     until(found, "Shown: gained, number 1")
     # Out of the control, which keeps Control and S for itself.
     views.page.evaluate("document.activeElement.blur()")
-    views.select(3)
+    views.select(1)
     views.save()
     views.shut_down()
     views.open("notebooks/97_views.ipynb")  # on the next day
-    until(output(views, 3), "Shown: gained, number 1")
+    until(output(views, 1), "Shown: gained, number 1")
     assert "Error displaying widget" not in views.page.inner_text("body")
 
 

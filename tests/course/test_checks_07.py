@@ -65,14 +65,14 @@ def schedule():
     return from_lesson("07", "steps")
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda epoch, blocks, every: round(epoch / every),
-    lambda epoch, blocks, every: epoch // every,
-    lambda epoch, blocks, every: min(blocks, epoch // every + 1),
-    lambda epoch, blocks, every: None,
+@pytest.mark.parametrize("wrong, said", [
+    (lambda epoch, blocks, every: round(epoch / every), "should be"),
+    (lambda epoch, blocks, every: epoch // every, "should be"),
+    (lambda epoch, blocks, every: min(blocks, epoch // every + 1), "should be"),
+    (lambda epoch, blocks, every: None, "forget `return`"),
 ], ids=["rounded", "no-limit", "one-too-many", "nothing"])
-def test_wrong_schedules_are_told_a_case(wrong):
-    assert "should be" in repr(ft.check(wrong, schedule(), name="2"))
+def test_wrong_schedules_are_told_a_case(wrong, said):
+    assert said in repr(ft.check(wrong, schedule(), name="2"))
     assert ft.check(lambda epoch, blocks, every: min(blocks, epoch // every), schedule(), name="2")
 
 

@@ -56,7 +56,7 @@ def test_weights_are_counted_on_the_network(base):
         (2 * depth * one, "Houlsby"),
         (one, "in each block"),
         (1, "too low"),
-        ("many", "not it"),
+        ("many", "a number was expected"),
     ]:
         assert said in repr(run_exercise("answer_1 = None", answer, base={"law": base}))
 

@@ -46,17 +46,14 @@ def test_headless_there_is_a_panel_for_each_run(run, monkeypatch):
 
 
 def test_who_watches_chooses_run_and_epoch(run, monkeypatch):
-    ipywidgets = pytest.importorskip("ipywidgets")
     monkeypatch.setattr(diagnosis, "in_notebook", lambda: True)
-    shown = []
-    monkeypatch.setattr(ipywidgets.widgets.interaction, "display", shown.append)
-    widget = ft.diagnose({"one": run, "two": run})
-    choose, slide = widget.children[:2]
-    choose.value, slide.value = "two", 2
-    titles = [figure.axes[0].get_title().partition(":")[0] for figure in shown]
-    assert titles == ["one", "two", "two"]  # at first, and after each choice
-    epochs = [line.get_xdata().max() for line in shown[-1].axes[0].lines]
-    assert max(epochs) == 2
+    view = ft.diagnose({"one": run, "two": run})
+    assert [row["run"] for row in view.data] == ["one", "two"]
+    whole = view.data[1]
+    (row,) = view.choose(run="two", epochs=2).data
+    losses = run.history.dropna(subset=["eval_loss"]).set_index("epoch")["eval_loss"]
+    assert row["validation loss"] == losses[2] != whole["validation loss"] == losses[3]
+    assert "two: " in repr(view) and "one: " not in repr(view) and "at 2" in repr(view)
 
 
 def test_a_run_without_validation_is_named():

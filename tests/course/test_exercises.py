@@ -1,6 +1,14 @@
 """Without these, a learner's right answer could be refused, or a wrong one left unexplained."""
 
+import re
+from pathlib import Path
+
+import pytest
+
 import ftkit as ft
+from ftkit.batch import notebook as nb
+
+LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
 def test_no_answer_yet_is_no_error():
@@ -36,6 +44,22 @@ def test_functions_are_checked_case_by_case():
     assert "function was expected" in repr(ft.check(5, double))
 
 
+def test_a_wrong_kind_of_answer_is_named():
+    def mine(x):
+        2 * x  # noqa: B018 and nothing is returned
+
+    assert "'0.5' is a text; a number was expected" in repr(ft.check("0.5", 0.5))
+    assert "3 is a number; a text was expected" in repr(ft.check(3, "three"))
+    assert "A number was expected, not a function" in repr(ft.check(mine, 0.5))
+    assert "mine(1) gave None. Did you forget `return`?" in repr(ft.check(mine, ft.cases((1, 2))))
+    assert "Your answer is a text; " in repr(ft.check("x", lambda answer: answer > 3))
+
+
+def test_a_verdict_is_told_apart_without_its_colour():
+    right, wrong = ft.check(1, 1)._repr_html_(), ft.check("<b>", 1, name="1")._repr_html_()
+    assert "✓ right." in right and "✗ 1: not yet." in wrong and "<b>" not in wrong
+
+
 def test_an_answer_on_which_the_check_itself_raises_is_no_error():
     def doubles(function):
         return function(2) == 4
@@ -44,3 +68,27 @@ def test_an_answer_on_which_the_check_itself_raises_is_no_error():
     for wrong, said in ((4, "TypeError"), (lambda n: n / 0, "ZeroDivisionError")):
         found = ft.check(wrong, doubles)
         assert not found and said in repr(found)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_each_exercise_has_a_hint_and_no_more_are_there(path):
+    names = [name for _, cell in nb.code_cells(nb.read(path))
+             for name in re.findall(r'ft\.check\(.*name="(?:exercise )?(\d)"', nb.source(cell),
+                                    re.DOTALL)]
+    assert names == ["1", "2", "3"]
+    for number in names:
+        assert 40 < len(ft.hint(path.stem[:2], int(number)).text) < 400
+    with pytest.raises(ft.SettingError, match="no hint to exercise 4"):
+        ft.hint(path.stem, 4)
+
+
+def test_a_wrong_answer_has_its_hint_in_the_lesson_that_is_open(monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/my lessons/notebooks/07_freezing.ipynb")
+    for answer in (None, 1):
+        found = ft.check(answer, 0.5, name="exercise 2")
+        assert found.hint == ft.hint(7, 2).text and "hint" not in repr(found)
+        assert "<summary>A hint</summary>" in found.html()
+        assert "<code>epoch // every</code>" in found.html()
+    assert "A hint" not in ft.check(0.5, 0.5, name="2").html()
+    monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/mine.ipynb")
+    assert ft.check(1, 0.5, name="2").hint == ""

@@ -63,6 +63,29 @@ def test_a_model_beside_itself_says_the_same(decoder):
     assert greedy == ft.generate(decoder, "the film was", max_new_tokens=48).strip()
 
 
+def test_answers_are_shown_while_they_are_written(decoder):
+    view = ft.side_by_side({"base": decoder, "again": decoder}, "the film was", temperature=1.0)
+    seen = []
+    view.watch = seen.append
+    view.choose(seed=5)
+    parts = [rows[-1]["answer"] for rows in seen if rows[-1]["model"] == "again"]
+    assert parts == sorted(parts, key=len) and parts[-1] == view.data[1]["answer"]
+    assert all(rows[0]["answer"] == view.data[0]["answer"] for rows in seen if len(rows) == 2)
+
+
+def test_adapters_of_one_model_answer_beside_each_other():
+    model = tiny.encoder()
+    for name in ("one", "two"):
+        model = ft.fit(model, tiny.reviews(16), epochs=1, quiet=True,
+                       method=ft.Adapter(name=name)).model
+    ft.set_adapter(model, "one")
+    before = ft.predict(model, "the film")["probability"]
+    asked = ft.side_by_side({"base": (model, "base"), "one": (model, "one"),
+                             "two": (model, "two")}, "the film").data
+    assert asked[1]["probability"] == before == ft.predict(model, "the film")["probability"]
+    assert len({row["probability"] for row in asked}) == 3
+
+
 def test_sampling_leaves_the_numbers_of_the_notebook_alone(decoder):
     import torch
 
@@ -129,7 +152,7 @@ def test_a_prompts_score_is_that_of_its_own_prompts(decoder):
 def test_the_controls_have_names_and_move_the_data(decoder):
     ipywidgets = pytest.importorskip("ipywidgets", reason="needs the extra lab")
     view = ft.inspect_tokens(decoder, RECORD)
-    at, loss_on, shown = view.widget(ipywidgets).children
+    at, loss_on, _, shown = view.widget(ipywidgets).children
     assert (at.description, at.max) == ("number of the token", len(view.data) - 1)
     assert loss_on.options == ("response", "all")
     before = shown.value
@@ -140,7 +163,7 @@ def test_the_controls_have_names_and_move_the_data(decoder):
 
 def test_what_a_control_cannot_do_is_said_where_it_is_seen(decoder):
     ipywidgets = pytest.importorskip("ipywidgets", reason="needs the extra lab")
-    text, _, _, button, shown = ft.side_by_side({"base": decoder}, "the film").widget(
+    text, _, _, button, _, shown = ft.side_by_side({"base": decoder}, "the film").widget(
         ipywidgets).children
     text.value = " "
     button.click()

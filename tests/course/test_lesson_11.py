@@ -75,7 +75,7 @@ def test_the_weights_of_single_models_are_counted():
         (together, "one shared model"),
         (10 * one["total"], "ten times"),
         (1, "too low"),
-        ("many", "not it"),
+        ("many", "a number was expected"),
     ]:
         assert said in repr(run_exercise("answer_1 = None", answer, labels=LABELS,
                                          start_of=start_of))

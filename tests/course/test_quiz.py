@@ -50,7 +50,7 @@ def folder(tmp_path, monkeypatch):
     place.mkdir()
     for name in ("07_a_lesson", "12_another"):
         (place / f"{name}.md").write_text(PAGE)
-    monkeypatch.setattr(module, "_folder", lambda: place)
+    monkeypatch.setattr(module, "lessons_folder", lambda: tmp_path)
     monkeypatch.setenv("FTKIT_HOME", str(tmp_path / "home"))
     return place
 

@@ -188,6 +188,8 @@ def test_the_hash_is_of_the_content():
     one, two = (load_data("openbook-qa", n_train=20, seed=seed) for seed in (1, 1))
     three = load_data("openbook-qa", n_train=20, seed=2)
     assert one.hash == two.hash != three.hash and len(one.hash) == 64
+    one["train"] = three["train"]  # a record would name the rows from before
+    assert one.hash != two.hash
 
 
 def test_too_many_rows_says_how_many_there_are():

@@ -136,6 +136,7 @@ def test_generation_stops_where_it_is_told():
     text = ft.generate(model, PROMPTS[0], max_new_tokens=12)
     stop = text[3]
     assert ft.generate(model, PROMPTS[0], max_new_tokens=12, stop=stop) == text[: text.index(stop)]
+    assert ft.generate(model, PROMPTS[0], max_new_tokens=12, stop="") == text  # it is everywhere
 
 
 def test_an_encoder_decoder_takes_the_same_call():

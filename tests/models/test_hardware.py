@@ -88,6 +88,15 @@ def test_a_large_machine_needs_neither_small_batches_nor_recomputation():
     assert (plan.batch_size, plan.accumulation, plan.checkpointing) == (32, 1, False)
 
 
+@pytest.mark.parametrize("length, at_once", [(32, 16), (48, 16), (128, 8), (256, 4)])
+def test_a_processor_trains_long_texts_in_parts_and_short_ones_together(length, at_once):
+    float32 = hw.Choice("float32", "asked for")
+    plan = hw.plan(PLAIN, SMALL, dtype=float32, length=length, batch_size=16)
+    assert (plan.batch_size, plan.accumulation) == (at_once, 16 // at_once)
+    assert not plan.checkpointing and hw.plan(
+        AMX, SMALL, dtype=BF16, length=length, batch_size=16).batch_size >= at_once
+
+
 def test_short_memory_brings_recomputation_before_a_batch_of_one():
     plan = hw.plan(LAPTOP, SMALL, dtype=BF16, length=2048, batch_size=16)
     assert plan.checkpointing

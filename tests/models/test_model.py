@@ -273,8 +273,8 @@ def test_wrong_names_are_explained(tmp_path, monkeypatch):
     with pytest.raises(SettingError, match="'sentiment'.*classification"):
         ft.load_model(folder, "sentiment")
     (tmp_path / "model" / specs.CARD).unlink()
-    with pytest.raises(DataError, match="needs labels"):
-        ft.load_model(folder, "classification")
+    with pytest.raises(DataError, match="needs labels"):  # of which its head has none
+        ft.load_model(folder, "tagging")
     with pytest.raises(SettingError, match="bert.*seq2seq-lm"):
         ft.load_model(folder, "seq2seq-lm")
     with pytest.raises(SettingError, match="float64"):

@@ -10,7 +10,7 @@ from ftkit.models import hardware, structure
 from ftkit.models.hardware import Choice, Machine
 from ftkit.speed import compile_blocks
 
-CARD = Machine("cuda", "a card", 24 << 30, capability=(8, 0), flash=True)
+CARD = Machine("cuda", "a card", 24 << 30, capability=(8, 0))
 
 
 def texts():

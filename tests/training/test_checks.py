@@ -9,6 +9,7 @@ from datasets import Dataset
 from works import base, columns, other
 
 import ftkit as ft
+from ftkit.errors import SettingError
 from ftkit.tasks import updates
 
 
@@ -215,3 +216,13 @@ def test_the_validation_loss_is_a_mean_over_the_whole_split(task):
     if task in ("masked-lm", "pairs", "seq2seq-lm"):
         found = ft.evaluate(base(task), data["validation"])["loss"].value
         assert losses[0] == pytest.approx(found, rel=1e-2 if task == "masked-lm" else 1e-3)
+
+
+@pytest.mark.parametrize("method", [ft.Full(), ft.Freeze(unfreeze_last=1), ft.Mixup()])
+def test_the_base_under_an_adapter_is_not_trained_since_saving_would_lose_it(tmp_path, method):
+    rows = tiny.reviews(8)
+    base = ft.load_model(tiny.encoder().save(tmp_path / "base"))
+    tuned = ft.fit(base, rows, method=ft.LoRA(), epochs=1, quiet=True).model
+    with pytest.raises(SettingError, match="saved without its base.*ft.merge"):
+        ft.fit(tuned, rows, method=method, epochs=1, quiet=True)
+    ft.fit(ft.merge(tuned), rows, method=method, epochs=1, quiet=True)

@@ -48,6 +48,13 @@ def test_only_what_the_method_names_changes(method):
     assert run.trainable["trained"] == sum(start[n].numel() for n in trained)
 
 
+def test_the_older_name_of_activation_checkpointing_is_obeyed():
+    """What fit plans itself has the newer name, beside which the library passes the older over."""
+    run = ft.fit(tiny.encoder(), tiny.reviews(16), max_steps=1, quiet=True,
+                 gradient_checkpointing=True)
+    assert run.settings["activation_checkpointing"] is True
+
+
 def test_the_same_seed_gives_the_same_weights():
     def train(seed):
         return ft.fit(
@@ -268,3 +275,9 @@ def test_a_full_record_folder_does_not_lose_the_run(tmp_path, monkeypatch):
         run = ft.fit(tiny.encoder(), tiny.reviews(8), epochs=1, quiet=True)
     assert run.folder is None
     assert run.model.hash()
+
+
+def test_a_run_whose_model_was_let_go_still_tells_what_it_took():
+    run = ft.fit(tiny.encoder(), tiny.reviews(8), epochs=1, quiet=True)
+    run.model = None
+    assert repr(run).startswith("trained 41,218 of 41,218") and "model" not in run._repr_html_()

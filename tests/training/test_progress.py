@@ -52,7 +52,8 @@ def test_the_page_goes_along_and_ends_in_words(watched, capsys):
     assert capsys.readouterr().out == ""
     begun = [html for _, html in watched if "tokens/s" in html]
     assert begun and all("<progress" in html and "weights so far" in html for html in begun)
-    assert re.search(r"Update \d+ of \d+, epoch \d\.\d of 8, [\d,]+ tokens/s, about \d+ s left",
+    assert re.search(r"Update \d+ of \d+, epoch \d\.\d of 8, [\d,]+ tokens/s, "
+                     r"\d+\.\d GB of memory, about \d+ s left",
                      begun[-1])
     text, html = watched[-1]
     best = run.metrics["best_epoch"]

@@ -33,11 +33,9 @@ def _relabelled(rows, labels):
         return rest.add_column("label", list(map(int, labels))).cast(rows.features)
 
 
-@plants(
-    "leaked rows", check="no test row in train",
-    symptom="an accuracy on test that no new text ever reaches",
-    mend="remove from train whatever stands in validation or test, before any training",
-)
+@plants("leaked rows", check="no test row in train",
+        symptom="an accuracy on test that no new text ever reaches",
+        mend="remove from train whatever stands in validation or test, before any training")
 def leaked_rows():
     def change(data):
         leaked = data["test"].select(range(0, len(data["test"]), round(1 / SHARE)))
@@ -46,11 +44,9 @@ def leaked_rows():
     return _loading(change)
 
 
-@plants(
-    "leaked groups", check="groups on one side",
-    symptom="good on the test set, worse on the next film, patient or customer",
-    mend="split by group: load_data(..., group=...)",
-)
+@plants("leaked groups", check="groups on one side",
+        symptom="good on the test set, worse on the next film, patient or customer",
+        mend="split by group: load_data(..., group=...)")
 def leaked_groups():
     """Rows are split one by one: of a group with several, some stand in train and some in test."""
 
@@ -70,11 +66,9 @@ def leaked_groups():
     return _loading(change)
 
 
-@plants(
-    "chosen on the test set", check="no test row in validation",
-    symptom="the number that chose the model is the number that is reported",
-    mend="choose on a validation split; look at test once, at the end",
-)
+@plants("chosen on the test set", check="no test row in validation",
+        symptom="the number that chose the model is the number that is reported",
+        mend="choose on a validation split; look at test once, at the end")
 def chosen_on_the_test_set():
     def change(data):
         data["validation"] = data["test"].select(range(len(data["test"])))
@@ -82,11 +76,9 @@ def chosen_on_the_test_set():
     return _loading(change)
 
 
-@plants(
-    "shuffled labels", check="labels can be learned", tasks=(CLASSES,),
-    symptom="the training loss falls, the validation loss does not: it looks like overfitting",
-    mend="join texts and labels by an id and never by their order; read twenty rows",
-)
+@plants("shuffled labels", check="labels can be learned", tasks=(CLASSES,),
+        symptom="the training loss falls, the validation loss does not: it looks like overfitting",
+        mend="join texts and labels by an id and never by their order; read twenty rows")
 def shuffled_labels():
     def change(data):
         labels = np.array(data["train"]["label"])
@@ -95,11 +87,9 @@ def shuffled_labels():
     return _loading(change)
 
 
-@plants(
-    "other label order", check="labels mean the same", tasks=(CLASSES,),
-    symptom="validation improves, and on test the model is worse than guessing",
-    mend="store labels as words, or keep one list of names for all files",
-)
+@plants("other label order", check="labels mean the same", tasks=(CLASSES,),
+        symptom="validation improves, and on test the model is worse than guessing",
+        mend="store labels as words, or keep one list of names for all files")
 def other_label_order():
     """The test file numbers its classes in another order."""
 
@@ -112,11 +102,9 @@ def other_label_order():
     return _loading(change)
 
 
-@plants(
-    "contradictory labels", check="one label for a text", tasks=(CLASSES,),
-    symptom="the training loss stops well above zero, however long one trains",
-    mend="settle which label is right (a vote, a guideline), and keep one",
-)
+@plants("contradictory labels", check="one label for a text", tasks=(CLASSES,),
+        symptom="the training loss stops well above zero, however long one trains",
+        mend="settle which label is right (a vote, a guideline), and keep one")
 def contradictory_labels():
     """A second annotator's file was put behind the first one's."""
 
@@ -130,11 +118,9 @@ def contradictory_labels():
     return _loading(change)
 
 
-@plants(
-    "lost class", check="every class in train", tasks=(CLASSES,),
-    symptom="a good accuracy, and one class that is never predicted",
-    mend="look at the counts by class after each filter; draw the splits by class",
-)
+@plants("lost class", check="every class in train", tasks=(CLASSES,),
+        symptom="a good accuracy, and one class that is never predicted",
+        mend="look at the counts by class after each filter; draw the splits by class")
 def lost_class():
     """A filter, such as one of lengths, took every row of the last class out of train."""
 

@@ -17,26 +17,22 @@ from ftkit.models.model import Model
 from ftkit.speed import feature_cache
 
 
-@plants(
-    "mean of means", check="tokens count alike", tasks=(TEXTS,),
-    symptom="a loss and a perplexity that no other program finds",
-    mend="sum the loss over all tokens and divide once",
-)
+@plants("mean of means", check="tokens count alike", tasks=(TEXTS,),
+        symptom="a loss and a perplexity that no other program finds",
+        mend="sum the loss over all tokens and divide once")
 def mean_of_means():
-    original = evaluate.loss_metrics
+    original = metrics.loss_metrics
 
     def changed(nll, tokens):
         some = np.maximum(tokens, 1)
         return original(nll / some, (tokens > 0).astype(float))
 
-    return patch.object(evaluate, "loss_metrics", changed)
+    return patch.object(metrics, "loss_metrics", changed)
 
 
-@plants(
-    "dropout in evaluation", check="evaluation repeats itself", tasks=(CLASSES,),
-    symptom="a worse number, and another one each time",
-    mend="net.eval() before, net.train() behind; evaluate twice",
-)
+@plants("dropout in evaluation", check="evaluation repeats itself", tasks=(CLASSES,),
+        symptom="a worse number, and another one each time",
+        mend="net.eval() before, net.train() behind; evaluate twice")
 def dropout_in_evaluation():
     original = evaluate._forward
 
@@ -51,11 +47,9 @@ def dropout_in_evaluation():
     return patch.object(evaluate, "_forward", forward)
 
 
-@plants(
-    "other precision", check="evaluated in the weights' precision",
-    symptom="a difference in the third digit, which is mistaken for progress",
-    mend="compare in one precision, and write it beside the number",
-)
+@plants("other precision", check="evaluated in the weights' precision",
+        symptom="a difference in the third digit, which is mistaken for progress",
+        mend="compare in one precision, and write it beside the number")
 def other_precision():
     original = precision.computing
 
@@ -66,13 +60,11 @@ def other_precision():
     return patch.object(precision, "computing", computing)
 
 
-@plants(
-    "absent classes counted", check="right answers score 1", tasks=(CLASSES,),
-    symptom="a macro F1 that cannot reach 1 on a small test set",
-    mend="leave out classes that neither the labels nor the predictions have, and name them",
-)
+@plants("absent classes counted", check="right answers score 1", tasks=(CLASSES,),
+        symptom="a macro F1 that cannot reach 1 on a small test set",
+        mend="leave out classes that neither the labels nor the predictions have, and name them")
 def absent_classes_counted():
-    original = evaluate.class_metrics
+    original = metrics.class_metrics
 
     def changed(predictions, references, labels):
         parts = original(predictions, references, labels)
@@ -83,14 +75,12 @@ def absent_classes_counted():
 
         return parts | {"macro_f1": replace(parts["macro_f1"], finish=macro)}
 
-    return patch.object(evaluate, "class_metrics", changed)
+    return patch.object(metrics, "class_metrics", changed)
 
 
-@plants(
-    "groups ignored", check="intervals know the groups",
-    symptom="narrow intervals, and results that do not repeat on other films or customers",
-    mend="resample whole groups: keep the column `group`",
-)
+@plants("groups ignored", check="intervals know the groups",
+        symptom="narrow intervals, and results that do not repeat on other films or customers",
+        mend="resample whole groups: keep the column `group`")
 def groups_ignored():
     return patch.object(evaluate, "_groups", lambda dataset: None)
 
@@ -119,11 +109,9 @@ def _stale():
             feature_cache._stores.pop(key, None)
 
 
-@plants(
-    "head not saved", check="loaded as saved", tasks=(CLASSES,),
-    symptom="good in the notebook, and at chance level after it was loaded again",
-    mend="load it in a fresh process and compare its answers before the notebook is closed",
-)
+@plants("head not saved", check="loaded as saved", tasks=(CLASSES,),
+        symptom="good in the notebook, and at chance level after it was loaded again",
+        mend="load it in a fresh process and compare its answers before the notebook is closed")
 def head_not_saved():
     """What is loaded has a new head, as the library makes one where a file has none."""
     original = Model.save
@@ -138,11 +126,9 @@ def head_not_saved():
     return patch.object(Model, "save", save)
 
 
-@plants(
-    "merged at another scale", check="merged as trained",
-    symptom="good with the adapter beside the base, weaker when it is merged",
-    mend="compare logits before and after merging; merge in float32",
-)
+@plants("merged at another scale", check="merged as trained",
+        symptom="good with the adapter beside the base, weaker when it is merged",
+        mend="compare logits before and after merging; merge in float32")
 def merged_at_another_scale():
     """The difference is added without its factor, alpha / rank."""
     original = peft.tuners.lora.Linear.get_delta_weight
@@ -153,11 +139,9 @@ def merged_at_another_scale():
     return patch.object(peft.tuners.lora.Linear, "get_delta_weight", delta)
 
 
-@plants(
-    "reward for length", check="the reward cannot be cheated", tasks=(TEXTS,),
-    symptom="a reward that rises and answers that become longer and worse",
-    mend="give the reward what a cheat would write; read the best-paid answers",
-)
+@plants("reward for length", check="the reward cannot be cheated", tasks=(TEXTS,),
+        symptom="a reward that rises and answers that become longer and worse",
+        mend="give the reward what a cheat would write; read the best-paid answers")
 def reward_for_length():
     """ROUGE-L as recall alone: whoever writes every word gets all of it."""
     original = metrics._longest_common

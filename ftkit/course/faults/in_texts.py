@@ -31,20 +31,16 @@ def _collating(change):
     return patch.object(fit, "Collator", Changed)
 
 
-@plants(
-    "labels masked", check="something carries loss",
-    symptom="a loss of 0.0 from the first update on, and a model that stays as it was",
-    mend="count the labels that are not -100; look at one batch, decoded",
-)
+@plants("labels masked", check="something carries loss",
+        symptom="a loss of 0.0 from the first update on, and a model that stays as it was",
+        mend="count the labels that are not -100; look at one batch, decoded")
 def labels_masked():
     return _collating(lambda labels, model: torch.full_like(labels, IGNORED))
 
 
-@plants(
-    "prompt learned", check="prompts carry no loss", tasks=(TEXTS,),
-    symptom="a lower loss (prompts are alike and easy), and answers that improve less",
-    mend="mask the prompt's labels; ft.show_tokens shows what is learned",
-)
+@plants("prompt learned", check="prompts carry no loss", tasks=(TEXTS,),
+        symptom="a lower loss (prompts are alike and easy), and answers that improve less",
+        mend="mask the prompt's labels; ft.show_tokens shows what is learned")
 def prompt_learned():
     original = fit.encode
     return patch.object(
@@ -53,24 +49,17 @@ def prompt_learned():
     )
 
 
-@plants(
-    "end token masked", check="the end is learned", tasks=(TEXTS,),
-    symptom="good answers that do not stop",
-    mend="pad with a token of its own, or mask by the attention mask and not by the token",
-)
+@plants("end token masked", check="the end is learned", tasks=(TEXTS,),
+        symptom="good answers that do not stop",
+        mend="pad with a token of its own, or mask by the attention mask and not by the token")
 def end_token_masked():
     """The pad token is the end token, and whoever masks padding by its number masks both."""
 
     def change(labels, model):
-        return labels.masked_fill(torch.isin(labels, torch.tensor(sorted(_ends(model)))), IGNORED)
+        ends = torch.tensor(sorted(conversations.end_tokens(model.tokenizer)))
+        return labels.masked_fill(torch.isin(labels, ends), IGNORED)
 
     return _collating(change)
-
-
-def _ends(model):
-    """The tokens that may end an answer."""
-    marks = conversations.turn_marks(model.tokenizer)[1]
-    return {model.tokenizer.eos_token_id, *marks[-1:]}
 
 
 @plants(
@@ -97,11 +86,9 @@ def _beginning(change):
                     patch.object(generation, "begun", begun))
 
 
-@plants(
-    "doubled BOS", check="one beginning", tasks=(TEXTS,),
-    symptom="nothing but a somewhat higher loss: a beginning that the model has never read",
-    mend="tokenize what a template wrote with add_special_tokens=False",
-)
+@plants("doubled BOS", check="one beginning", tasks=(TEXTS,),
+        symptom="nothing but a somewhat higher loss: a beginning that the model has never read",
+        mend="tokenize what a template wrote with add_special_tokens=False")
 def doubled_bos():
     """The template writes the beginning, and the tokenizer puts it there once more."""
 
@@ -125,11 +112,9 @@ def missing_bos():
     return _beginning(change)
 
 
-@plants(
-    "answers cut", check="answers are whole", tasks=(TEXTS,),
-    symptom="answers that break off, or go on for ever",
-    mend="raise max_length, or cut prompts from the left",
-)
+@plants("answers cut", check="answers are whole", tasks=(TEXTS,),
+        symptom="answers that break off, or go on for ever",
+        mend="raise max_length, or cut prompts from the left")
 def answers_cut():
     original = fit.encode
 
@@ -141,11 +126,9 @@ def answers_cut():
     return patch.object(fit, "encode", encode)
 
 
-@plants(
-    "labels shifted twice", check="labels are the tokens", tasks=(TEXTS,),
-    symptom="a loss that falls, more slowly: the model learns the token after the next",
-    mend="give labels as the inputs; the model shifts them itself",
-)
+@plants("labels shifted twice", check="labels are the tokens", tasks=(TEXTS,),
+        symptom="a loss that falls, more slowly: the model learns the token after the next",
+        mend="give labels as the inputs; the model shifts them itself")
 def labels_shifted_twice():
     def change(labels, model):
         shifted = torch.roll(labels, -1, dims=1)
@@ -155,11 +138,9 @@ def labels_shifted_twice():
     return _collating(change)
 
 
-@plants(
-    "other template at inference", check="asked as trained", tasks=(TEXTS,),
-    symptom="a good validation loss, and poor answers in use",
-    mend="one function writes the prompt, for training and for use",
-)
+@plants("other template at inference", check="asked as trained", tasks=(TEXTS,),
+        symptom="a good validation loss, and poor answers in use",
+        mend="one function writes the prompt, for training and for use")
 def other_template():
     original = predict.as_prompt_and_response
 
@@ -171,11 +152,9 @@ def other_template():
                     patch.object(evaluate, "as_prompt_and_response", other))
 
 
-@plants(
-    "padding attended to", check="padding changes nothing", tasks=(CLASSES,),
-    symptom="answers that depend on which other texts are in the batch",
-    mend="pass the attention mask; compare a text alone with the same text in a batch",
-)
+@plants("padding attended to", check="padding changes nothing", tasks=(CLASSES,),
+        symptom="answers that depend on which other texts are in the batch",
+        mend="pass the attention mask; compare a text alone with the same text in a batch")
 def padding_attended_to():
     original = Collator.ids
 
@@ -186,11 +165,9 @@ def padding_attended_to():
     return patch.object(Collator, "ids", ids)
 
 
-@plants(
-    "packed texts see each other", check="packed texts are apart", tasks=(TEXTS,),
-    symptom="a validation loss that depends on how the rows were packed",
-    mend="pass where each text begins (cu_seq_lens, position_ids), with a kernel that reads it",
-)
+@plants("packed texts see each other", check="packed texts are apart", tasks=(TEXTS,),
+        symptom="a validation loss that depends on how the rows were packed",
+        mend="pass where each text begins (cu_seq_lens, position_ids), with a kernel that reads it")
 def packed_texts_see_each_other():
     original = padding_free._one_by_one
 

@@ -20,11 +20,9 @@ def head_weights(net):
             for weight in child.parameters()]
 
 
-@plants(
-    "head not in the optimizer", check="every trainable weight moves", tasks=(CLASSES,),
-    symptom="it learns, less than it should: the body adapts to a random head",
-    mend="make the optimizer after the head; compare each weight before and after an update",
-)
+@plants("head not in the optimizer", check="every trainable weight moves", tasks=(CLASSES,),
+        symptom="it learns, less than it should: the body adapts to a random head",
+        mend="make the optimizer after the head; compare each weight before and after an update")
 def head_not_in_the_optimizer():
     original = KitTrainer.create_optimizer
 
@@ -38,11 +36,9 @@ def head_not_in_the_optimizer():
     return patch.object(KitTrainer, "create_optimizer", create)
 
 
-@plants(
-    "head frozen", check="the head is trained", tasks=(CLASSES,),
-    symptom="it learns, less than it should; the count of trained parameters is a little low",
-    mend="freeze by name and print what is trained; a new head is never frozen",
-)
+@plants("head frozen", check="the head is trained", tasks=(CLASSES,),
+        symptom="it learns, less than it should; the count of trained parameters is a little low",
+        mend="freeze by name and print what is trained; a new head is never frozen")
 def head_frozen():
     original = fit.check_trained
 
@@ -54,11 +50,9 @@ def head_frozen():
     return patch.object(fit, "check_trained", check)
 
 
-@plants(
-    "schedule too short", check="the rate lasts to the end",
-    symptom="the loss falls and then stands still, as if there were no more to learn",
-    mend="count updates, not batches or examples, for the schedule; plot the learning rate",
-)
+@plants("schedule too short", check="the rate lasts to the end",
+        symptom="the loss falls and then stands still, as if there were no more to learn",
+        mend="count updates, not batches or examples, for the schedule; plot the learning rate")
 def schedule_too_short():
     original = KitTrainer.create_scheduler
 
@@ -68,11 +62,9 @@ def schedule_too_short():
     return patch.object(KitTrainer, "create_scheduler", create)
 
 
-@plants(
-    "never shuffled", check="rows in a new order",
-    symptom="a loss that goes up and down with the file; what came last is known best",
-    mend="shuffle in each epoch; a file is mostly sorted by something",
-)
+@plants("never shuffled", check="rows in a new order",
+        symptom="a loss that goes up and down with the file; what came last is known best",
+        mend="shuffle in each epoch; a file is mostly sorted by something")
 def never_shuffled():
     def sampler(self, train_dataset=None):
         return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
@@ -97,11 +89,9 @@ class _Some(torch.utils.data.Sampler):
             self.sampler.set_epoch(epoch)
 
 
-@plants(
-    "rows skipped", check="each row once an epoch",
-    symptom="an epoch that is over early, and a model as if of less data",
-    mend="count the rows that an epoch hands out",
-)
+@plants("rows skipped", check="each row once an epoch",
+        symptom="an epoch that is over early, and a model as if of less data",
+        mend="count the rows that an epoch hands out")
 def rows_skipped():
     original = KitTrainer._get_train_sampler
     return patch.object(
@@ -109,11 +99,9 @@ def rows_skipped():
     )
 
 
-@plants(
-    "seed ignored", check="the seed is used",
-    symptom="all seeds agree to the last digit, and the interval over them is far too narrow",
-    mend="pass the seed on to data order, dropout and new weights; two seeds must differ",
-)
+@plants("seed ignored", check="the seed is used",
+        symptom="all seeds agree to the last digit, and the interval over them is far too narrow",
+        mend="pass the seed on to data order, dropout and new weights; two seeds must differ")
 def seed_ignored():
     make, seeded = KitTrainer.__init__, transformers.set_seed
 
@@ -128,11 +116,9 @@ def seed_ignored():
     )
 
 
-@plants(
-    "batches weighed alike", check="accumulation changes nothing", tasks=(TEXTS,),
-    symptom="a training that depends on how many batches make an update",
-    mend="divide the summed loss by the supervised tokens of the whole update",
-)
+@plants("batches weighed alike", check="accumulation changes nothing", tasks=(TEXTS,),
+        symptom="a training that depends on how many batches make an update",
+        mend="divide the summed loss by the supervised tokens of the whole update")
 def batches_weighed_alike():
     """The mean of the batches' means: tokens of short answers count for more."""
     original = KitTrainer._loss
@@ -146,11 +132,9 @@ def batches_weighed_alike():
     return patch.object(KitTrainer, "_loss", loss)
 
 
-@plants(
-    "best weights lost on resume", check="a resumed run keeps its best",
-    symptom="early stopping reports a validation loss that the model in hand does not have",
-    mend="keep the best weights in the checkpoint; evaluate what you hold, not what was logged",
-)
+@plants("best weights lost on resume", check="a resumed run keeps its best",
+        symptom="early stopping reports a validation loss that the model in hand does not have",
+        mend="keep the best weights in the checkpoint; evaluate what you hold, not what was logged")
 def best_weights_lost():
     original = KeepBest.had_enough
 

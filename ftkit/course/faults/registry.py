@@ -25,10 +25,8 @@ class Fault:
     plant: Callable[[], AbstractContextManager]
 
 
-def plants(
-    name: str, *, symptom: str, check: str, mend: str,
-    tasks: tuple[str, ...] = (CLASSES, TEXTS),
-) -> Callable:
+def plants(name: str, *, symptom: str, check: str, mend: str,
+           tasks: tuple[str, ...] = (CLASSES, TEXTS)) -> Callable:
     """Decorate a function that returns the context manager of a fault: it joins the list."""
 
     def add(plant: Callable) -> Callable:

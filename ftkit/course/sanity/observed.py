@@ -8,7 +8,7 @@ import transformers
 
 from ftkit.data.own import main_texts
 from ftkit.data.splits import normalized
-from ftkit.models import precision
+from ftkit.models import precision, structure
 from ftkit.models.model import Model
 from ftkit.training import fit
 
@@ -98,23 +98,17 @@ def watched(model, rows, max_length, *, seed, **given):
             found.orders.setdefault(epoch, []).append(index)
         return collate(batch)
 
-    found.run = fit.fit(
-        model, rows, max_length=max_length, seed=seed, quiet=True, data_collator=watching,
-        callbacks=[_Watch(found)], disable=("group_by_length",), **options | given,
-    )
+    found.run = fit.fit(model, rows, max_length=max_length, seed=seed, quiet=True,
+                        data_collator=watching, callbacks=[_Watch(found)],
+                        disable=("group_by_length",), **options | given)
     return found
 
 
 def logits_of(model, batch):
     """What a model answers to a batch, in float32, on the CPU. batch: tensors, without labels."""
-    training = model.net.training
-    model.net.eval()
-    try:
-        with torch.inference_mode():
-            given = {name: value.to(model.device) for name, value in batch.items()}
-            return model.net(**given).logits.float().cpu()
-    finally:
-        model.net.train(training)
+    with torch.inference_mode(), structure.at_rest(model.net):
+        given = {name: value.to(model.device) for name, value in batch.items()}
+        return model.net(**given).logits.float().cpu()
 
 
 def rounding(model):

@@ -4,15 +4,14 @@ from contextlib import contextmanager
 
 import torch
 
-from ftkit import compat
 from ftkit.course.sanity.observed import far, logits_of, rounding
 from ftkit.course.sanity.registry import Found, checks, not_asked
-from ftkit.data.conversations import beginning, turn_marks
+from ftkit.data.conversations import beginning, end_tokens
 from ftkit.data.templates import as_prompt_and_response
 from ftkit.evaluation.predict import predict
-from ftkit.models.structure import IGNORED, backbone, inner
+from ftkit.models.structure import IGNORED, at_rest, inner
 from ftkit.speed import padding_free
-from ftkit.speed.packed_loss import read
+from ftkit.speed.attention import kernel
 from ftkit.training import fit
 
 ONLY_ANSWERS = "the rows are no prompts with answers"
@@ -48,18 +47,13 @@ def prompts_carry_no_loss(observed):
 def the_end_is_learned(observed):
     if not observed.writes:
         return not_asked(ONLY_ANSWERS)
-    ends = torch.tensor(sorted(_ends(observed.model)))
+    ends = torch.tensor(sorted(end_tokens(observed.model.tokenizer)))
     given = torch.tensor([label for row in observed.encoded.rows for label in row["labels"]])
     before = int(torch.isin(given, ends).sum())
     left = int(torch.isin(observed.batch["labels"], ends).sum())
     if not (observed.batch["labels"] != IGNORED).any():
         return not_asked("the batch carries no loss at all")
     return Found(left >= before, f"{left} of {before} end tokens", f"all {before}")
-
-
-def _ends(model):
-    """The tokens at which generation stops."""
-    return {model.tokenizer.eos_token_id, *turn_marks(model.tokenizer)[1][-1:]}
 
 
 def _whole(observed):
@@ -73,7 +67,8 @@ def _whole(observed):
 def answers_end_with_the_end_token(observed):
     if not observed.writes:
         return not_asked(ONLY_ANSWERS)
-    ends, rows = _ends(observed.model), [observed.encoded.rows[i] for i in _whole(observed)]
+    ends = end_tokens(observed.model.tokenizer)
+    rows = [observed.encoded.rows[i] for i in _whole(observed)]
     last = [found[-1] for row in rows if (found := _learned(row["labels"]))]
     odd = [token for token in last if token not in ends]
     said = observed.model.tokenizer.convert_ids_to_tokens(odd[:1] or last[:1])
@@ -187,24 +182,11 @@ def packed_texts_are_apart(observed):
     if not observed.model.spec.next_token:
         return not_asked("only decoders are packed")
     rows = [observed.encoded.rows[i]["input_ids"][:32] for i in range(3)]
-    body, config = backbone(net), inner(net).config
-    before, training = compat.attention_kernel(config), net.training
-
-    def states(*texts):
-        batch = padding_free.PackedCollator(0)([{"input_ids": t, "labels": t} for t in texts])
-        given = read(batch, observed.model.device)
-        with torch.no_grad():
-            return body(use_cache=False, **given)[0][0][-len(rows[2]) :].float()
-
     try:
-        net.eval()
-        inner(net).set_attn_implementation(padding_free.NAME)
-        one, two = states(rows[0], rows[2]), states(rows[1], rows[2])
+        with torch.no_grad(), at_rest(net), kernel(inner(net), padding_free.NAME):
+            one, two = (padding_free.text_states(net, text, rows[2]) for text in rows[:2])
     except (ValueError, TypeError, NotImplementedError):
         return not_asked("this model is not packed")
-    finally:
-        inner(net).set_attn_implementation(before)
-        net.train(training)
     away, near = far(one, two), rounding(observed.model)
     return Found(away < near, f"hidden states differ by {away:.1e} of their size",
                  f"below {near:g}")

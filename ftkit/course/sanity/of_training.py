@@ -100,12 +100,10 @@ def accumulation_changes_nothing(observed):
     limit = int(fit.encode(rows, observed.model, max_length=observed.max_length).lengths.min())
     steps = []
     for size in (len(rows), max(1, len(rows) // 4)):
-        run = watched(
-            _still(observed), rows, limit, seed=observed.seed, epochs=1, max_steps=1,
-            batch_size=len(rows), per_device_train_batch_size=size,
-            gradient_accumulation_steps=len(rows) // size, optim="sgd", max_grad_norm=0.0,
-            learning_rate=1.0, schedule="constant",
-        ).run
+        run = watched(_still(observed), rows, limit, seed=observed.seed, epochs=1, max_steps=1,
+                      batch_size=len(rows), per_device_train_batch_size=size,
+                      gradient_accumulation_steps=len(rows) // size, optim="sgd", max_grad_norm=0.0,
+                      learning_rate=1.0, schedule="constant").run
         after, before = weights(run.model), dict(observed.model.net.named_parameters())
         steps.append(torch.cat([(after[name] - before[name].detach().cpu()).flatten()
                                 for name in after if name in before]))

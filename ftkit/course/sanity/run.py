@@ -55,16 +55,9 @@ class SanityChecks(Table):
         raise KeyError(f"{name!r} was not checked. {nearest(name, names)}")
 
 
-def sanity_checks(
-    model,
-    data,
-    *,
-    method=None,
-    max_length: int | None = None,
-    reward: Callable | None = None,
-    only: str | Sequence[str] | None = None,
-    seed: int = 0,
-) -> SanityChecks:
+def sanity_checks(model, data, *, method=None, max_length: int | None = None,
+                  reward: Callable | None = None, only: str | Sequence[str] | None = None,
+                  seed: int = 0) -> SanityChecks:
     """Check a pipeline from its data to the saved model for faults that raise no error.
 
     model: of load_model, for classification or causal-lm; it stays as it is. data: of load_data,
@@ -84,16 +77,12 @@ def sanity_checks(
         if name not in CHECKS:
             raise SettingError(f"check {name!r} does not exist. {nearest(name, list(CHECKS))}")
     if model.task not in ("classification", "causal-lm"):
-        raise SettingError(
-            f"{model.name} is loaded for {model.task}; sanity_checks knows classification and "
-            "causal-lm."
-        )
+        raise SettingError(f"{model.name} is loaded for {model.task}; sanity_checks knows "
+                           "classification and causal-lm.")
     for split in ("train", "validation", "test"):
         if split not in data or not len(data[split]):
-            raise DataError(
-                f"the data has no rows in a split {split!r}; give train, validation and test, as "
-                "load_data does."
-            )
+            raise DataError(f"the data has no rows in a split {split!r}; give train, validation "
+                            "and test, as load_data does.")
     observed, rows = Observed(model, data, method, max_length, reward, seed), []
     with (
         tempfile.TemporaryDirectory() as folder,
