@@ -1,14 +1,13 @@
 """What is measured while something runs: seconds, memory, energy, and the machine's own peak."""
 
-import ctypes
 import gc
 import threading
 import time
 from contextlib import contextmanager
-from functools import cache
 from types import SimpleNamespace
 
 from ftkit.models.hardware import this_machine
+from ftkit.speed.allocator import unused
 
 
 @contextmanager
@@ -50,7 +49,7 @@ def measured():
         if cuda or size < 0.95 * known or time.perf_counter() < due.get(place, 0):
             return
         largest[place], start = max(size, known), time.thread_time()
-        used.append(process.memory_info().rss - _unused())
+        used.append(process.memory_info().rss - unused())
         due[place] = time.perf_counter() + 100 * (time.thread_time() - start)
 
     def watch():
@@ -93,28 +92,6 @@ def held():
     if this_machine().device == "cuda":
         return torch.cuda.memory_allocated()
     return psutil.Process().memory_info().rss
-
-
-def _unused():
-    """Bytes that this process freed and its C library still holds; 0 where it does not say.
-
-    Returned to the system before, they would cost the next training a tenth of its time.
-    """
-    ask = _mallinfo()
-    return ask().fordblks if ask else 0
-
-
-@cache
-def _mallinfo():
-    """glibc's account of its memory; None where there is another C library."""
-    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-    try:
-        ask = ctypes.CDLL(None).mallinfo2
-    except (AttributeError, OSError, TypeError):
-        return None
-    ask.restype = type("mallinfo2", (ctypes.Structure,),
-                       {"_fields_": [(name, ctypes.c_size_t) for name in names]})
-    return ask
 
 
 def _joules():

@@ -184,7 +184,7 @@ def test_memory_is_looked_at_where_there_may_be_more_and_seldom_where_looking_is
         used.look("backward", 50)
         del held
     assert 230e6 < used.added_memory < 260e6
-    monkeypatch.setattr(measure, "_unused", slow)
+    monkeypatch.setattr(measure, "unused", slow)
     with measure.measured() as used:
         for _ in range(20):
             used.look("forward", 100)

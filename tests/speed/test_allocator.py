@@ -28,6 +28,25 @@ with keep_freed_memory():
 """
 
 
+HELD = """
+import sys, psutil, torch
+from ftkit.speed import allocator
+
+allocator.usable_memory = lambda: int(sys.argv[1])
+with allocator.keep_freed_memory():
+    torch.ones(100_000_000)
+print(psutil.Process().memory_info().rss)
+"""
+
+
+@pytest.mark.skipif(not allocator._mallopt(), reason="another C library than glibc")
+def test_what_a_training_freed_goes_back_where_it_is_much_of_the_machine():
+    large, small = (int(subprocess.run([sys.executable, "-c", HELD, memory], capture_output=True,
+                                       text=True, check=True).stdout)
+                    for memory in ("100_000_000_000", "2_000_000_000"))
+    assert large - small > 350e6  # of 400
+
+
 @pytest.mark.skipif(not allocator._mallopt(), reason="another C library than glibc")
 def test_freed_memory_is_taken_again_while_training():
     found = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True,
