@@ -93,8 +93,8 @@ def test_only_one_half_may_be_silenced_and_all_of_it(base):
     depth = tuned.net.config.num_hidden_layers
     lower, upper = range(depth // 2), range(depth // 2, depth)
     right = {"lower silenced": silenced(tuned, lower), "upper silenced": silenced(tuned, upper)}
-    check = from_lesson("08", "half_silenced", adapters={"law": tuned}, depth=depth,
-                        part={"law": rows}, cut={})
+    check = from_lesson("08", "half_silenced", adapters={"order": tuned}, depth=depth,
+                        test={"order": rows}, cut={})
     assert ft.check(right, check)
     for wrong, said in [
         (dict(zip(right, reversed(right.values()), strict=True)), "is not zero"),
