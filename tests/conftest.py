@@ -62,8 +62,8 @@ def each_precision(request, monkeypatch):
     return request.param
 
 
-@pytest.fixture(scope="module")
-def quick_trainings():
+@pytest.fixture(scope="session", autouse=True)
+def _quick_trainings():
     """Each training collects garbage twice, which mostly looks at what the libraries made."""
     import gc
 

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from ftkit.assets import atomic
 from ftkit.course.hints import lessons_folder
@@ -215,8 +214,7 @@ class _Form:
         from IPython.display import Markdown
 
         failed = None
-        with shown, patch.object(Page, "into", lambda page: setattr(
-                self.live, "value", page._repr_html_())):
+        with shown, Page.shown_by(self.update):
             try:
                 display(Markdown(own.text()))
                 own.next()
@@ -224,6 +222,9 @@ class _Form:
                 failed = error
         if failed:
             raise failed
+
+    def update(self, page):
+        self.live.value = page._repr_html_()
 
     def rest(self):
         while self.own.done < len(self.own.steps):

@@ -5,6 +5,7 @@ import html
 import math
 import sys
 import time
+from contextlib import contextmanager
 
 import transformers
 
@@ -82,6 +83,16 @@ class Page(transformers.TrainerCallback):
     """
 
     into = None  # a function that shows the page elsewhere than as an output of its own
+
+    @classmethod
+    @contextmanager
+    def shown_by(cls, function):
+        """Call function(page) in place of an output of its own, for trainings within a block."""
+        cls.into, before = function, cls.into
+        try:
+            yield
+        finally:
+            cls.into = before
 
     def __init__(self):
         self.texts, self.notes, self.ended, self.tokens = [], [], None, 0

@@ -14,7 +14,7 @@ from ftkit.batch.notebook import CLAIM
 from ftkit.errors import DataError, SettingError
 from ftkit.reproduce import capsule as packed
 
-pytestmark = pytest.mark.usefixtures("quick_trainings", "float32")
+pytestmark = pytest.mark.usefixtures("float32")
 WORDS = ["good great warm", "bad dull terrible"]
 
 

@@ -9,7 +9,7 @@ import ftkit as ft
 from ftkit.errors import DataError, SettingError
 from ftkit.models.hardware import this_machine
 
-pytestmark = pytest.mark.usefixtures("quick_trainings", "float32")
+pytestmark = pytest.mark.usefixtures("float32")
 SETTINGS = dict(epochs=1, batch_size=4, learning_rate=1e-3, warmup=0, quiet=True)
 
 

@@ -12,7 +12,7 @@ import ftkit as ft
 PAGE = Path(__file__).parents[2] / "docs" / "reproduce.md"
 
 
-@pytest.mark.usefixtures("quick_trainings", "float32")
+@pytest.mark.usefixtures("float32")
 def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [{"text": f"{i}a {i}b {i}c {i}d the film was good" * 2, "label": i % 2}

@@ -1,10 +1,8 @@
 """ft.sanity_checks: goes through a pipeline, from the data to the saved model, in a few seconds."""
 
-import gc
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from unittest.mock import patch
 
 from ftkit.assets.catalog import nearest
@@ -14,26 +12,12 @@ from ftkit.course.sanity.registry import CHECKS
 from ftkit.display import Table
 from ftkit.errors import DataError, SettingError
 from ftkit.models.model import quiet
+from ftkit.training.measure import only_new_garbage
 
 # Importing them has filled CHECKS. They are asked from the data to the saved model.
 ROOMS = (of_data, of_texts, of_training, of_evaluation)
 ORDER = [name for room in ROOMS for name, check in CHECKS.items()
          if check.test.__module__ == room.__name__]
-
-
-@contextmanager
-def _only_new_garbage():
-    """Leave out what is there already when garbage is collected.
-
-    Each training collects twice, and to go through all objects takes longer than a few updates.
-    """
-    begun = gc.get_freeze_count()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        if not begun:
-            gc.unfreeze()
 
 
 class SanityChecks(Table):
@@ -89,7 +73,7 @@ def sanity_checks(model, data, *, method=None, max_length: int | None = None,
         # Its trainings are nobody's runs, and show no bars.
         patch.dict(os.environ, FTKIT_RUNS=folder, FTKIT_PLAIN="1"),
         quiet(),
-        _only_new_garbage(),
+        only_new_garbage(),
     ):
         for name in wanted:
             check = CHECKS[name]
