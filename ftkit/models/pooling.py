@@ -51,8 +51,8 @@ def _mean(backbone, args, kwargs, output):
     hidden, mask = output.last_hidden_state, kwargs.get("attention_mask")
     if mask is None:
         mean = hidden.mean(1)
-    else:
-        real = mask.unsqueeze(-1).to(hidden.dtype)  # 1 for a token, 0 for padding
+    else:  # a prefix, which is keys and values alone, is in the mask and has no hidden states
+        real = mask[:, -hidden.shape[1]:].unsqueeze(-1).to(hidden.dtype)  # 1: token, 0: padding
         mean = (hidden * real).sum(1) / real.sum(1)
     found = {"last_hidden_state": mean.unsqueeze(1).expand_as(hidden), "pooler_output": mean}
     known = {field.name for field in dataclasses.fields(output)}

@@ -80,15 +80,21 @@ def test_a_saved_model_answers_as_before_and_has_no_pooler(tmp_path):
     assert not torch.allclose(found[:, 0], found[:, 1])
 
 
-@pytest.mark.parametrize("method", [ft.LoRA(rank=2), ft.Adapter(bottleneck_size=2)])
-def test_an_adapter_comes_back_on_a_base_that_is_read_by_its_mean(tmp_path, method):
-    base = pooled(tmp_path)
+@pytest.mark.parametrize("make, method", [
+    (tiny.encoder, ft.LoRA(rank=2)), (tiny.encoder, ft.Adapter(bottleneck_size=2)),
+    (tiny.encoder, ft.PromptTuning(tokens=3)), (tiny.encoder, ft.PrefixTuning(tokens=3)),
+    (tiny.decoder, ft.LoRA(rank=2)), (tiny.decoder, ft.PrefixTuning(tokens=3))])
+def test_an_adapter_comes_back_on_a_base_that_is_read_by_its_mean(tmp_path, method, make):
+    folder = make().save(tmp_path / "plain")
+    base = ft.load_model(folder, "classification", labels=["bad", "good"], pooling="mean")
     tuned = ft.fit(base, tiny.reviews(8), method=method, epochs=1, quiet=True).model
     again = ft.load_model(tuned.save(tmp_path / "adapter"))
     ids, mask = ids_and_mask()
     with torch.no_grad():
-        torch.testing.assert_close(*(m.net(input_ids=ids, attention_mask=mask).logits
-                                     for m in (tuned, again)))
+        found, loaded = (m.net(input_ids=ids, attention_mask=mask).logits for m in (tuned, again))
+        alone = tuned.net(input_ids=ids[1:, :4], attention_mask=mask[1:, :4]).logits
+    torch.testing.assert_close(found, loaded)
+    torch.testing.assert_close(found[1], alone[0])  # a learned prompt is no padding, nor a token
 
 
 @pytest.mark.usefixtures("float32")
