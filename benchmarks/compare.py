@@ -558,6 +558,7 @@ def main():
                    for _ in range(options.workers)]
         if any([process.wait() for process in started]):
             sys.exit("a process failed; what was measured is kept, and the same command goes on")
+        torch.set_num_threads(1)  # as all that was measured, for what is said of the machine
     else:
         work(tasks, options.records, time.monotonic() + 60 * options.minutes)
     if str(options.out) == os.devnull:
