@@ -66,6 +66,7 @@ class Sentiment:
     largest: int = 128  # examples of the largest prompt, as far as they fit into
     room: int = 2000  # tokens
     blocks: int = 2  # a third of them
+    pooling: str = "mean"  # how a head reads the text: as this encoder was trained to be read
     rule = "Is what this text says negative, neutral or positive?\n"
     wordings = ("Review: {}\nSentiment:", "Text: {}\nFeeling:",
                 "{}\nThis text is negative, neutral or positive:")
@@ -85,7 +86,7 @@ class Sentiment:
     def base(self, seed):
         """The model to train, with a new head."""
         return ft.load_model(self.model_name, task="classification", labels=list(self.classes),
-                             seed=seed)
+                             seed=seed, pooling=self.pooling)
 
     def to_train(self, rows, wording):
         """Rows as `fit` and `evaluate` read them."""
@@ -557,6 +558,7 @@ def main():
                    for _ in range(options.workers)]
         if any([process.wait() for process in started]):
             sys.exit("a process failed; what was measured is kept, and the same command goes on")
+        torch.set_num_threads(1)  # as all that was measured, for what is said of the machine
     else:
         work(tasks, options.records, time.monotonic() + 60 * options.minutes)
     if str(options.out) == os.devnull:

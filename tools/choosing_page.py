@@ -91,6 +91,9 @@ def picture(path=advise.STORED):
                                      tasks.items(), strict=True):
         about = found["tasks"][task]
         n = about["labels"][-1]
+        shares = {name: mean([c for c in found["cells"] if (c["task"], c["method"]) ==
+                              (task, name)], "share", None) for name in methods}
+        order = sorted(methods, key=shares.get)  # neighbours' names stand above and below in turn
         for i, (name, method) in enumerate(methods.items()):
             share = next(c["share"] for c in found["cells"]
                          if (c["task"], c["method"]) == (task, name))
@@ -99,9 +102,12 @@ def picture(path=advise.STORED):
             axes.errorbar(place, score.value, [[score.value - score.low],
                           [score.high - score.value]], fmt="o" if share else "s",
                           color="0.1", ecolor="0.6", capsize=2, markersize=5)
-            axes.annotate(name, (place, score.value), xytext=(5, 4 if i % 2 else -9), fontsize=7,
-                          textcoords="offset points")
+            above = order.index(name) % 2
+            axes.annotate(name, (place, score.value), xytext=(0, 7 if above else -12), fontsize=7,
+                          ha="right" if share > 0.5 else "center", textcoords="offset points",
+                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})
         axes.set_xscale("log")
+        axes.margins(0.1)  # room for the names
         axes.minorticks_off()
         axes.set_xticks([1e-4, 1e-3, 1e-2, 1e-1, 1])
         axes.set(title=f"{about['title']}, {n} labels",
