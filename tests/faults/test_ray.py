@@ -2,7 +2,9 @@
 
 import signal
 import sys
+from contextlib import suppress
 
+import psutil
 import pytest
 from faulty import PARAMETERS, WORK, lives, nothing_is_left, records, run, start, wait_for
 
@@ -27,6 +29,15 @@ def two_nodes(monkeypatch):
     cluster.shutdown()
 
 
+def runs_a_notebook(node):
+    """Whether a node has the kernel of a run now, and not only what waits for one."""
+    (raylet,) = node.all_processes["raylet"]
+    with suppress(psutil.NoSuchProcess):
+        below = psutil.Process(raylet.process.pid).children(recursive=True)
+        return any("ipykernel_launcher" in " ".join(process.cmdline()) for process in below)
+    return False
+
+
 @pytest.mark.slow
 def test_a_grid_on_two_nodes_of_which_one_is_killed_ends_as_on_one_machine(
         two_nodes, tmp_path, write_notebook):
@@ -37,6 +48,7 @@ def test_a_grid_on_two_nodes_of_which_one_is_killed_ends_as_on_one_machine(
     batch = start(*words, "-p", "seconds", "2.0", "--out", out, "--executor", "ray", "--address",
                   cluster.address, "--retries", 3)
     wait_for(lambda: len(records(out)) >= 2 or batch.poll() is not None, 120)
+    wait_for(lambda: runs_a_notebook(node) or batch.poll() is not None, 60)
     cluster.remove_node(node, allow_graceful=False)
     printed = batch.communicate(timeout=300)[0]
     assert batch.returncode == 0, printed
