@@ -15,9 +15,10 @@ GIB = 1024**3
 PROFILES = ("smoke", "cpu", "gpu")
 SHORT = 256  # tokens; up to here plain attention is no slower than the fused kernel on a CPU
 # Bytes of activations and logits on a processor, by the estimate. SmolLM2, 16 texts of up to 512
-# tokens, one thread: 16 at once took 43.4 s of its time and 7.3 GB at the peak, 2 at once 41.3 s
-# and 4.0 GB, with the same loss to six digits; of up to 48 tokens 4 at once took a quarter more
-# than 16. In bf16 2 took twice the time of 8 (benchmarks/at_once.py).
+# tokens, two idle cores: 16 at once took 36.8 s of the processor and 7.2 GB at the peak, 4 at once
+# 28.6 s and 4.4 GB, 2 at once 36.1 s and 4.0 GB, with the same loss to six digits; of up to 48
+# tokens 4 at once took a quarter more than 16. In bf16 2 took twice the time of 8
+# (benchmarks/at_once.py).
 AT_ONCE = 3.5 * 2**30
 USABLE = 0.85  # share of the memory that a plan may fill; the rest is for the framework itself
 # Compiling the repeated block: seconds it takes, and the share of a step that it saves. On a CPU
