@@ -40,7 +40,7 @@ COMPAT_TESTS ?= $(addprefix tests/,test_public.py test_compat.py data/test_load.
   methods/test_adapter.py methods/test_lora.py tasks/test_batching.py data/test_templates.py \
   speed/test_optimizations.py speed/test_attention.py batch/test_notebook.py batch/test_run.py)
 
-.PHONY: help setup data run course test test-all test-browser soak bench bench-course compare gpu \
+.PHONY: help setup data run course test test-all test-browser soak bench bench-course bench-serving compare gpu \
   bundle compat lab site clean
 help:
 	@echo "make run    set-up, then lessons 1 to 5 on the cpu profile; results in $(OUT)/"
@@ -51,6 +51,7 @@ help:
 	@echo "make soak   60 short notebooks while their processes are killed at random, some minutes"
 	@echo "make bench  ftkit and its peers on the same work (WORK=NAME for one), about an hour"
 	@echo "make bench-course  the lessons on smoke by the batch and by a loop of papermill"
+	@echo "make bench-serving  waits for a served model when 1, 8 and 32 ask at once, some minutes"
 	@echo "make compare  every method on two tasks, docs/choosing.md; started again, it goes on"
 	@echo "make bundle everything for a machine without a network, in parts: docs/air-gapped.md"
 	@echo "make gpu    on a machine with a CUDA card: its tests, the benchmark, the lessons; MINUTES=8"
@@ -115,6 +116,9 @@ bench: data .venv-peers/.ready .venv-litgpt/.ready
 
 bench-course: data
 	@$(PY) benchmarks/course.py --write docs/batch.md $(ARGS)
+
+bench-serving: data
+	@$(PY) benchmarks/serving.py --write docs/deployment.md $(ARGS)
 
 # Two processes of one thread each. Cells that were measured are kept in build/compare.
 compare: data

@@ -40,7 +40,7 @@ _WHERE = {
     "deploy.registry": ["register", "list_versions", "promote", "roll_back", "compare_versions"],
     "deploy.suite": ["general_suite", "SuitePart"],
     "deploy.export": ["export"],
-    "deploy.gate": ["ship"],
+    "deploy.gate": ["ship", "forgotten"],
     "serving.serve": ["serve"],
     "serving.feedback": ["Feedback"],
     "course.claims": ["claim", "conclude"],

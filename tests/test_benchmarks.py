@@ -9,7 +9,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import chats
 import pytest
+import tiny
+from datasets import Dataset
+
+import ftkit as ft
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
@@ -188,13 +193,17 @@ def test_growth_is_told_and_drawn_beside_the_ideal(bench, tmp_path):
     assert said in bench.tables({"works": {}, "growth": found})["docs/speed.md"]
 
 
-@pytest.fixture(scope="module")
-def course():
-    """The program that runs the lessons by the batch and by papermill, without running it."""
-    spec = importlib.util.spec_from_file_location("course_benchmark", FOLDER / "course.py")
+def program(name):
+    """A benchmark that is one file, without running it."""
+    spec = importlib.util.spec_from_file_location(f"{name}_benchmark", FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def course():
+    return program("course")
 
 
 def test_the_batchs_wall_time_is_a_ratio_to_the_loop_of_papermill(course):
@@ -221,3 +230,40 @@ def test_what_fails_in_one_of_the_two_ends_the_comparison(course, tmp_path, writ
 def test_the_page_shows_what_was_measured_last(course):
     measured = json.loads((FOLDER / "course.json").read_text())
     assert course.table(measured) in (ROOT / "docs" / "batch.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def serving():
+    return program("serving")
+
+
+def test_waits_for_a_served_model_stand_beside_plain_generation(serving, monkeypatch, capsys):
+    """The three ways on a small model: all answer, and the table counts what is the same."""
+    monkeypatch.setattr(ft, "load_model", lambda name: chats.chat_model())
+    rows = Dataset.from_dict({"question": [f"what is {word}" for word in tiny.WORDS[:3]]})
+    monkeypatch.setattr(ft, "load_data", lambda name, **more: {"test": rows})
+    monkeypatch.setattr("sys.argv", ["serving.py", "--users", "1", "3", "--rounds", "2",
+                                     "--tokens", "3"])
+    serving.main()
+    said = capsys.readouterr().out
+    assert f"| 3 | {serving.SERVED} |" in said and f"| 1 | {serving.BATCHED} |" in said
+    assert "Of 3 answers 100% are the same served and by `generate`" in said
+
+
+def test_the_waits_are_medians_over_rounds(serving):
+    def row(median):
+        return {"median": median, "longest": 2 * median, "requests a second": 1 / median,
+                "answers": ["a"]}
+
+    rounds = [{f"1 {name}": row(value) for name in (serving.SERVED, serving.ALONE, serving.BATCHED)}
+              for value in (1.0, 4.0, 2.0)]
+    rounds[0][f"1 {serving.BATCHED}"]["answers"] = ["b"]
+    text = serving.table({"rounds": rounds, "users": [1], "tokens": 8, "model": "m",
+                          "date": "2026-01-01", "machine": {"cores": 2, "system": "Linux"}})
+    assert f"| 1 | {serving.SERVED} | 2.00 | 4.00 | 0.50 |" in text
+    assert "100% are the same served" in text and "0% the same in one batch" in text
+
+
+def test_the_page_shows_the_waits_that_were_measured_last(serving):
+    measured = json.loads((FOLDER / "serving.json").read_text())
+    assert serving.table(measured) in (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")

@@ -67,16 +67,30 @@ def ship(candidate: Model | str, champion: Model | str, task_claims: Sequence[An
                            'ft.claim, or comparisons such as ft.compare(new, old, "accuracy").')
     new, old = (load_model(one) if isinstance(one, str) else one for one in (candidate, champion))
     parts = suites.general_suite() if general_suite is None else list(general_suite)
-    suites.names(parts)
-    if new.hash() == old.hash():
-        raise SettingError(f"candidate and champion are the same weights ({new.name}).")
-    rows = [_of_claim(claim) for claim in task_claims]
-    rows += [_of_part(part, new, old) for part in parts]
-    if all(row["verdict"] == "left out" for row in rows[len(task_claims):]):
-        raise SettingError(f"no part of the suite applies: {rows[-1]['difference']}. What else "
-                           "should not get worse? Measure that with a SuitePart of your own.")
+    rows = [_of_claim(claim) for claim in task_claims] + _of_parts(parts, new, old)
     reasons = [f"{row['what']} {row['verdict']}" for row in rows if row["verdict"] not in PASSED]
     return Verdict(rows, reasons)
+
+
+def forgotten(run: Any, base: Model | str, suite: Sequence[SuitePart] | None = None) -> Table:
+    """What a training made a model forget: each part of a suite before it and after.
+
+    run: a Run of ft.fit, or the tuned Model. base: what was trained, or what ft.load_model takes.
+    suite: SuiteParts, by default ft.general_suite(); a base that was measured before is not
+    measured again. Returns a Table with a row for each part: "what", "before", "after", the
+    "difference" with its 95% interval, what is "allowed", and the "verdict" as ft.ship gives it:
+    "no worse", "got worse", "cannot be told", or "left out" with the reason.
+    Raises SettingError where both are the same weights, or no part of the suite applies.
+    """
+    new, old = getattr(run, "model", run), load_model(base) if isinstance(base, str) else base
+    parts = suites.general_suite() if suite is None else list(suite)
+    rows = [{"what": row["what"], "before": row["champion"], "after": row["candidate"],
+             "difference": row["difference"], "allowed": row["needed"], "verdict": row["verdict"]}
+            for row in _of_parts(parts, new, old)]
+    worse = [row["what"] for row in rows if row["verdict"] == "got worse"]
+    unknown = [row["what"] for row in rows if row["verdict"] == "cannot be told"]
+    said = f"forgotten: {', '.join(worse) or 'nothing beyond what is allowed'}"
+    return Table(rows, said + (f"; cannot be told: {', '.join(unknown)}" if unknown else ""))
 
 
 def _is_better(comparison: Comparison) -> bool:
@@ -101,6 +115,17 @@ def _of_claim(claim):
     return {"what": f"task: {claim.claim}", "candidate": row["tuned"], "champion": row["base"],
             "difference": row["difference"] or row["tuned"], "needed": row["needed"],
             "verdict": "won" if claim.held else "is not won"}
+
+
+def _of_parts(parts, new, old):
+    suites.names(parts)
+    if new.hash() == old.hash():
+        raise SettingError(f"both models are the same weights ({new.name}).")
+    rows = [_of_part(part, new, old) for part in parts]
+    if all(row["verdict"] == "left out" for row in rows):
+        raise SettingError(f"no part of the suite applies: {rows[-1]['difference']}. What else "
+                           "should not get worse? Measure that with a SuitePart of your own.")
+    return rows
 
 
 def _of_part(part, new, old):

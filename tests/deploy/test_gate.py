@@ -139,6 +139,22 @@ def catalog_sets(monkeypatch):
     return asked
 
 
+def test_a_training_says_what_it_made_the_model_forget(base, tuned):
+    other = Dataset.from_dict({"text": ["terrible music bad dull plot dog"] * 20})
+    run = ft.fit(base, ROWS, epochs=10, batch_size=8, learning_rate=2e-2, quiet=True,
+                 dtype="float32")
+    parts = [part(), part(rows=other, name="others"), part(rows=other.select([0]), name="one row")]
+    found = ft.forgotten(run, base, parts)
+    assert [row["verdict"] for row in found.rows] == ["no worse", "got worse", "cannot be told"]
+    assert found.caption == "forgotten: others; cannot be told: one row"
+    before, after = (ft.evaluate(one, other)["loss"].value for one in (base, run.model))
+    assert found.rows[1]["before"].startswith(f"{before:.3f}")
+    assert found.rows[1]["after"].startswith(f"{after:.3f}")
+    assert ft.forgotten(tuned, base, parts[:1]).caption.startswith("forgotten: nothing")
+    with pytest.raises(ft.SettingError, match="the same weights"):
+        ft.forgotten(base, base, parts)
+
+
 def test_the_general_suite_measures_four_things(catalog_sets, base):
     model = base.copy()
     model.tokenizer.chat_template = SIMPLE
