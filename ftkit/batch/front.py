@@ -12,7 +12,7 @@ from ftkit.display import Table, display, in_notebook
 
 
 def batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None, out="artifacts",
-          workers=1, retries=0, fail_fast=False, timeout=3600, cell_timeout=1800, memory=None,
+          workers=1, retries=None, fail_fast=False, timeout=3600, cell_timeout=1800, memory=None,
           resume=True, commit_to=None, executor="local", address=None, cpus=1, gpus=0,
           launch=None, start=None, track=None):
     """Run notebooks, each once or over a grid, and write one table of what they claimed.
@@ -22,10 +22,11 @@ def batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None, ou
     seeds: each of them with seed 0, 1, and so on. out: the folder for executed notebooks, logs,
     records and results.json, .md and .png (of a grid .parquet, too). workers: runs at a time, or
     "auto", by the cores and the memory that may be used. retries: further attempts for a run whose
-    process was killed or never answered; never after a cell's own error. fail_fast: start nothing
-    more after a failure. timeout, cell_timeout: seconds a run and a cell may take. memory: bytes a
-    run and all its processes may hold. resume: skip what succeeded with the same source, parameters
-    and packages. commit_to: a folder whose notebooks of the same name get the outputs. executor:
+    process was killed or never answered, never after a cell's own error; by default none, and 2 on
+    a cluster. fail_fast: start nothing more after a failure. timeout, cell_timeout: seconds a run
+    and a cell may take. memory: bytes a run and all its processes may hold. resume: skip what
+    succeeded with the same source, parameters and packages. commit_to: a folder whose notebooks of
+    the same name get the outputs. executor:
     "local", or "ray": each run a task on the Ray cluster at address (None starts one on this
     machine) that gets so many cpus and gpus (needs the package ray). launch: a
     ftkit.batch.launch.Launch, for cells that several processes run together. start: "fork" the

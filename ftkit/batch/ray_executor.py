@@ -40,6 +40,7 @@ def cluster(address, cpus, gpus, limits):
         raise SettingError(f"no Ray cluster was found at {address!r}: {error}. Start one with "
                            "`ray start --head`, or leave --address out.") from None
     try:
+        limits = {**limits, "cpus": cpus}
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}  # the batch tries again
         options |= {"memory": limits["memory"]} if limits["memory"] else {}
         task = ray.remote(run_there).options(**options)
@@ -102,8 +103,13 @@ class RemoteRunning:
 
 
 def run_there(lesson, limits):
-    """On a node: run a lesson in a folder of its own. Returns its record and {file: bytes}."""
-    limits = {**limits, "memory": limits["memory"] or int(0.9 * usable_memory())}
+    """On a node: run a lesson in a folder of its own. Returns its record and {file: bytes}.
+
+    It gets the threads of the CPUs that were declared for it, and where no memory was, as large a
+    share of the node's.
+    """
+    share = min(1, max(limits["cpus"], 1) / usable_cores())
+    limits = {**limits, "memory": limits["memory"] or int(0.9 * share * usable_memory())}
     with tempfile.TemporaryDirectory(prefix="ftkit-") as folder, adopting():
         out = Path(folder).resolve()
         lesson.place(out)
@@ -111,7 +117,7 @@ def run_there(lesson, limits):
             lesson.path = out / "source" / lesson.path.name
             lesson.path.parent.mkdir()
             nb.write(lesson.notebook, lesson.path)
-        running = Running(lesson, limits, 1)
+        running = Running(lesson, limits, max(1, round(1 / share)))
         try:
             while not running.finished():
                 time.sleep(POLL)

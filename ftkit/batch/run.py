@@ -51,7 +51,7 @@ def find_notebooks(paths):
 
 
 def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None,
-              out="artifacts", workers=1, retries=0, fail_fast=False, timeout=3600,
+              out="artifacts", workers=1, retries=None, fail_fast=False, timeout=3600,
               cell_timeout=1800, memory=None, resume=True, commit_to=None, executor="local",
               address=None, cpus=1, gpus=0, launch=None, start=None, track=None, report=print,
               live=None):
@@ -74,6 +74,8 @@ def run_batch(notebooks, *, profile=None, parameters=None, grid=None, seeds=None
         if isinstance(value, bool) or not isinstance(value, int | float) or not (
                 math.isfinite(value) and value > 0):
             raise SettingError(f"{name}={value!r}: a number greater than 0 is expected.")
+    if retries is None:  # a cluster loses a node now and then
+        retries = 2 if executor == "ray" else 0
     if type(retries) is not int or retries < 0:
         raise SettingError(f"retries={retries!r}: a whole number from 0 on is expected.")
     lessons = lessons_of(notebooks, profile, parameters, grid, seeds, out, launch)

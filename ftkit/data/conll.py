@@ -65,13 +65,13 @@ def as_bio(tags) -> tuple[dict[str, str] | None, str]:
 
     tags: all that occur. What IOBES (also BIOES, and M for an inside) and BILOU add over BIO, the
     neighbours of a tag tell, so nothing is lost. Bare letters (B, I, O) are entities of one
-    nameless type, "entity". Tags without an O or a hyphen, such as parts of speech, stay as they
-    are.
+    nameless type, "entity"; in word segmentation (B, M, E, S) there is no O. Other tags without an
+    O or a hyphen, such as parts of speech, stay as they are.
     Returns (None, "") where they look like entities in a scheme that is not known.
     Source of the schemes: Ratinov and Roth 2009, "Design Challenges and Misconceptions in NER".
     """
     tags = set(tags)
-    bare = tags <= set("BIOESLUM") and "O" in tags and len(tags) > 1
+    bare = tags <= set("BIOESLUM") and tags & {"O", "B"} and len(tags) > 1
     parts = {tag: (tag, "entity") if bare and tag != "O" else tuple(tag.split("-", 1))
              for tag in tags if tag != "O"}
     letters = {part[0] for part in parts.values()}

@@ -7,6 +7,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ftkit import compat
+
+REMEMBERED = 64  # hashes of splits, by their fingerprints
+_SEEN: dict[str, str] = {}
+
 
 def row_hash(row: Mapping[str, Any]) -> str:
     """A hash of one row, 16 hex digits; a changed byte of any column changes it."""
@@ -17,6 +22,18 @@ def row_hashes(data: Any) -> dict[str, list[str]]:
     """A hash of each row, 16 hex digits, by split; a data set without splits is one, "train"."""
     splits = data if isinstance(data, Mapping) else {"train": data}
     return {name: [row_hash(row) for row in split] for name, split in splits.items()}
+
+
+def hash_of_split(split: Any) -> str:
+    """The split_hash of a Dataset's rows; of one that was asked about before it is remembered."""
+    known = compat.fingerprint(split)  # another for every change of a Dataset
+    if known is None:
+        return split_hash(row_hash(row) for row in split)
+    if known not in _SEEN:
+        while len(_SEEN) >= REMEMBERED:
+            _SEEN.pop(next(iter(_SEEN)))
+        _SEEN[known] = split_hash(row_hash(row) for row in split)
+    return _SEEN[known]
 
 
 def split_hash(rows: Iterable[str]) -> str:

@@ -128,8 +128,8 @@ def load_data(source, *, n_train=None, n_validation=None, n_test=None, seed=0, *
         raise SettingError(f"{name!r} is a model. Load it with load_model.")
     elif _is_hub_id(name, path):
         _check_options(options, [*OWN, "config", "revision"], "your own data")
+        splits = hub_dataset(name, options.get("config"), options.get("revision"))
         with _no_progress_bars():
-            splits = hub_dataset(name, options.get("config"), options.get("revision"))
             columns = files.from_datasets(splits)
         data = _own_data(columns, name, options)
     elif "/" in name or path.suffix:
@@ -271,7 +271,7 @@ def _own_data(content, name: str, options: dict) -> Data:
     if task == "tagging":
         tags = own.label_names(given, task, name, notes)
     elif task == "classification":
-        classes = (own.check_labels(given, labels, name) if labels
+        classes = (own.check_labels(given, labels, name, notes) if labels
                    else own.label_names(given, task, name, notes))
         numbers = {label: number for number, label in enumerate(classes)}
         given = {part: columns | {"label": [numbers[label] for label in columns["label"]]}

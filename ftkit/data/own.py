@@ -181,7 +181,7 @@ def label_names(splits: Splits, task: str, source: str, notes: list[str]) -> tup
     return tuple(sorted(labels))
 
 
-def check_labels(splits: Splits, labels, source: str) -> tuple[str, ...]:
+def check_labels(splits: Splits, labels, source: str, notes: list[str]) -> tuple[str, ...]:
     """Return the classes that the user named, checking that the rows have no others."""
     if isinstance(labels, str):
         raise DataError(f"labels={labels!r}: a list of classes was expected.")
@@ -190,6 +190,9 @@ def check_labels(splits: Splits, labels, source: str) -> tuple[str, ...]:
         if unknown := sorted(set(columns["label"]) - set(names)):
             raise DataError(f"{source}: the {split} split has labels that are not in labels="
                             f"{list(names)}: {listed(unknown)}. Add them, or rename them.")
+    if len(given := set(splits["train"]["label"])) == 1:
+        say(f"{source}: all {count(splits['train'])} training rows have the label "
+            f"{next(iter(given))!r}, so that nothing can be learned of the other classes.", notes)
     return names
 
 

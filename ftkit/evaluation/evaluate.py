@@ -10,10 +10,10 @@ from ftkit import compat, tasks
 from ftkit.data.templates import as_prompt_and_response
 from ftkit.errors import DataError, SettingError
 from ftkit.evaluation import generation, metrics, resampling
-from ftkit.evaluation.predict import logits_of
-from ftkit.models import precision, structure
+from ftkit.evaluation.predict import logits_of, reading
+from ftkit.models import structure
 from ftkit.models.hardware import Computed, this_machine
-from ftkit.speed import attention, feature_cache, optimizations
+from ftkit.speed import optimizations
 from ftkit.speed.logits_to_keep import next_token_losses
 from ftkit.tasks.batching import Collator, by_length, encode
 from ftkit.tasks.tagging import words_tags
@@ -150,11 +150,7 @@ def evaluate(model, dataset, *, batch_size=None, max_length=None, generate=False
     if tokens is None and task.spec.language:
         tokens = LOGITS // model.net.get_input_embeddings().num_embeddings
     batches = by_length(rows, size, tokens, sort="group_by_length" not in disable)
-    wanted = feature_cache.suits(task.spec) and "feature_cache" not in disable
-    kernel = attention.chosen(structure.inner(model.net), int(rows.lengths.max()), disable)
-    computing = precision.computing(model, dtype)
-    backbone = feature_cache.frozen_features(model.net, wanted=wanted)
-    with computing as computed, kernel, backbone:
+    with reading(model, int(rows.lengths.max()), dtype, disable) as computed:
         found = _forward(model, rows, batches, disable)
     writing = {"max_new_tokens": max_new_tokens, "stop": stop, "dtype": dtype, "disable": disable}
     evaluation = _measure(model, dataset, rows, found, writing if generate else None)

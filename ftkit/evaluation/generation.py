@@ -66,6 +66,7 @@ def log_likelihood(model, prompts, candidates, *, prefix="", batch_size=ROWS, no
     known = dict(zip(distinct, ids, strict=True))
     if empty := [c for c, ids in known.items() if not ids]:
         raise SettingError(f"candidate {empty[0]!r} has no tokens; a candidate must not be empty.")
+    _check_room(model, first, [max((len(known[c]) for c in own), default=0) for own in lists])
     sharing = "prefix_caching" not in disable
     shared = _common_prefix(first) if sharing and capabilities.continues(model.net) else []
     out = np.full((len(prompts), max(map(len, lists), default=0)), -np.inf)
@@ -201,9 +202,9 @@ def generate(model, prompts, *, max_new_tokens=32, stop=None, prefix="", batch_s
         some = [texts[i] for i in part]
         with precision.computing(model, dtype):
             if model.net.config.is_encoder_decoder or not capabilities.continues(model.net):
-                said = _by_library(model, some, max_new_tokens, stops)
+                said = _by_library(model, some, max_new_tokens, stops, part)
             else:
-                said = _greedy(model, some, max_new_tokens, stops, disable)
+                said = _greedy(model, some, max_new_tokens, stops, disable, part)
         for i, text in zip(part, said, strict=True):
             out[i] = text
     return out[0] if single else out
@@ -215,8 +216,9 @@ def chat(model, message, *, system=None, max_new_tokens=64):
     return generate(model, prompt, max_new_tokens=max_new_tokens).strip()
 
 
-def _greedy(model, texts, limit, stops, disable):
-    tokens = _tokens(model, texts)
+def _greedy(model, texts, limit, stops, disable, numbers):
+    tokens = _tokens(model, texts, numbers)
+    _check_room(model, tokens, [limit] * len(tokens), numbers)
     longest = learned_tokens(model.net) + max(map(len, tokens)) + limit
     sharing = "prefix_caching" not in disable and tree_attention.sees_all(model.net, longest)
     with attention.chosen(inner(model.net), longest, disable):
@@ -265,13 +267,15 @@ def _written(model, tokens, limit, stops, sharing):
     return [_cut(text, stops) for text in done]
 
 
-def _by_library(model, texts, limit, stops):
+def _by_library(model, texts, limit, stops, numbers):
     """The same through transformers' generate, for encoder-decoders and for unusual decoders."""
     decoder = not model.net.config.is_encoder_decoder
+    rows = _tokens(model, texts, numbers) if decoder else model.tokenizer(texts)["input_ids"]
+    _check_room(model, rows, [limit if decoder else 0] * len(rows), numbers)
     # On the right: a learned prompt stands directly before an encoder's text, padding or not.
-    options = {"padding_side": "left" if decoder else "right", "add_special_tokens": not decoder}
-    batch = model.tokenizer(texts, return_tensors="pt", padding=True, **options)
-    batch = {k: v.to(model.device) for k, v in batch.items() if k != "token_type_ids"}
+    batch = {"input_ids": pad(rows, model.tokenizer.pad_token_id, left=decoder),
+             "attention_mask": pad([[1] * len(row) for row in rows], 0, left=decoder)}
+    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
     ids = model.net.generate(**batch, max_new_tokens=limit, do_sample=False,
                              pad_token_id=model.tokenizer.pad_token_id,
                              logits_processor=transformers.LogitsProcessorList([_Checked(model)]))
@@ -311,16 +315,37 @@ def _cut(text, stops):
     return text[: min((text.index(s) for s in stops if s in text), default=len(text))]
 
 
-def _tokens(model, texts):
-    """Token ids of prompts, begun as texts are in training; none of them may be empty."""
+def _tokens(model, texts, numbers=None):
+    """Token ids of prompts, begun as texts are in training; none of them may be empty.
+
+    numbers: of the prompts, for words, where they stand in another order than they were given in.
+    """
     if not texts:
         return []
     rows = begun(model.tokenizer(texts, add_special_tokens=False)["input_ids"], model.tokenizer)
     if empty := [i for i, row in enumerate(rows) if not row]:
-        raise SettingError(f"prompt {empty[0]} is {texts[empty[0]]!r}, and the tokenizer puts no "
+        number = numbers[empty[0]] if numbers else empty[0]
+        raise SettingError(f"prompt {number} is {texts[empty[0]]!r}, and the tokenizer puts no "
                            "BOS before a text, so there is nothing that an answer could follow. "
                            "Give at least a word.")
     return rows
+
+
+def _check_room(model, rows, more, numbers=None):
+    """Refuse a prompt that leaves no room for `more` tokens behind it, a number for each prompt."""
+    config = model.net.config.get_text_config()
+    room = getattr(config, "max_position_embeddings", None)
+    if room is None:
+        return
+    before = learned_tokens(model.net)
+    numbers = range(len(rows)) if numbers is None else numbers
+    for i, row, behind in zip(numbers, rows, more, strict=True):
+        if before + len(row) + behind > room:
+            learned = f", a learned prompt of {before} before it" if before else ""
+            raise SettingError(
+                f"prompt {i} has {len(row):,} tokens{learned} and {behind:,} for the answer; "
+                f"{model.name} has positions for {room:,}. Shorten the prompt, or ask for fewer "
+                "new tokens.")
 
 
 def _common_prefix(rows):

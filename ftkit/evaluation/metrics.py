@@ -177,7 +177,13 @@ def tag_metrics(predictions, references):
     every = counts.sum(-1)
 
     def ratio(top, *below):
-        return lambda s: len(below) * s[..., top] / np.maximum(s[..., list(below)].sum(-1), 1e-12)
+        if not every[:, list(below)].sum():  # seqeval's 0, where there is nothing at all
+            return lambda sums: np.zeros(sums.shape[:-1])
+
+        def of(sums):  # NaN of a resample that happens to have none
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return len(below) * sums[..., top] / sums[..., list(below)].sum(-1)
+        return of
 
     def of_kind(sums):
         return f1(*np.moveaxis(sums, -1, 0))

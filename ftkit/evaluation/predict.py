@@ -1,6 +1,7 @@
 """What a model says to texts that have no labels."""
 
 import re
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -10,9 +11,10 @@ from ftkit import tasks
 from ftkit.data.templates import as_prompt_and_response
 from ftkit.errors import DataError, SettingError
 from ftkit.evaluation import generation
-from ftkit.models.structure import at_rest
+from ftkit.models import precision
+from ftkit.models.structure import at_rest, inner
 from ftkit.models.weights import no_answer
-from ftkit.speed import feature_cache
+from ftkit.speed import attention, feature_cache, optimizations
 from ftkit.tasks.batching import Collator, by_length, encode
 from ftkit.tasks.tokens import columns_of
 
@@ -23,7 +25,8 @@ _RIGHT = (
 )
 
 
-def predict(model, texts, *, max_length=None, max_new_tokens=32, stop=None, top=5):
+def predict(model, texts, *, max_length=None, max_new_tokens=32, stop=None, top=5, dtype=None,
+            disable=()):
     """What a model says to texts, without labels to compare with.
 
     model: of load_model or run.model. texts: one or a list of them, or a Dataset, whose labels are
@@ -31,7 +34,8 @@ def predict(model, texts, *, max_length=None, max_new_tokens=32, stop=None, top=
     with the task's columns, such as {"question": …, "choices": […]}. A string for a decoder is
     continued as it is; {"messages": […]} and {"instruction": …} go through the template, as in
     training.
-    max_length: tokens. max_new_tokens and stop: as in generate. top: words for each mask.
+    max_length: tokens. max_new_tokens and stop: as in generate. top: words for each mask. dtype,
+    disable: as in evaluate.
     Returns for one text a dict, for several a list of dicts: "label", its "probability", and
     "probabilities" by label (classification) or by choice (choice); "value" (regression); "words",
     "tags" and "entities", pairs of type and text (tagging); "text" (what a language model writes);
@@ -43,21 +47,36 @@ def predict(model, texts, *, max_length=None, max_new_tokens=32, stop=None, top=
     if task.spec.answer is None:
         raise SettingError(f"{model.name} was loaded for {model.task!r} and has no head to answer "
                            'with; load it with task="classification" or another, and train it.')
-    single = isinstance(texts, str | dict | tuple)
+    single, disable = isinstance(texts, str | dict | tuple), optimizations.disabled(disable)
     rows = _rows([texts] if single else texts, model)
     if task.spec.writes:
         prompts, _ = as_prompt_and_response(rows, model.tokenizer, chat=task.spec.next_token)
-        said = generation.generate(model, prompts, max_new_tokens=max_new_tokens, stop=stop)
+        said = generation.generate(model, prompts, max_new_tokens=max_new_tokens, stop=stop,
+                                   dtype=dtype, disable=disable)
         found = [{"text": text.strip()} for text in said]
     else:
         encoded = encode(rows, model, max_length=max_length)
-        with feature_cache.frozen_features(model.net, wanted=feature_cache.suits(model.spec)):
-            logits = logits_of(model, encoded, by_length(encoded, BATCH))
+        batches = by_length(encoded, BATCH, sort="group_by_length" not in disable)
+        with reading(model, int(encoded.lengths.max()), dtype, disable):
+            logits = logits_of(model, encoded, batches)
         for i, row in enumerate(logits):
             if np.isnan(row).any():
                 raise no_answer(model, f"the output for text {i}")
         found = task.predictions(model, rows, encoded, logits, top)
     return found[0] if single else found
+
+
+@contextmanager
+def reading(model, length, dtype, disable):
+    """While open, a model reads texts of up to so many tokens as evaluate and predict do.
+
+    dtype, disable: as in evaluate. Yields the Computed that says in which numbers.
+    """
+    wanted = feature_cache.suits(model.spec) and "feature_cache" not in disable
+    kernel = attention.chosen(inner(model.net), length, disable)
+    backbone = feature_cache.frozen_features(model.net, wanted=wanted)
+    with precision.computing(model, dtype) as computed, kernel, backbone:
+        yield computed
 
 
 def _rows(texts, model):

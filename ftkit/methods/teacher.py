@@ -10,6 +10,9 @@ from ftkit.speed.logits_to_keep import at_labels, label_form
 from ftkit.tasks import batching
 
 PARTS = ("logits", "index", "vectors")
+# Inputs that a key has by themselves, or that follow from the labels.
+_KNOWN = {"input_ids", "attention_mask", "labels", "shift_labels", "decoder_input_ids",
+          "decoder_attention_mask", "logits_to_keep"}
 
 
 class Teacher:
@@ -44,7 +47,8 @@ class Teacher:
         """Ask about all rows and write a file. Returns each row's likeliest answer, or None."""
         rows = batching.encode(dataset, self.model, **options)
         collate, said = batching.Collator(self.model), [None] * len(rows)
-        for chosen in batching.by_length(rows, batch_size):
+        sort = "group_by_length" not in optimizations.disabled(())
+        for chosen in batching.by_length(rows, batch_size, sort=sort):
             batch = collate([rows[i] for i in chosen])
             for i, (_, index, _) in zip(chosen, self.about(batch), strict=True):
                 said[i] = index[0, 0].item() if len(index) else None
@@ -58,6 +62,7 @@ class Teacher:
             row = labels[i]
             target = self.model.spec.target  # of another length than the input
             parts.append(row[row != structure.IGNORED] if target else row[real])
+        parts += [inputs[name][i][real] for name in sorted(inputs.keys() - _KNOWN)]
         whole = b"|".join(part.cpu().numpy().tobytes() for part in parts)
         return xxhash.xxh3_128_hexdigest(whole)
 
@@ -74,7 +79,8 @@ class Teacher:
             given.pop("shift_labels", None)
         if spec.writes:
             given["use_cache"] = False
-        out = net(**given, output_hidden_states=True)
+        with torch.autocast(device.type, enabled=False):  # whoever asks, the answer is the same
+            out = net(**given, output_hidden_states=True)
         logits = labelled_logits(spec, {**inputs, **given}, out).float()
         values, index = logits.topk(min(self.top_k, logits.shape[-1]))
         counts = [1] * len(given["input_ids"])

@@ -48,6 +48,8 @@ def applied(model, trainer, plan, *, tokens, disable, own_batches=False, whole_l
         wanted = plain and not noisy and not packed.value
         wanted = wanted and feature_cache.suits(model.spec) and "feature_cache" not in disable
         wanted = wanted and not getattr(trainer.method, "asks", None)  # of every block
+        # Blocks whose activations are computed again are run anew in the backward pass.
+        wanted = wanted and not trainer.args.activation_checkpointing
         frozen = feature_cache.frozen_features(model.net, wanted=wanted, training=True)
         backbone = stack.enter_context(frozen)
         if backbone.why:

@@ -5,6 +5,8 @@ library repeats keys and values for every query head first; here the query heads
 stacked as if they were further positions, which gives the same products without any copy.
 """
 
+import threading
+import weakref
 from contextlib import contextmanager
 
 import torch
@@ -15,6 +17,9 @@ from ftkit import compat
 from ftkit.models.hardware import choose_attention, this_machine
 
 NAME = "grouped"
+# For each network that has another kernel for a while: what it had, and then what was asked for.
+_lock = threading.Lock()
+_open: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 MODELS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # plain attention and nothing else
 
 
@@ -36,17 +41,25 @@ def kernel(net, name):
     """While open, a network attends with the kernel `name` ("eager", "flash_attention_2").
 
     net: a transformers model. "sdpa" is what the library chooses by itself, for a family that has
-    it, and changes nothing. Yields nothing; what was set before is set again.
+    it, and changes nothing. Yields nothing; what was set before is set again when the last of
+    several that overlap, in whatever order and threads, is closed.
     """
     if name == "sdpa" or not hasattr(net, "set_attn_implementation"):
         yield
         return
-    before = compat.attention_kernel(net.config)
-    net.set_attn_implementation(best(net.config, name))
+    mine = [best(net.config, name)]  # found again by what it is, not by what it holds
+    with _lock:
+        now = _open.setdefault(net, [[compat.attention_kernel(net.config)]])
+        now.append(mine)
+        net.set_attn_implementation(mine[0])
     try:
         yield
     finally:
-        net.set_attn_implementation(before)
+        with _lock:
+            now[:] = [one for one in now if one is not mine]
+            net.set_attn_implementation(now[-1][0])
+            if len(now) == 1:
+                _open.pop(net, None)
 
 
 def grouped_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0,

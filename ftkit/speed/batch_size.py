@@ -42,6 +42,7 @@ def fit_batch(trainer, rows):
     if size == whole:
         return ""
     arguments.per_device_train_batch_size = size
+    arguments.per_device_eval_batch_size = min(size, arguments.per_device_eval_batch_size)
     arguments.gradient_accumulation_steps *= whole // size
     return (
         f"batches of {whole} do not fit in this card's memory with the longest texts: each update "

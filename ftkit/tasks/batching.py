@@ -127,7 +127,8 @@ def _rows(dataset, model, limit, loss_on):
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     if len(columns_of(dataset)) and len(dataset) >= MANY and backend is not None:
         words = disk_cache.tokenizer_text(model.tokenizer)
-        asked = [model.task, limit, loss_on, model.labels, words]
+        names = str(getattr(dataset, "features", ""))  # those of the classes decide what is refused
+        asked = [model.task, limit, loss_on, model.labels, words, names]
         digest = xxhash.xxh3_128(json.dumps(asked).encode())
         for part in dataset.with_format("arrow").iter(MANY):
             digest.update(json.dumps(part.to_pydict(), default=str).encode())

@@ -54,6 +54,8 @@ def look(data, model=None, *, max_length=None):
     table += _repeated(texts, words)
     if all("label" in rows.column_names for rows in splits.values()):
         table += _labels(splits, texts, words)
+    if all("tags" in rows.column_names for rows in splits.values()):
+        table += _kinds(splits, getattr(data, "tags", None) or ())
     if all("messages" in rows.column_names for rows in splits.values()):
         table += _roles(splits)
     if model is not None:
@@ -151,6 +153,25 @@ def _labels(splits, texts, words):
     table.append(_row("classes without a row", {name: len(own) for name, own in gone.items()},
                       "; ".join(f"{name}: {_some(own)}" for name, own in gone.items() if own)))
     return table
+
+
+def _kinds(splits, known):
+    """The kinds of entities, and which are rare or missing. known: tags that there are."""
+    tallies = {}
+    for name, rows in splits.items():
+        found = spelled(rows["tags"][:], known)
+        if found is None:  # parts of speech, say
+            return []
+        tallies[name] = Counter(kind for sentence in found for kind, *_ in sentence)
+    kinds = sorted(set().union(*tallies.values(), *({one[2:]} for one in known if "-" in one)))
+    base = "train" if "train" in tallies else next(iter(tallies))
+    rare = sorted((n, kind) for kind, n in tallies[base].items() if n < RARE)
+    gone = {name: [kind for kind in kinds if not tally[kind]] for name, tally in tallies.items()}
+    return [_row("kinds of entities", {name: len(tally) for name, tally in tallies.items()},
+                 _some(kinds)),
+            _row("rare kinds", {base: len(rare)}, _some(f"{kind} ({n})" for n, kind in rare)),
+            _row("kinds without an entity", {name: len(own) for name, own in gone.items()},
+                 "; ".join(f"{name}: {_some(own)}" for name, own in gone.items() if own))]
 
 
 def _roles(splits):

@@ -73,8 +73,11 @@ class MultipleChoice(Task):
         need(dataset, "question", "choices")
         questions, whole = tokenized(model, strings(dataset, "question"), limit)
         distinct = sorted({choice for row in dataset["choices"] for choice in row})
-        ids = model.tokenizer(distinct, truncation=True, max_length=limit)["input_ids"]
-        known = dict(zip(distinct, ids, strict=True))
+        choices, longest = tokenized(model, distinct, limit)
+        known = dict(zip(distinct, choices["input_ids"], strict=True))
+        uncut = dict(zip(distinct, longest, strict=True))
+        whole = [max(own, *map(uncut.get, row)) if row else own
+                 for own, row in zip(whole, dataset["choices"], strict=True)]
         rows = []
         for i, (question, row) in enumerate(zip(questions["input_ids"], dataset, strict=True)):
             answer = row.get("answer", 0)  # without one, the model can still choose

@@ -185,7 +185,9 @@ def fit(model, data, *, method=None, epochs=3, learning_rate=None, batch_size=BA
                 "num_train_epochs": epochs,
                 "learning_rate": rate,
                 "per_device_train_batch_size": plan.batch_size,
-                "per_device_eval_batch_size": max(16, plan.batch_size),
+                # What had to be split to be trained on does not fit whole to be judged either.
+                "per_device_eval_batch_size": plan.batch_size if split > 1 or plan.checkpointing
+                else max(16, plan.batch_size),
                 "lr_scheduler_type": schedule,
                 "gradient_accumulation_steps": accumulate,
                 "seed": seed,
@@ -210,9 +212,7 @@ def fit(model, data, *, method=None, epochs=3, learning_rate=None, batch_size=BA
     settings.setdefault("logging_steps", max(1, in_all // POINTS))
     said.tell(f"{trainable['trained']:,} of {trainable['total']:,} parameters are trained "
               f"({trainable['share']:.2%}); {len(rows):,} examples, {in_all:,} updates")
-    said.details("; ".join(plan.why[: 1 if "eager_attention" in disable else 2]))
-    if split > 1 or plan.checkpointing:  # batches in parts, and why
-        said.details("; ".join(plan.why[3:]))
+    said.details("; ".join(_choices(plan, settings, split, tuned.net, disable)))
     said.tell(*cut)
     said.tokens = tokens
     keep = KeepBest(patience) if patience else None
@@ -264,6 +264,19 @@ def fit(model, data, *, method=None, epochs=3, learning_rate=None, batch_size=BA
     if track and trainer.is_world_process_zero():
         tracking.send(run)
     return run
+
+
+def _choices(plan, settings, split, net, disable):
+    """What was chosen before the first step, in words: of what happens, not of what was planned."""
+    said = [plan.why[0]]
+    if "eager_attention" not in disable:
+        own = compat.attention_kernel(structure.inner(net).config)
+        said += [plan.why[1] if plan.attention != "sdpa" or own == "sdpa" else
+                 f"{own} attention, as the network has it"]
+    said += plan.why[3:4] if split > 1 else []  # so many examples at once
+    if settings["activation_checkpointing"]:
+        said.append("activations are computed again in the backward pass, to save memory")
+    return said
 
 
 def _splits(data, patience):

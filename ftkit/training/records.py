@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ftkit.assets import atomic, fetch
 from ftkit.assets.versions import versions
-from ftkit.data.fingerprint import row_hashes, split_hash
+from ftkit.data.fingerprint import hash_of_split
 from ftkit.errors import DataError
 from ftkit.methods.plain import as_plain, is_plain
 from ftkit.models import hardware, precision
@@ -75,8 +75,8 @@ def tokenizer_hash(tokenizer):
 
 def of_splits(splits):
     """{split: {"rows": how many, "hash": of all}} of what a training reads; without empty ones."""
-    hashes = row_hashes({name: split for name, split in splits.items() if split is not None})
-    return {name: {"rows": len(rows), "hash": split_hash(rows)} for name, rows in hashes.items()}
+    return {name: {"rows": len(split), "hash": hash_of_split(split)}
+            for name, split in splits.items() if split is not None}
 
 
 def read(folder):

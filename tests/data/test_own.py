@@ -273,6 +273,18 @@ def test_other_schemes_of_tags_become_bio(tmp_path, tags, wanted, scheme):
     assert ft.from_tags([wanted], [wanted])["f1"].value == 1
 
 
+def test_rows_of_one_class_are_said_though_the_classes_are_named(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", [{"text": f"text {i}", "label": "bad"} for i in range(60)])
+    with pytest.warns(DataWarning, match="training rows have the label 'bad'"):
+        assert load_data(path, labels=["bad", "good"]).labels == ["bad", "good"]
+
+
+@pytest.mark.parametrize("tags", [["B", "E", "B", "E"], ["B", "M", "E", "S"]])
+def test_in_word_segmentation_there_is_no_outside(tags):
+    assert ft.from_tags([tags], [tags])["f1"].value == 1
+    assert "f1" not in ft.from_tags([["N", "V", "N"]], [["N", "V", "N"]]).parts, "parts of speech"
+
+
 @pytest.mark.parametrize(("tokens", "tags"), [
     ("Ada left {}", "B-PER O O"), ("['Ada', 'left', '{}']", "['B-PER', 'O', 'O']"),
 ])

@@ -71,7 +71,10 @@ def test_a_class_that_a_resample_lacks_does_not_lower_it():
     ev = ft.from_predictions(truth, truth, labels=["bad", "good", "rare"])
     assert str(ev["macro_f1"]) == str(ev["f1_rare"]) == "1.000 [1.000, 1.000]"
     tags = [["O"]] * 60 + [["B-RARE"]]
-    assert str(ft.from_tags(tags, tags)["f1_RARE"]) == "1.000 [1.000, 1.000]"
+    for metric in ("f1_RARE", "f1", "precision", "recall"):
+        assert str(ft.from_tags(tags, tags)[metric]) == "1.000 [1.000, 1.000]"
+    nothing = ft.from_tags([["O"]] * 61, tags)  # as seqeval: nothing was said, so nothing is right
+    assert [str(nothing[m]) for m in ("f1", "precision")] == ["0.000 [0.000, 0.000]"] * 2
 
 
 CONFIDENCES = {

@@ -171,6 +171,15 @@ def test_evaluation_is_in_the_weights_own_numbers_unless_asked(task):
     assert str(found.computed) in repr(found) and "float32 on" in found._repr_html_()
 
 
+def test_predictions_are_in_the_weights_own_numbers_unless_asked():
+    model, text = tiny.encoder(), "the film was good"
+    found = ft.predict(model, text)["probability"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # a caller's own changes nothing
+        assert ft.predict(model, text)["probability"] == found
+    half = ft.predict(model, text, dtype="bf16")["probability"]
+    assert half != found and half == pytest.approx(found, rel=0.05)
+
+
 def test_evaluation_scores_and_the_library_agree_in_float32():
     model = tiny.decoder("gemma2")
     texts = ["the film was good", "a dull plot and a cat"]

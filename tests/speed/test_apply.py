@@ -49,6 +49,33 @@ def test_a_long_training_says_why_it_does_not_compile(monkeypatch, capsys):
     assert "no torch.compile: of about" in capsys.readouterr().out
 
 
+def test_a_training_says_what_happens_and_not_what_was_planned(monkeypatch, capsys):
+    data = Dataset.from_dict({"text": [f"the film was good {i}" for i in range(16)]})
+    for at_once, words in ((1e12, []), (1.0, ["1 of 16 examples at once"])):
+        monkeypatch.setattr(hardware, "AT_ONCE", at_once)
+        ft.fit(tiny.decoder(), data, epochs=1, dtype="float32")
+        said = capsys.readouterr().out
+        assert all(one in said for one in words) and ("at once" in said) == bool(words)
+        assert "computed again" not in said
+    ft.fit(tiny.decoder(), data, epochs=1, dtype="float32", per_device_train_batch_size=16)
+    assert "at once" not in capsys.readouterr().out, "the caller says how many"
+    ft.fit(tiny.decoder(), data, epochs=1, activation_checkpointing=True)
+    assert "activations are computed again" in capsys.readouterr().out
+    monkeypatch.setattr(hardware, "SHORT", 0)
+    ft.fit(tiny.family("mpnet", "classification"), tiny.reviews(8), epochs=1)
+    said = capsys.readouterr().out
+    assert "eager attention, as the network has it" in said and "SDPA" not in said
+
+
+@pytest.mark.parametrize(("settings", "ran"), [({}, 1), ({"activation_checkpointing": True}, 3)])
+def test_a_cache_is_claimed_only_where_blocks_run_once(settings, ran, capsys):
+    model, counted = tiny.decoder(), []
+    structure.blocks(model.net)[0].register_forward_hook(lambda *_: counted.append(1))
+    ft.fit(model, texts(), method=ft.Freeze(unfreeze_last=1), epochs=3, batch_size=4, **settings)
+    said = capsys.readouterr().out
+    assert ("once for each text" in said) == (ran == 1)
+
+
 class Doubled(ft.Full):
     """All weights, and twice the loss of the task."""
 

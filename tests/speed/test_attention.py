@@ -75,8 +75,9 @@ def kernels_of(net):
 @pytest.mark.parametrize("call", [
     lambda model, **off: ft.evaluate(model, Dataset.from_dict({"text": ["the film was"]}), **off),
     lambda model, **off: ft.log_likelihood(model, ["the film was"], [" good", " bad plot"], **off),
-    lambda model, **off: ft.generate(model, ["the film was"], max_new_tokens=2, **off)],
-    ids=["evaluate", "score", "generate"])
+    lambda model, **off: ft.generate(model, ["the film was"], max_new_tokens=2, **off),
+    lambda model, **off: ft.predict(model, ["the film was"], max_new_tokens=2, **off)],
+    ids=["evaluate", "score", "generate", "predict"])
 def test_it_is_there_while_it_is_used_and_can_be_left_off(call, monkeypatch):
     model = tiny.decoder()
     monkeypatch.setattr(hardware, "this_machine", lambda: Machine("cpu", "a laptop", 8 << 30))
@@ -92,6 +93,23 @@ def test_it_is_there_while_it_is_used_and_can_be_left_off(call, monkeypatch):
     used.clear()
     call(model)
     assert set(used) == {before}
+
+
+def test_several_that_overlap_leave_what_was_there():
+    """As evaluations of one model in two threads do: the first to begin is the first to end."""
+    net = tiny.decoder().net
+    before = net.config._attn_implementation
+    one, two = attention.kernel(net, "eager"), attention.kernel(net, "eager")
+    one.__enter__()
+    two.__enter__()
+    assert net.config._attn_implementation == attention.NAME
+    one.__exit__(None, None, None)
+    assert net.config._attn_implementation == attention.NAME, "the second still needs it"
+    two.__exit__(None, None, None)
+    assert net.config._attn_implementation == before
+    with attention.kernel(net, "eager"), attention.kernel(net, "sdpa"):
+        pass
+    assert net.config._attn_implementation == before
 
 
 def test_a_trained_network_attends_as_the_library_would():

@@ -56,6 +56,7 @@ def test_a_batch_that_does_not_fit_is_split_evenly_and_nothing_is_left_behind(sm
     assert trainer.args.per_device_train_batch_size == 4
     assert trainer.args.gradient_accumulation_steps == 3
     assert "3 batches of 4" in said
+    assert trainer.args.per_device_eval_batch_size <= 4, "validation has no more room"
     assert torch.equal(torch.random.get_rng_state(), state)
     for parameter, was in zip(trainer.model.parameters(), before, strict=True):
         assert parameter.grad is None and torch.equal(parameter, was)

@@ -57,6 +57,20 @@ def test_what_is_wrong_with_labelled_texts():
         found["colour"]
 
 
+def test_kinds_of_entities_that_are_rare_or_missing():
+    rows = {"tokens": [["Ada", f"met{i}"] for i in range(30)],
+            "tags": [["B-PER" if i else "B-LOC", "O"] for i in range(30)]}
+    data = DatasetDict(train=Dataset.from_dict(rows), test=Dataset.from_dict(
+        {"tokens": [["Bo", "ran"]], "tags": [["B-PER", "O"]]}))
+    found = ft.look(data)
+    assert found["kinds of entities"]["train"] == 2
+    assert found["rare kinds"]["see"] == "LOC (1)"
+    assert found["kinds without an entity"]["see"] == "test: LOC"
+    speech = Dataset.from_dict({"tokens": [["he", "ran"]], "tags": [["PRON", "VERB"]]})
+    with pytest.raises(KeyError, match="rare kinds"):
+        ft.look(speech)["rare kinds"]
+
+
 def test_near_duplicates_across_splits():
     long = "one two three four five six seven eight nine ten eleven twelve"
     data = DatasetDict(train=Dataset.from_dict({"text": ["other words here", long]}),

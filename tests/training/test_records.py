@@ -9,10 +9,25 @@ import torch
 from datasets import Dataset
 
 import ftkit as ft
+from ftkit.data import fingerprint
 from ftkit.data.fingerprint import row_hashes, split_hash
 from ftkit.errors import DataError, SettingError
 from ftkit.methods.plain import as_plain, from_plain
 from ftkit.training import records
+
+
+def test_the_rows_of_a_sweep_are_hashed_once(monkeypatch):
+    hashed, hash_of = [], fingerprint.row_hash
+    monkeypatch.setattr(fingerprint, "row_hash", lambda row: (hashed.append(1), hash_of(row))[1])
+    data = tiny.reviews(8)["train"].map(lambda row: {"text": row["text"] + " twice"})
+    runs = [ft.fit(tiny.encoder(), data, epochs=1, learning_rate=rate, quiet=True)
+            for rate in (1e-3, 1e-4)]
+    assert len(hashed) == len(data)
+    one, two = (records.read(run.folder)[0]["splits"]["train"]["hash"] for run in runs)
+    assert one == two == split_hash(row_hashes(data)["train"])
+    changed = data.map(lambda row: {"text": row["text"] + "."})
+    third = ft.fit(tiny.encoder(), changed, epochs=1, quiet=True)
+    assert records.read(third.folder)[0]["splits"]["train"]["hash"] != one
 
 
 @pytest.mark.usefixtures("float32")
