@@ -13,7 +13,7 @@ import xxhash
 from datasets import ClassLabel, Dataset
 
 import ftkit as ft
-from ftkit.assets import disk_cache
+from ftkit.assets import atomic, disk_cache
 from ftkit.errors import SettingError
 from ftkit.speed import feature_cache
 from ftkit.tasks import batching
@@ -425,3 +425,14 @@ def test_a_teacher_is_asked_anew_about_other_segments():
         again.store.folder = again.store.folder / "new"
         first = given | {"token_type_ids": torch.zeros_like(ids)}
         assert torch.equal(again.about(first)[0][0], one)
+
+
+def test_what_takes_a_place_is_on_the_disk_before(tmp_path, monkeypatch):
+    """A power cut after the exchange would leave a whole name with half the content."""
+    done, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (done.append("sync"), sync(number))[1])
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("replace"), replace(*names))[1])
+    with atomic.new_file(tmp_path / "a") as scratch:
+        scratch.write_text("whole")
+    assert done == ["sync", "replace", "sync"], "the content, the exchange, the folder"
+    assert (tmp_path / "a").read_text() == "whole"

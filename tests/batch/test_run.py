@@ -447,6 +447,8 @@ def test_a_broken_notebook_is_named(tmp_path, write_notebook, change, words):
 def test_a_parameters_cell_may_have_magics_but_no_wrong_syntax(tmp_path, write_notebook):
     lesson = write_notebook(tmp_path / "a.ipynb", ("%matplotlib inline\nn = 3", ["parameters"]))
     assert nb.parameters(nb.read(lesson)) == {"n": 3}
+    write_notebook(lesson, ("seed: int = 3  # annotated", ["parameters"]))
+    assert nb.parameters(nb.read(lesson)) == {"seed": 3}
     write_notebook(lesson, ("n = = 3", ["parameters"]))
     with pytest.raises(SettingError, match="parameters cell of a.ipynb is not Python.*line 1"):
         run_batch([lesson], out=tmp_path / "out", report=quiet)

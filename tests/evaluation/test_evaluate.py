@@ -20,7 +20,8 @@ def test_batching_does_not_change_an_evaluation():
     np.testing.assert_allclose(as_given.probabilities, many.probabilities, atol=1e-5)
 
 
-def test_perplexity_is_that_of_the_library_over_all_tokens():
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_perplexity_is_that_of_the_library_over_all_tokens(batch_size):
     model = tiny.decoder()
     texts = ["the film was good", "a cat", "so very dull a plot and music"]
     total = count = 0.0
@@ -30,7 +31,7 @@ def test_perplexity_is_that_of_the_library_over_all_tokens():
             n = ids.shape[1] - 1
             total += model.net(input_ids=ids, labels=ids).loss.item() * n
             count += n
-    ev = ft.evaluate(model, Dataset.from_dict({"text": texts}))
+    ev = ft.evaluate(model, Dataset.from_dict({"text": texts}), batch_size=batch_size)
     assert ev["loss"].value == pytest.approx(total / count, rel=1e-5)
     assert ev["perplexity"].value == pytest.approx(np.exp(total / count), rel=1e-5)
     assert ev["perplexity"].low < ev["perplexity"].value < ev["perplexity"].high

@@ -112,6 +112,16 @@ SCHEMES = {
 }
 
 
+def test_words_that_a_tokenizer_drops_or_joins_keep_their_place():
+    """Of a zero-width character nothing is left, of a joined emoji one unknown token."""
+    tokens = ["the", "\u200b", "\U0001f469\u200d\U0001f52c", "film"]
+    model = tiny.encoder("tagging", ("O", "B-X", "I-X"))
+    data = Dataset.from_list([{"tokens": tokens, "tags": ["O", "O", "O", "B-X"]}] * 4)
+    run = ft.fit(model, data, epochs=40, batch_size=4, learning_rate=1e-2, quiet=True)
+    assert ft.predict(run.model, [tokens])[0]["tags"][-1] == "B-X"
+    assert ft.evaluate(run.model, data)["f1"].value == 1
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_entities_of_other_schemes_are_scored_in_a_plain_dataset_too(scheme):
     right, said = SCHEMES[scheme]
