@@ -13,8 +13,8 @@ import pytest
 
 import ftkit as ft
 from ftkit import cli
-from ftkit.batch import grid, report
-from ftkit.batch.run import auto_workers, exit_code, run_batch
+from ftkit.batch import grid, ray_executor, report, supervise
+from ftkit.batch.run import auto_workers, exit_code, lessons_of, run_batch
 from ftkit.errors import DataError, FtkitError, SettingError
 
 PAGE = Path(__file__).parents[2] / "docs" / "batch.md"
@@ -276,3 +276,25 @@ print(ft.batch, results["all_held"])""")
     pages = ["".join(o["data"].get("text/html", "")) for o in outputs if "data" in o]
     assert pages[0] == "<pre></pre>", "what ran is gone when all have ended"
     assert "<table>" in pages[-1] and "no claim" in pages[-1]
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(1, 1), (2, 2), (8, 4)])
+def test_a_run_on_a_node_gets_the_share_that_was_declared_for_it(
+        monkeypatch, tmp_path, write_notebook, cpus, threads):
+    """Its threads and its memory: beside it others may run on the same node."""
+    lesson = write_notebook(tmp_path / "01_a.ipynb", ("seed = 0", ["parameters"]),
+                            "import os; print('threads', os.environ['MKL_NUM_THREADS'])")
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for module in (ray_executor, supervise):
+        monkeypatch.setattr(module, "usable_cores", lambda: 4)
+    monkeypatch.setattr(ray_executor, "usable_memory", lambda: 8 << 30)
+    seen = []
+    monkeypatch.setattr(ray_executor, "Running", lambda lesson, limits, workers: (
+        seen.append(limits["memory"]), supervise.Running(lesson, limits, workers))[1])
+    (one,) = lessons_of([lesson], None, None, None, None, tmp_path / "out", None)
+    record, files = ray_executor.run_there(
+        one, {"timeout": 60, "cell_timeout": 60, "memory": None, "launch": None, "cpus": cpus})
+    assert record["status"] == "ok", record
+    assert f"threads {threads}" in files["01_a.ipynb"].decode()
+    assert seen == [int(0.9 * min(1, cpus / 4) * (8 << 30))]
