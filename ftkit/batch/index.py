@@ -25,6 +25,10 @@ a click. Shift and Enter run a cell; the menu Run has *Run All Cells*. Closing a
 its kernel down and gives its memory back; what is on the page stays, if you have saved it. For a
 file of your own there is [a template](templates/your_own.ipynb) for the whole process.
 
+Beside the lessons: [views](../docs/explore.md) to look around in, such as
+`ft.inspect_tokens(model, record)`; a [glossary](../docs/glossary.md);
+[what an error means](../docs/troubleshooting.md); and [your own data](../docs/your-data.md).
+
 Run the next cell to see what is done by now, as far as it is saved."""
 CODE = "import ftkit as ft\n\nft.lessons()"
 
@@ -146,8 +150,8 @@ def begin(folder: str | Path, open_lab: bool = False) -> None:
     page = write(begun.folder)
     count = sum(name.startswith("notebooks/") and name.count("/") == 1 for name in
                 (*begun.written, *begun.same, *begun.worked_in, *begun.kept))
-    print(f"{count} lessons with their solutions, a template for data of your own, and the "
-          f"data cards are in {begun.folder}: {len(begun.written)} files were written, "
+    print(f"{count} lessons with their solutions, a template for data of your own, the data cards "
+          f"and the documents are in {begun.folder}: {len(begun.written)} files were written, "
           f"{len(begun.same)} were there, you have worked in {len(begun.worked_in)}.")
     if begun.kept:
         print(f"Not from here, and left as they are: {', '.join(begun.kept)}.")
