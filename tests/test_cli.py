@@ -134,6 +134,66 @@ def test_the_doctor_names_what_the_lessons_miss_and_what_kernels_hold(monkeypatc
     assert "1 notebook kernels hold 2.0 GiB" in doctor._memory()[2]
 
 
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """A machine that is no host of others' notebooks and no WSL; tests make one of it."""
+    for name in ("COLAB_RELEASE_TAG", "BINDER_SERVICE_HOST", "BINDER_LAUNCH_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(doctor.platform, "release", lambda: "6.1.0-1-amd64")
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
+    return monkeypatch
+
+
+def memory_of(monkeypatch, gib, limit=64):
+    """As if so many GiB were free, on a machine that may use so many."""
+    import psutil
+
+    from ftkit.models import hardware
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(
+        total=64 * doctor.GIB, available=gib * doctor.GIB))
+    monkeypatch.setattr(hardware, "usable_memory", lambda: limit * doctor.GIB)
+    return doctor._memory()
+
+
+def test_the_doctor_has_nothing_to_say_of_a_machine_of_ones_own(elsewhere):
+    assert list(doctor._place()) == []
+    level, _, words = memory_of(elsewhere, 2)
+    assert level == doctor.WARN and "shut down the kernels" in words
+    assert memory_of(elsewhere, 8)[0] == doctor.OK
+    assert "give this container more" in memory_of(elsewhere, 8, limit=2)[2]
+
+
+@pytest.mark.parametrize(("variable", "place", "keeps", "remedy"), [
+    ("COLAB_RELEASE_TAG", "Colab", "mount Drive", "Restart session"),
+    ("BINDER_LAUNCH_HOST", "Binder", "download what", "the profile smoke"),
+])
+def test_the_doctor_knows_a_machine_in_the_browser(elsewhere, variable, place, keeps, remedy):
+    elsewhere.setenv(variable, "1")
+    ((level, _, words),) = doctor._place()
+    assert level == doctor.OK and place in words and keeps in words
+    level, _, words = memory_of(elsewhere, 8, limit=2)
+    assert level == doctor.WARN and remedy in words and "kernels of other" not in words
+
+
+def test_the_doctor_sends_a_learner_of_wsl_off_the_disk_of_windows(elsewhere, tmp_path):
+    elsewhere.setattr(doctor.platform, "release", lambda: "5.15.90.1-microsoft-standard-WSL2")
+    elsewhere.setenv("FTKIT_HOME", str(tmp_path))
+    assert [level for level, *_ in doctor._place()] == [doctor.OK]
+    elsewhere.setenv("FTKIT_HOME", "/mnt/c/Users/ada/ftkit")
+    ((level, _, words),) = doctor._place()
+    assert level == doctor.WARN and "/mnt/c/Users/ada/ftkit" in words and "below ~" in words
+
+
+@pytest.mark.parametrize(("system", "remedy"), [("linux", "sudo apt install make git"),
+                                                ("darwin", "xcode-select --install")])
+def test_the_doctor_names_the_commands_that_a_checkout_lacks(elsewhere, system, remedy):
+    elsewhere.setattr(doctor.shutil, "which", lambda name: None)
+    elsewhere.setattr(doctor.sys, "platform", system)
+    ((level, what, words),) = doctor._place()
+    assert (level, what) == (doctor.WARN, "commands") and remedy in words
+
+
 def test_doctor_only_warns_without_a_network(monkeypatch):
     import urllib.request
 
