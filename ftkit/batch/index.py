@@ -49,15 +49,24 @@ class LessonMap:
                            "done": done(row)} for row in self.rows))
 
     def _repr_markdown_(self):
-        lines = []
+        return self.markdown()
+
+    def markdown(self, folder: str = "", with_done: bool = True) -> str:
+        """The page: a table for each part, with links to the lessons as files of a folder.
+
+        folder: as links begin, such as "notebooks/". with_done: whether there is a column for what
+        is done in each.
+        """
+        lines: list[str] = []
         for row in self.rows:
-            if row["number"] in PARTS:
-                lines += [f"\n### {PARTS[row['number']]}\n",
-                          "| lesson | time | refers\u00a0to | done |", "|:---|:---|:---|:---|"]
-            link = f"[{row['number']} · {row['title']}]({row['file']})"
+            if row["number"] in PARTS or not lines:
+                lines += [f"\n### {PARTS.get(row['number'], 'Lessons')}\n",
+                          "| lesson | time | refers\u00a0to |" + " done |" * with_done,
+                          "|:---|:---|:---|" + ":---|" * with_done]
+            link = f"[{row['number']} · {row['title']}]({folder}{row['file']})"
             earlier = ", ".join(map(str, row["refers_to"])) or "–"
             time = row["time"].replace(" ", "\u00a0")  # in one line
-            lines.append(f"| {link} | {time} | {earlier} | {done(row)} |")
+            lines.append(f"| {link} | {time} | {earlier} |" + f" {done(row)} |" * with_done)
         return "\n".join(lines)
 
 
