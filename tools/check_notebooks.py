@@ -17,8 +17,8 @@ from ftkit.errors import DataError
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 # Where machines keep what is theirs; the homes of users are known to machine_paths.
 FOLDERS = ("/root", "/tmp", "/var", "/private", "/mnt", "/opt", "/content", "/kaggle", "/workspace")
-# What GitHub keeps of HTML (the list of its html-pipeline, as far as the kit could use it); scripts,
-# forms, frames and style sheets are not in it.
+# What GitHub keeps of HTML (the list of its html-pipeline, as far as the kit could use it). Scripts
+# and forms, frames and style sheets are not in it.
 KEPT = set("""h1 h2 h3 h4 h5 h6 br b i strong em a pre code img div ins del sup sub p ol ul li table
     thead tbody tfoot tr td th caption blockquote dl dt dd kbd q samp var hr s span summary details
     figure figcaption abbr cite dfn mark small time wbr""".split())
