@@ -76,7 +76,7 @@ def test_binder_finds_a_python_and_the_extras():
 
 def test_the_first_cell_for_colab_is_python_and_names_what_there_is():
     page = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
-    cell = re.search(r"```python\n(%pip .+?)```", page, re.DOTALL)[1]
+    cell = re.search(r"```ipython3\n(%pip .+?)```", page, re.DOTALL)[1]
     tree = ast.parse(TransformerManager().transform_cell(cell))
     assert len(tree.body) == 3  # each line is one command
     extras = re.search(r'"ftkit\[([\w,]+)\] @ git\+(\S+)"', cell)
