@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 from ftkit.course.view import Control, View
 from ftkit.display import COLORS, LINES, MARKERS, Picture, Table, finished, new_figure
 from ftkit.errors import DataError, SettingError
@@ -35,8 +37,8 @@ def explore_runs(runs=None, *, x=RATE, y="metrics.eval_loss", only=ALL):
     result, such as "metrics.eval_loss" or "seconds".
     only: a method, as in the column settings.method, or "all runs". Returns a View with a row for
     each run, in the order of x: "run", "method", the learning rate, x and y; and a figure of the
-    rows, in which runs with the same x stand above each other, with a line for each method, or for
-    each learning rate where x is the depth or the method. Controls: x, y, only.
+    rows, in which runs with the same x stand above each other, with a line through their means for
+    each method, or for each learning rate where x is the depth or the method. Controls: x, y, only.
     Raises DataError for fewer than two runs, or none that have both columns, SettingError for a
     column or method that cannot be chosen, with those that can.
     """
@@ -90,16 +92,21 @@ def _drawn(rows, x, y):
         name = f"learning rate {row[RATE]:g}" if by_rate else row["method"]
         lines.setdefault(name, []).append(row)
     for i, (name, chosen) in enumerate(lines.items()):
-        axes.plot([row[x] if numbers else names.index(str(row[x])) for row in chosen],
-                  [row[y] for row in chosen], label=name, color=COLORS[i % len(COLORS)],
-                  marker=MARKERS[i % len(MARKERS)], linestyle=LINES[i % len(LINES)])
+        at = [row[x] if numbers else names.index(str(row[x])) for row in chosen]
+        way = dict(color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)])
+        axes.plot(at, [row[y] for row in chosen], linestyle="", label="_nolegend_", **way)
+        means = {place: np.mean([row[y] for row, here in zip(chosen, at, strict=True)
+                                 if here == place]) for place in dict.fromkeys(at)}
+        axes.plot([*means], [*means.values()], label=name, linestyle=LINES[i % len(LINES)],
+                  markevery=(len(means), 1), **way)  # its mark is in the legend alone
     if not numbers:
         axes.set_xticks(range(len(names)), names)
     elif min(values) > 0 and max(values) / min(values) >= 10:
         axes.set_xscale("log")
     axes.set(title=f"{_short(y)} by {_short(x)}", xlabel=_short(x), ylabel=_short(y))
     if len(lines) > 1:
-        axes.legend(frameon=False, fontsize=9)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9,
+                      title="the marks are runs, the lines go through their means")
     return finished(figure)
 
 
