@@ -17,8 +17,7 @@ ADDRESSES = ("https://pypi.org/simple/", "https://huggingface.co/")
 def examine():
     """Yield (level, what, words) for each check; words hold the remedy of a WARN or FAIL."""
     yield OK, "Python", f"{platform.python_version()} at {sys.executable}"
-    if os.name == "nt":
-        yield WARN, "system", "Windows by itself is not tested; work in WSL 2, in its own files"
+    yield from _place()
     torch_works = _torch()
     yield torch_works
     if torch_works[0] != FAIL:
@@ -28,6 +27,42 @@ def examine():
     yield _network()
     yield _jupyter()
     yield _versions()
+
+
+def hosted():
+    """Where somebody else's machine shows this in a browser: "Colab", "Binder" or ""."""
+    if "COLAB_RELEASE_TAG" in os.environ:
+        return "Colab"
+    return "Binder" if {"BINDER_SERVICE_HOST", "BINDER_LAUNCH_HOST"} & set(os.environ) else ""
+
+
+def _place():
+    """What a kind of machine lacks by its nature, and what a checkout needs of any."""
+    if os.name == "nt":
+        yield WARN, "system", "Windows by itself is not tested; work in WSL 2, in its own files"
+    place = hosted()
+    if place == "Colab":
+        yield OK, "system", ("Google Colab, whose disk is emptied when the session ends: mount "
+                             "Drive, and set FTKIT_HOME and FTKIT_RUNS to folders there")
+    elif place == "Binder":
+        yield OK, "system", ("Binder, whose disk is emptied when the session ends: download what "
+                             "you wrote. It gives about 2 GB of memory: choose the profile smoke")
+    elif "microsoft" in platform.release().lower():
+        from ftkit.assets import fetch
+
+        slow = [path for path in (Path.cwd(), fetch.cache_home()) if re.match(r"/mnt/[a-z](/|$)",
+                                                                              str(path))]
+        if slow:
+            yield WARN, "system", (f"WSL, and {slow[0]} is on the disk of Windows, where files are "
+                                   "opened slowly and locks may fail; work in a folder below ~")
+        else:
+            yield OK, "system", "WSL, in its own files"
+    if (Path(__file__).parents[1] / "Makefile").exists():
+        missing = [name for name in ("make", "git") if not shutil.which(name)]
+        if missing:
+            remedy = ("xcode-select --install" if sys.platform == "darwin" else
+                      f"sudo apt install {' '.join(missing)}")
+            yield WARN, "commands", f"{' and '.join(missing)} missing, for `make lab`: {remedy}"
 
 
 def _torch():
@@ -56,20 +91,23 @@ def _compute():
 def _memory():
     import psutil
 
-    from ftkit.models.hardware import usable_cores
+    from ftkit.models.hardware import usable_cores, usable_memory
 
-    memory = psutil.virtual_memory()
-    words = (f"{usable_cores()} cores, {memory.total / GIB:.1f} GiB of memory, "
-             f"{memory.available / GIB:.1f} free")
+    memory, total = psutil.virtual_memory(), usable_memory()
+    words = (f"{usable_cores()} cores, {total / GIB:.1f} GiB of memory, "
+             f"{min(memory.available, total) / GIB:.1f} free")
     # What has ended by now, or may not be looked at, has None.
     every = [one.info for one in psutil.process_iter(["cmdline", "memory_info"])]
     kernels = [one["memory_info"].rss for one in every
                if "ipykernel_launcher" in (one["cmdline"] or ()) and one["memory_info"]]
     if kernels:
         words += f"; {len(kernels)} notebook kernels hold {sum(kernels) / GIB:.1f} GiB"
-    if memory.available < 3 * GIB:
-        return WARN, "cores, memory", (f"{words}; lessons take up to 3: shut down the kernels of "
-                                       "other notebooks, or close other programs")
+    if min(memory.available, total) < 3 * GIB:
+        remedy = {"Binder": "the profile smoke takes less, and other lessons need another machine",
+                  "Colab": "choose Runtime, then Restart session, which frees what it holds"}.get(
+            hosted(), "give this container more, or choose the profile smoke" if total < 3 * GIB
+            else "shut down the kernels of other notebooks, or close other programs")
+        return WARN, "cores, memory", f"{words}; lessons take up to 3: {remedy}"
     return OK, "cores, memory", words
 
 

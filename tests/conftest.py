@@ -33,7 +33,7 @@ def wheel(tmp_path_factory):
     pytest.importorskip("setuptools", reason="builds the wheel")
     root, folder = Path(__file__).parents[1], tmp_path_factory.mktemp("wheel")
     skip = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
-    for name in ("ftkit", "data", "notebooks"):
+    for name in ("ftkit", "data", "docs", "notebooks"):
         shutil.copytree(root / name, folder / "source" / name, ignore=skip)
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(root / name, folder / "source")

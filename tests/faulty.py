@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import psutil
 
@@ -41,6 +43,19 @@ while not (os.path.exists(PATH) and open(PATH).read()): time.sleep(.01)
 def cut_off(path):
     """Return a cell that leaves such a child, and its pid in a file."""
     return f"PATH = {str(path)!r}{CUT_OFF}"
+
+
+def may_mount():
+    """Whether a disk of its own can be made for a test; where not, that is said in a warning.
+
+    Another fault that looks the same to the batch then stands in for it.
+    """
+    done = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"],
+                          capture_output=True) if shutil.which("unshare") else None
+    if may := done is not None and done.returncode == 0:
+        return may
+    warnings.warn("no disk may be mounted here, so this fault is not caused by one", stacklevel=2)
+    return False
 
 
 def start(*arguments, prefix=(), **environment):

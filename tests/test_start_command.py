@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
 import venv
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
+from test_docs import LINK, text_of
 
 import ftkit as ft
 from ftkit import cli
@@ -62,7 +65,41 @@ def test_the_wheel_alone_writes_the_lessons(stranger):
     for name in NOTEBOOKS:
         assert (folder / name).read_bytes() == start.working_copy(ROOT / name)
     assert (folder / "data" / "capitals.md").is_file()
+    assert (folder / "docs" / "explore.md").is_file()
     assert "ftkit start 'my lessons' --lab" in done.stdout and "ftkit fetch --all" in done.stdout
+
+
+def test_links_of_lessons_and_pages_lead_somewhere_in_the_new_folder(tmp_path):
+    start.start(tmp_path)
+    index.write(tmp_path)
+    pages = [path for path in tmp_path.rglob("*") if path.suffix in (".ipynb", ".md")]
+    found = {(path, unquote(plain or html).partition("#")[0]) for path in pages
+             for plain, html in LINK.findall(text_of(path))}
+    relative = {(path, target) for path, target in found
+                if target and not re.match(r"(https?|mailto|attachment|data):", target)}
+    assert len(relative) > 300
+    lost = [(str(path), target) for path, target in relative if not (path.parent / target).exists()]
+    assert lost == []
+    words = (tmp_path / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    assert "../ftkit/" not in words and "models/load.py" in words
+
+
+def test_a_page_that_was_not_touched_is_brought_up_to_date(tmp_path, monkeypatch):
+    source = {f"docs/{name}.md": tmp_path / f"{name}.md" for name in ("one", "two")}
+    for path in source.values():
+        path.write_text("See [the other](two.md) and [the code](../ftkit/cli.py).")
+    monkeypatch.setattr(start, "lessons", lambda: source)
+    folder = tmp_path / "my"
+    assert start.start(folder).written == list(source)
+    page = folder / "docs" / "one.md"
+    assert page.read_text() == "See [the other](two.md) and the code."
+    (folder / "docs" / "two.md").write_text("mine")
+    for path in source.values():
+        path.write_text("New.")
+    again = start.start(folder)
+    assert (again.written, again.worked_in) == (["docs/one.md"], ["docs/two.md"])
+    assert (again.outdated, page.read_text()) == (["docs/two.md"], "New.")
+    assert start.outdated(folder) == {"docs/two.md"}
 
 
 def test_the_doctor_runs_without_a_checkout(stranger):

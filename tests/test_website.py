@@ -3,11 +3,14 @@
 import base64
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import website
+
+from ftkit.batch import index
 
 ROOT = Path(__file__).parents[1]
 README = """# Kit
@@ -83,6 +86,7 @@ def test_every_link_of_the_site_leads_somewhere_and_nothing_is_loaded_from_elsew
     start = (site / "index.html").read_text()
     assert "notebooks/01_x.html#the-second-part" in start
     assert "nowhere.md" in start and 'href="nowhere' not in start  # it is code
+    assert "The lessons in their order" in start and "1 · A lesson</a>" in start
 
 
 @needs_sphinx
@@ -131,6 +135,13 @@ def test_all_lessons_documents_and_cards_of_the_checkout_get_a_page(tmp_path):
     menus = "".join(path.read_text() for path in (
         tmp_path / "index.md", tmp_path / "data" / "index.md",
         tmp_path / "notebooks" / "solutions" / "index.md"))
+    start = (tmp_path / "index.md").read_text()
+    places = [start.index(f"### {part}") for part in index.PARTS.values()]
+    shown = start[start.index("## The lessons in their order"):start.index("## Start")]
+    assert places == sorted(places) and f"### {index.PARTS[20]}" in shown
+    (row,) = re.findall(r"^\| \[12 · .+\]\(notebooks/12_continual\.md\) \| (.+) \|$", shown,
+                        re.MULTILINE)
+    assert re.fullmatch(r"about\W\d+\Wmin \| [\d, ]+", row)
     for path in [*(ROOT / "notebooks").rglob("[0-9][0-9]_*.ipynb"), *(ROOT / "docs").glob("*.md"),
                  *(ROOT / "notebooks" / "templates").glob("*.ipynb"),
                  *(ROOT / "data").glob("*.md")]:

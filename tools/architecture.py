@@ -60,8 +60,12 @@ def module_of(file: Path) -> str:
 
 
 def room_of(module: str) -> str:
-    """The room that a module of ftkit stands in; "ftkit" for the package's own __init__."""
-    return module.split(".")[1] if "." in module else module
+    """The room that a module of ftkit stands in; "ftkit" for the package's own __init__.
+
+    `python -m ftkit` is the command by another way, so its file is of the command's room.
+    """
+    room = module.split(".")[1] if "." in module else module
+    return "cli" if room == "__main__" else room
 
 
 def imports(file: Path) -> list[Import]:

@@ -6,7 +6,9 @@ are staged.
 
 from __future__ import annotations
 
+import re
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 from ftkit.batch import notebook as nb
@@ -15,13 +17,23 @@ from ftkit.errors import DataError
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 # Where machines keep what is theirs; the homes of users are known to machine_paths.
 FOLDERS = ("/root", "/tmp", "/var", "/private", "/mnt", "/opt", "/content", "/kaggle", "/workspace")
+# What GitHub keeps of HTML (the list of its html-pipeline, as far as the kit could use it). Scripts
+# and forms, frames and style sheets are not in it.
+KEPT = set("""h1 h2 h3 h4 h5 h6 br b i strong em a pre code img div ins del sup sub p ol ul li table
+    thead tbody tfoot tr td th caption blockquote dl dt dd kbd q samp var hr s span summary details
+    figure figcaption abbr cite dfn mark small time wbr""".split())
+_CODE = re.compile(r"^```.*?^```|^~~~.*?^~~~|`[^`\n]*`", re.DOTALL | re.MULTILINE)
+SHOWN = {"text/plain", "text/html", "text/markdown", "image/png", "image/svg+xml"}
+_FORMULA = re.compile(r"(?<![\w$\\])\$[^$\n]+\$(?!\w)")
+_PLAIN_TAG = re.compile(r"</?[a-zA-Z][\w-]*(?:\s[^<>]*)?/?>")
 
 
 def faults(path: Path) -> list[str]:
     """What is wrong with a notebook file, a sentence each; [] when it can be committed.
 
     Looked for are widget state, timings and progress bars, paths of a machine in cells or outputs,
-    cells that were not run or failed, and figures without a text alternative. Whether the
+    cells that were not run or failed, figures without a text alternative, and what GitHub would
+    leave out. Whether the
     outputs are of the code beside them is for tests/test_notebooks.py: a change may be committed
     before its run.
     """
@@ -43,6 +55,7 @@ def faults(path: Path) -> list[str]:
         found.append(f"cell {position + 1} itself names a path of a machine: …{text}…")
     found += [f"a figure of cell {position + 1} has no text alternative; run with ftkit imported, "
               "it gets one" for position, _ in unworded(notebook)]
+    found += lost_on_github(notebook)
     # Solutions may be without outputs, but not with half of them.
     bare = path.parent.name == "solutions" and _never_ran(notebook)
     if (failed := nb.failure(notebook)) and not bare:
@@ -57,6 +70,49 @@ def unworded(notebook: dict) -> list[tuple[int, dict]]:
             for output in cell["outputs"]
             for kind in output.get("data", {}) if kind.startswith("image/")
             and not output["metadata"].get(kind, {}).get("alt", "").strip()]
+
+
+class _Html(HTMLParser):
+    """What GitHub would not show of a piece of HTML, in words."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.lost: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Take note of one element."""
+        own = dict(attrs)
+        if tag not in KEPT:
+            self.lost.append(f"<{tag}>")
+        if tag == "img" and not (own.get("alt") or "").strip():
+            self.lost.append("a picture without alternative text")
+        for name, value in own.items():
+            if name.startswith("on") or (value or "").strip().lower().startswith("javascript:"):
+                self.lost.append(f"{name}= of <{tag}>")
+
+
+def lost_on_github(notebook: dict) -> list[str]:
+    """What GitHub would not show of a notebook, a sentence for each cell; [] when it shows all."""
+    found = []
+    for position, cell in enumerate(notebook["cells"]):
+        text, lost = _CODE.sub("", nb.source(cell)), []
+        if cell["cell_type"] == "markdown":
+            lost += _Html(" ".join(_PLAIN_TAG.findall(text))).lost
+            if re.search(r"!\[\s*\]\(", text):
+                lost.append("a picture without alternative text")
+            # Between two dollar signs a blank at the border makes a price of it, and no formula.
+            lost += [f"the formula {one}" for one in _FORMULA.findall(text)
+                     if one[1].isspace() or one[-2].isspace()]
+        for output in cell.get("outputs", ()) if cell["cell_type"] == "code" else ():
+            data = output.get("data", {})
+            if "text/html" in data:
+                lost += _Html("".join(data["text/html"])).lost
+            if data and not SHOWN & set(data):
+                lost.append(f"an output of the kind {', '.join(data)}")
+        found += [f"cell {position + 1}: GitHub does not show {what}" for what in
+                  dict.fromkeys(lost)]
+    return found
 
 
 def _sources(notebook):

@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from ftkit.batch import index
 from ftkit.batch import notebook as nb
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,7 +97,7 @@ class Pages:
                 self._put(path, self._linked(path.read_text(encoding="utf-8"), path))
         docs = _ordered(documents["docs"], GUIDES + REFERENCE)
         start = self.source / "index.md"
-        start.write_text(start.read_text(encoding="utf-8") + "".join((
+        start.write_text(self._with_map(start.read_text(encoding="utf-8")) + "".join((
             _menu("Lessons", [f"notebooks/{name}" for name in lessons]
                   + ["notebooks/questions/index"] * bool(documents["notebooks/questions"])
                   + ["notebooks/solutions/index"] * bool(solutions)
@@ -111,6 +112,15 @@ class Pages:
                    documents["notebooks/questions"])
         self._list(self.root / "data", "Data sets", documents["data"])
         self._sources()
+
+    def _with_map(self, text):
+        """The start page with the lessons in their parts, above how to start where it says so."""
+        shown = index.lessons(self.root / "notebooks").markdown("notebooks/", with_done=False)
+        words = ("The times are those of two cores. A lesson refers to earlier ones, which are not "
+                 "needed to run it.")
+        whole = f"\n## The lessons in their order\n\n{words}\n{shown}\n"
+        head, mark, rest = text.partition("\n## Start\n")
+        return head + self._linked(whole, self.root / "README.md") + mark + rest
 
     def _notebooks(self, folder, pattern="[0-9][0-9]_*.ipynb"):
         """Write the notebooks of a folder; their names without the ending."""

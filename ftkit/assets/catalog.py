@@ -156,10 +156,15 @@ def listed(entries: Sequence[Any]) -> str:
     from ftkit.assets import fetch
 
     rows = [("name", "task", "download", "licence", "cached", "what it is")]
+    of: dict[str, str] = {}  # the first entry that is read from an archive, which counts it
     for entry in entries:
         needs = getattr(entry, "needs", "")  # of data sets that not every machine can have
         without = "elsewhere" if needs else "with ftkit"
-        size = f"{entry.size / 1e6:.1f} MB" if entry.archives else without
+        new = [archive for archive in entry.archives if archive not in of]
+        of |= dict.fromkeys(new, entry.name)
+        size = f"{sum(ARCHIVES[archive].size for archive in new) / 1e6:.1f} MB"
+        if not new:
+            size = f"with {of[entry.archives[0]]}" if entry.archives else without
         cached = "yes" if all(map(fetch.is_cached, entry.archives)) and not needs else "no"
         rows.append((entry.name, entry.task, size, entry.licence, cached, entry.title))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]

@@ -81,7 +81,8 @@ def _failure(record, out):
         lines += ["\n".join(failure["traceback"][-3:])]
     if record["output"]:
         lines.append(f"as far as it went: {out / record['output']}")
-    lines.append(f"log: {out / record['log']}")
+    if (log := out / record["log"]).exists():  # not where nothing could be written
+        lines.append(f"log: {log}")
     return "\n".join(lines)
 
 

@@ -25,6 +25,10 @@ a click. Shift and Enter run a cell; the menu Run has *Run All Cells*. Closing a
 its kernel down and gives its memory back; what is on the page stays, if you have saved it. For a
 file of your own there is [a template](templates/your_own.ipynb) for the whole process.
 
+Beside the lessons: [views](../docs/explore.md) to look around in, such as
+`ft.inspect_tokens(model, record)`; a [glossary](../docs/glossary.md);
+[what an error means](../docs/troubleshooting.md); and [your own data](../docs/your-data.md).
+
 Run the next cell to see what is done by now, as far as it is saved."""
 CODE = "import ftkit as ft\n\nft.lessons()"
 
@@ -45,15 +49,24 @@ class LessonMap:
                            "done": done(row)} for row in self.rows))
 
     def _repr_markdown_(self):
-        lines = []
+        return self.markdown()
+
+    def markdown(self, folder: str = "", with_done: bool = True) -> str:
+        """The page: a table for each part, with links to the lessons as files of a folder.
+
+        folder: as links begin, such as "notebooks/". with_done: whether there is a column for what
+        is done in each.
+        """
+        lines: list[str] = []
         for row in self.rows:
-            if row["number"] in PARTS:
-                lines += [f"\n### {PARTS[row['number']]}\n",
-                          "| lesson | time | refers\u00a0to | done |", "|:---|:---|:---|:---|"]
-            link = f"[{row['number']} · {row['title']}]({row['file']})"
+            if row["number"] in PARTS or not lines:
+                lines += [f"\n### {PARTS.get(row['number'], 'Lessons')}\n",
+                          "| lesson | time | refers\u00a0to |" + " done |" * with_done,
+                          "|:---|:---|:---|" + ":---|" * with_done]
+            link = f"[{row['number']} · {row['title']}]({folder}{row['file']})"
             earlier = ", ".join(map(str, row["refers_to"])) or "–"
             time = row["time"].replace(" ", "\u00a0")  # in one line
-            lines.append(f"| {link} | {time} | {earlier} | {done(row)} |")
+            lines.append(f"| {link} | {time} | {earlier} |" + f" {done(row)} |" * with_done)
         return "\n".join(lines)
 
 
@@ -146,8 +159,8 @@ def begin(folder: str | Path, open_lab: bool = False) -> None:
     page = write(begun.folder)
     count = sum(name.startswith("notebooks/") and name.count("/") == 1 for name in
                 (*begun.written, *begun.same, *begun.worked_in, *begun.kept))
-    print(f"{count} lessons with their solutions, a template for data of your own, and the "
-          f"data cards are in {begun.folder}: {len(begun.written)} files were written, "
+    print(f"{count} lessons with their solutions, a template for data of your own, the data cards "
+          f"and the documents are in {begun.folder}: {len(begun.written)} files were written, "
           f"{len(begun.same)} were there, you have worked in {len(begun.worked_in)}.")
     if begun.kept:
         print(f"Not from here, and left as they are: {', '.join(begun.kept)}.")

@@ -1,4 +1,4 @@
-"""`ftkit start FOLDER`: writes the lessons, their solutions and the data cards into a folder.
+"""`ftkit start FOLDER`: writes the lessons, their solutions and what they link to into a folder.
 
 They travel inside the wheel, so that nobody needs a checkout of the repository. A lesson's copy
 keeps the course's outputs, told apart from a learner's own by its cells without a number.
@@ -6,8 +6,11 @@ keeps the course's outputs, told apart from a learner's own by its cells without
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from posixpath import normpath
+from urllib.parse import unquote
 
 from ftkit.assets import atomic
 from ftkit.batch import notebook as nb
@@ -16,6 +19,7 @@ from ftkit.errors import DataError, FetchError
 
 NOTE = ".ftkit-lessons.json"  # what was written, so that later changes are seen
 _PACKAGE = Path(__file__).resolve().parents[1]
+_LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 
 @dataclass
@@ -36,13 +40,13 @@ class Started:
 
 
 def lessons() -> dict[str, Path]:
-    """The files that belong to the lessons: {path in the new folder: the file}, sorted."""
+    """The lessons and the pages that they link to: {path in the new folder: the file}, sorted."""
     inside = (_PACKAGE / "_lessons").is_dir()
-    home = {"notebooks": "_lessons", "data": "_data"} if inside else {}
+    home = {"notebooks": "_lessons", "data": "_data", "docs": "_docs"} if inside else {}
     found: dict[str, Path] = {}
     for name, pattern in (("notebooks", "*.ipynb"), ("notebooks", "solutions/*.ipynb"),
                           ("notebooks", "templates/*.ipynb"), ("notebooks", "questions/*.md"),
-                          ("data", "*.md")):
+                          ("data", "*.md"), ("docs", "*.md"), ("docs", "*.png")):
         root = (_PACKAGE if inside else _PACKAGE.parent) / home.get(name, name)
         found |= {f"{name}/{path.relative_to(root).as_posix()}": path
                   for path in root.glob(pattern)}
@@ -64,9 +68,11 @@ def start(folder: str | Path) -> Started:
         raise FetchError(f"{folder} is a file; give a folder, new or old.")
     done, known = Started(folder), _known(folder)
     try:
-        for name, source in lessons().items():
-            content, place, before = working_copy(source), folder / name, known.get(name)
-            now = {"file": hashlib.sha256(content).hexdigest(), "cells": _cells(source)}
+        course = lessons()
+        for name, source in course.items():
+            content = working_copy(source) if name.endswith(".ipynb") else page(name, course)
+            place, before = folder / name, known.get(name)
+            now = {"file": hashlib.sha256(content).hexdigest(), "cells": _source(name, course)}
             untouched = (before is not None and _cells(place) == before["cells"]
                          and not _ran(place))
             if _sha(place) == now["file"] or untouched and before == now:
@@ -93,18 +99,17 @@ def start(folder: str | Path) -> Started:
 def outdated(folder: Path) -> set[str]:
     """The files of a start that the course has another version of now; as `start` names them."""
     known = _known(folder)
-    return {name for name, source in (lessons() if known else {}).items()
-            if name in known and known[name]["cells"] != _cells(source)}
+    course = lessons() if known else {}
+    return {name for name in course
+            if name in known and known[name]["cells"] != _source(name, course)}
 
 
 def working_copy(source: Path) -> bytes:
     """The content of a lesson's copy: its outputs stand, marked as those of another machine.
 
     Its cells have no numbers until they are run, and the first one says what that means, in an
-    output that its own run replaces. Other files are copied as they are.
+    output that its own run replaces.
     """
-    if source.suffix != ".ipynb":
-        return source.read_bytes()
     notebook = nb.read(source)
     shown = [cell for _, cell in nb.code_cells(notebook) if cell["outputs"]]
     for _, cell in nb.code_cells(notebook):
@@ -116,6 +121,25 @@ def working_copy(source: Path) -> bytes:
         profile = notebook["metadata"].get("ftkit", {}).get("profile")
         nb.code_cells(notebook)[0][1]["outputs"].insert(0, _banner(profile))
     return (json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def page(name: str, course: dict[str, Path]) -> bytes:
+    """The content of a file that is no notebook, as it stands in the new folder.
+
+    course: what the folder will hold, as of `lessons`. A link to what it will not hold, such as the
+    kit's own code, becomes its words; the rest is as it was.
+    """
+    if not name.endswith(".md"):
+        return course[name].read_bytes()
+    folders = {str(parent) for path in course for parent in PurePosixPath(path).parents}
+
+    def kept(match):
+        target = unquote(match[2].partition("#")[0])
+        where = normpath(PurePosixPath(name).parent / target) if target else name
+        there = re.match(r"[a-z]+:", target) or where in course or where in folders
+        return match[0] if there else match[1]
+
+    return _LINK.sub(kept, course[name].read_text(encoding="utf-8")).encode()
 
 
 def _banner(profile):
@@ -131,6 +155,13 @@ def _banner(profile):
 
 def _sha(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _source(name: str, course: dict[str, Path]) -> str | None:
+    """A hash of what the course has under a name now, as _cells gives it of what was written."""
+    if name.endswith(".ipynb"):
+        return _cells(course[name])
+    return hashlib.sha256(page(name, course)).hexdigest()
 
 
 def _cells(path: Path) -> str | None:

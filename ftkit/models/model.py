@@ -14,7 +14,7 @@ import xxhash
 
 from ftkit.display import Facts
 from ftkit.errors import SettingError
-from ftkit.models import adapters
+from ftkit.models import adapters, structure
 from ftkit.models.hardware import weights_in
 from ftkit.models.pooling import pooling_of
 from ftkit.models.saving import save_folder
@@ -160,11 +160,16 @@ def check_model(model):
 
 
 def trainable_summary(model):
-    """What is trained: counts "trained" and "total", "share" (0 to 1) and "bytes" to store."""
+    """What is trained: counts "trained" and "total", "share" (0 to 1) and "bytes" to store.
+
+    "blocks": in how many transformer blocks something is trained, as structure.blocks counts them.
+    """
     trained = [p for p in model.net.parameters() if p.requires_grad]
     count, total = weights_in(trained), weights_in(model.net.parameters())
+    blocks = structure.blocks(model.net) if structure.stacks(model.net) else []
     return {"trained": count, "total": total, "share": count / total,
-            "bytes": sum(p.numel() * p.element_size() for p in trained)}
+            "bytes": sum(p.numel() * p.element_size() for p in trained),
+            "blocks": sum(any(p.requires_grad for p in block.parameters()) for block in blocks)}
 
 
 def _digest(weights, algorithm):

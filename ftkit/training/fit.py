@@ -48,8 +48,8 @@ class Run(Facts):
     history: DataFrame with step, epoch, loss, eval_loss, learning_rate. seconds: of training.
     peak_memory: bytes of the process at the worst moment; added_memory: the part of them that the
     training itself needed, after its forward and backward passes. trainable: parameters trained,
-    in all, their share, bytes to store. folder: where run.json and history.jsonl are, or None when
-    records are off.
+    in all, their share, bytes to store, blocks with any of them. folder: where run.json and
+    history.jsonl are, or None when records are off.
     """
 
     model: Model

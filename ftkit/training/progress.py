@@ -188,7 +188,8 @@ class Page(transformers.TrainerCallback):
             parts.append(f"<div><strong>{html.escape(self.ended)}</strong></div>")
         else:
             share = self.step / self.steps if self.steps else 0
-            parts.append(f"<div><progress value='{share:.3f}' max='1'></progress> "
+            parts.append("<div><progress aria-label='share of the training that is done' "
+                         f"value='{share:.3f}' max='1'></progress> "
                          f"<strong>{html.escape(self.now())}</strong></div>")
             parts.append(
                 f"<div>As of {time.strftime('%H:%M:%S')}. ■ above stops the training; you get the "

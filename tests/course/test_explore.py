@@ -1,12 +1,14 @@
 """Without these, what is shown beside a control might not be what the kit computes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tiny
 from datasets import Dataset
 
 import ftkit as ft
-from ftkit.course import explore
+from ftkit.course import explore, explore_runs
 from ftkit.errors import DataError, SettingError
 
 RECORD = {"instruction": "the film was", "output": "good"}
@@ -213,6 +215,32 @@ def test_recorded_runs_are_compared_by_what_they_recorded(recorded):
     deep = view.choose(x="settings.method")
     assert {row["method"] for row in deep.data} == set(view.controls["only"].options[1:])
     assert "src='data:image/png;base64," in deep.html() and "alt=''" not in deep.html()
+
+
+def test_runs_come_with_the_kit_by_rate_and_depth():
+    view = ft.explore_runs()
+    assert len(view.data) == 32 == len({row["run"] for row in view.data})
+    deep = view.choose(x="trainable.blocks", y="metrics.eval_accuracy").data
+    assert [row["trainable.blocks"] for row in deep] == sorted([0, 1, 3, 6] * 8)
+    assert {(row["trainable.blocks"], row["settings.learning_rate"]) for row in deep} == {
+        (depth, rate) for depth in (0, 1, 3, 6) for rate in (1e-4, 5e-4, 2e-3, 1e-2)}
+    assert "eval accuracy by blocks that are trained" in repr(view)
+    assert "learning rate 0.0001" in repr(view) and "seconds" not in view.controls["y"].options
+    with pytest.raises(DataError, match=r"0 runs .* ft\.explore_runs\(\)"):
+        ft.explore_runs(ft.runs("nowhere"))
+
+
+def test_the_runs_that_come_with_the_kit_are_those_that_the_command_trains(monkeypatch):
+    """One of them again; elsewhere sums may be taken in another order."""
+    root = Path(__file__).parents[2]
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    import stored_runs
+
+    stored = explore_runs.stored_runs()
+    (row,) = stored_runs.trained(depths=(0,), rates=(1e-2,), seeds=(1,))
+    (kept,) = stored[stored["name"] == row["name"]].to_dict("records")
+    assert abs(kept["metrics.eval_loss"] - row["metrics.eval_loss"]) < 0.02
+    assert kept.keys() == row.keys() and kept["trainable.trained"] == row["trainable.trained"]
 
 
 def test_runs_that_cannot_be_compared_are_refused(recorded):

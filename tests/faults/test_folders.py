@@ -1,25 +1,22 @@
 """Files, folders and clocks that are not as they should be: each gets its sentence, once."""
 
+import errno
 import json
 import os
+import re
 import shutil
-import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tiny
-from faulty import PARAMETERS, WORK, nothing_is_left, records, run, start, wait_for
+from faulty import PARAMETERS, WORK, may_mount, nothing_is_left, records, run, start, wait_for
 
 import ftkit as ft
+from ftkit.batch import notebook as nb
 from ftkit.errors import SettingError
 
 LOUD = "for i in range(300): print('x' * 10_000)"  # 3 MB of output
-
-
-def may_mount():
-    done = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"],
-                          capture_output=True) if shutil.which("unshare") else None
-    return done is not None and done.returncode == 0
 
 
 def on_a_disk(out, options, mended):
@@ -64,6 +61,40 @@ def test_an_output_folder_that_cannot_be_written_is_named_before_anything_runs(
         assert code == 2
     assert "cannot be used" in printed and "Choose another --out" in printed
     assert "started" not in printed
+
+
+def test_an_output_folder_that_becomes_read_only_is_named_with_what_to_do(
+        tmp_path, write_notebook):
+    """The disk of the folder is switched while the cell runs, the first time that it runs."""
+    out = tmp_path / "out"
+    if not may_mount():
+        assert nb.remedy(PermissionError(errno.EACCES, "")) == "Make the folder writable"
+        return
+    # Open files of the batch itself keep the disk from being switched as a whole.
+    words = ("--bind", str(out)), ("-o", "remount,bind,ro")
+    switch = (f"import subprocess\nfrom pathlib import Path\nonce = Path({str(out) + '.once'!r})\n"
+              f"for one in () if once.exists() else {words!r}:\n"
+              f"    subprocess.run(['mount', *one, {str(out)!r}], check=True)\nonce.touch()")
+    lesson = write_notebook(tmp_path / "a.ipynb", PARAMETERS, WORK, switch)
+    _, printed = run(lesson, "--out", out, prefix=on_a_disk(out, "size=4m", "size=4m,rw"))
+    first, _, second = printed.partition("MENDED")
+    assert "a: DISK" in first and "code 3" in first
+    assert "Make the folder writable, or choose another" in first
+    assert "a: ok" in second and "code 0" in second
+
+
+def test_a_cell_that_deletes_the_output_folder_ends_no_batch(tmp_path, write_notebook):
+    out = tmp_path / "out"
+    bad = write_notebook(tmp_path / "01_bad.ipynb", PARAMETERS, WORK,
+                         f"import shutil\nshutil.rmtree({str(out)!r})")
+    good = write_notebook(tmp_path / "02_good.ipynb", PARAMETERS, WORK)
+    code, printed = run(bad, good, "--out", out)
+    assert "Traceback" not in printed and "02_good: ok" in printed
+    assert "01_bad: " in printed and "01_bad: ok" not in printed and code != 0
+    logs = re.findall(r"^log: (.+)$", printed, re.MULTILINE)
+    assert all(Path(log).exists() for log in logs)
+    assert set(records(out)) <= {"01_bad", "02_good"} and (out / "02_good.ipynb").exists()
+    nothing_is_left(out)
 
 
 @pytest.mark.parametrize(("content", "words"), [

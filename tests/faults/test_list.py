@@ -40,7 +40,11 @@ FAULTS = {
                     "batch/test_run.py::test_a_full_disk_keeps_the_output_that_was_there"],
     "a read-only output folder": [
         "faults/test_folders.py::"
-        "test_an_output_folder_that_cannot_be_written_is_named_before_anything_runs"],
+        "test_an_output_folder_that_cannot_be_written_is_named_before_anything_runs",
+        "faults/test_folders.py::"
+        "test_an_output_folder_that_becomes_read_only_is_named_with_what_to_do"],
+    "a cell that deletes the output folder": [
+        "faults/test_folders.py::test_a_cell_that_deletes_the_output_folder_ends_no_batch"],
     "a broken notebook": [
         "faults/test_folders.py::test_of_broken_notebooks_none_starts_the_batch",
         "faults/test_folders.py::test_a_notebook_without_parameters_runs_and_has_no_grid",

@@ -333,6 +333,9 @@ def test_the_summary_counts_what_is_trained():
     low = ft.trainable_summary(ft.LoRA(rank=2).apply(tiny.encoder()))
     assert full["share"] == 1 and full["bytes"] == 4 * full["total"]
     assert low["trained"] < top["trained"] < full["trained"]
+    assert (full["blocks"], top["blocks"], low["blocks"]) == (3, 1, 3)
+    head = ft.trainable_summary(ft.Freeze(unfreeze_last=0).apply(tiny.encoder()))
+    assert head["blocks"] == 0 < head["trained"]
     with pytest.raises(SettingError, match="rank=0"):
         ft.LoRA(rank=0).apply(tiny.encoder())
 

@@ -51,7 +51,8 @@ def test_the_page_goes_along_and_ends_in_words(watched, capsys):
     run = worse_later(patience=2)
     assert capsys.readouterr().out == ""
     begun = [html for _, html in watched if "tokens/s" in html]
-    assert begun and all("<progress" in html and "weights so far" in html for html in begun)
+    assert begun and all("<progress aria-label='" in html for html in begun)
+    assert all("weights so far" in html for html in begun)
     assert re.search(r"Update \d+ of \d+, epoch \d\.\d of 8, [\d,]+ tokens/s, "
                      r"\d+\.\d GB of memory, about \d+ s left",
                      begun[-1])
