@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,4 +140,7 @@ def test_what_the_kit_makes_is_a_table_in_a_notebook():
               {"eval_loss": 0.5}, {"method": "Full()"})
     assert repr(run) == ("trained 1 of 4 parameters (25.00%, 0.0 MB to store) in 3 s, peak memory "
                          "2.0 GB, validation loss 0.500")
-    assert "Full()" in run._repr_html_() and "recorded in" not in run._repr_html_()
+    assert "Full()" in run._repr_html_() and "record (ft.runs)" not in run._repr_html_()
+    run.folder = Path("/home/me/.cache/ftkit/runs/20261128-1200-ab")
+    shown = run._repr_html_()  # a notebook that is shared shows no path of this machine
+    assert "20261128-1200-ab" in shown and "/home/me" not in shown

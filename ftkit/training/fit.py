@@ -78,7 +78,8 @@ class Run(Facts):
                 "to store": f"{t['bytes'] / 1e6:.1f} MB", "time": f"{self.seconds:.0f} s",
                 "peak memory": f"{self.peak_memory / 1e9:.1f} GB",
                 "validation loss": None if loss is None else f"{loss:.3f}",
-                "recorded in": str(self.folder or "")}
+                # By its name: a path is of one machine, and does not belong into a notebook.
+                "record (ft.runs)": self.folder.name if self.folder else ""}
 
     def show(self):
         """Plot the loss on training and validation data."""
