@@ -5,6 +5,7 @@ What many prompts begin with is read once, as keys and values that all of them s
 
 import copy
 import inspect
+import warnings
 
 import numpy as np
 import torch
@@ -332,7 +333,11 @@ def _tokens(model, texts, numbers=None):
 
 
 def _check_room(model, rows, more, numbers=None):
-    """Refuse a prompt that leaves no room for `more` tokens behind it, a number for each prompt."""
+    """Refuse a prompt that leaves no room for `more` tokens behind it, a number for each prompt.
+
+    Where positions are no table, but computed (rotary), a model goes on beyond those that it was
+    trained on, and worse: that is a warning.
+    """
     config = model.net.config.get_text_config()
     room = getattr(config, "max_position_embeddings", None)
     if room is None:
@@ -342,10 +347,20 @@ def _check_room(model, rows, more, numbers=None):
     for i, row, behind in zip(numbers, rows, more, strict=True):
         if before + len(row) + behind > room:
             learned = f", a learned prompt of {before} before it" if before else ""
-            raise SettingError(
-                f"prompt {i} has {len(row):,} tokens{learned} and {behind:,} for the answer; "
-                f"{model.name} has positions for {room:,}. Shorten the prompt, or ask for fewer "
-                "new tokens.")
+            said = (f"prompt {i} has {len(row):,} tokens{learned} and {behind:,} for the answer; "
+                    f"{model.name} has positions for {room:,}. Shorten the prompt, or ask for "
+                    "fewer new tokens.")
+            if _position_table(model.net, room):
+                raise SettingError(said)
+            warnings.warn(said, stacklevel=4)
+            return
+
+
+def _position_table(net, room):
+    """Whether a network looks positions up in a table of so many rows, and has no others."""
+    words = net.get_input_embeddings()
+    return any(isinstance(module, torch.nn.Embedding) and module is not words
+               and room <= module.num_embeddings <= room + 8 for module in net.modules())
 
 
 def _common_prefix(rows):

@@ -213,9 +213,19 @@ def test_an_empty_prompt_is_refused_where_nothing_stands_before_it(kind):
             call()
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "falcon_h1", "bart"])
-def test_a_prompt_beyond_the_positions_is_refused_with_its_number(kind):
-    """A table of positions would end in an IndexError, rotary ones in nonsense."""
+@pytest.mark.parametrize("kind", ["llama", "falcon_h1"])
+def test_a_prompt_beyond_the_positions_that_were_trained_is_said(kind):
+    model = tiny.family(kind, "causal-lm")
+    prompts = ["the film", "film " * (model.net.config.max_position_embeddings + 1)]
+    for call in (lambda: ft.generate(model, prompts, max_new_tokens=2),
+                 lambda: ft.log_likelihood(model, prompts, [" good"])):
+        with pytest.warns(UserWarning, match="prompt 1 has .* positions for 128"):
+            call()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "bart"])
+def test_a_prompt_beyond_a_table_of_positions_is_refused_with_its_number(kind):
+    """The table would end in an IndexError."""
     model = tiny.family(kind, "seq2seq-lm" if kind == "bart" else "causal-lm")
     room = model.net.config.max_position_embeddings
     prompts = ["the film", "film " * (room + 1)]
