@@ -165,12 +165,12 @@ def test_a_wheel_holds_the_recipes_and_cards_and_loads_a_set(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
     for room, there in (("ftkit", "ftkit"), ("data", "ftkit/_data"),
-                        ("notebooks", "ftkit/_lessons")):
+                        ("docs", "ftkit/_docs"), ("notebooks", "ftkit/_lessons")):
         for kind in ("*.py", "*.md", "*.csv", "*.ipynb"):
             files = {str(path.relative_to(ROOT / room)) for path in (ROOT / room).rglob(kind)}
             got = {str(path.relative_to(installed / there))
                    for path in (installed / there).rglob(kind) if room != "ftkit"
-                   or not {"_data", "_lessons"} & {*path.parts}}
+                   or not {"_data", "_docs", "_lessons"} & {*path.parts}}
             assert files == got, (room, kind)
     out = run("import ftkit, json\ndata = ftkit.load_data('capitals')\n"
               "print(json.dumps([ftkit.__file__, data.card, data.hash]))", installed)
