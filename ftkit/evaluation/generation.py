@@ -347,12 +347,14 @@ def _check_room(model, rows, more, numbers=None):
     for i, row, behind in zip(numbers, rows, more, strict=True):
         if before + len(row) + behind > room:
             learned = f", a learned prompt of {before} before it" if before else ""
-            said = (f"prompt {i} has {len(row):,} tokens{learned} and {behind:,} for the answer; "
+            if _position_table(model.net, room):
+                raise SettingError(
+                    f"prompt {i} has {len(row):,} tokens{learned} and {behind:,} for the answer; "
                     f"{model.name} has positions for {room:,}. Shorten the prompt, or ask for "
                     "fewer new tokens.")
-            if _position_table(model.net, room):
-                raise SettingError(said)
-            warnings.warn(said, stacklevel=4)
+            warnings.warn(f"prompt {i} has {len(row):,} tokens{learned} and {behind:,} for the "
+                          f"answer; {model.name} was trained on {room:,} positions and is worse "
+                          "beyond them.", stacklevel=4)
             return
 
 

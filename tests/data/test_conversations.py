@@ -219,7 +219,7 @@ def test_a_prompt_beyond_the_positions_that_were_trained_is_said(kind):
     prompts = ["the film", "film " * (model.net.config.max_position_embeddings + 1)]
     for call in (lambda: ft.generate(model, prompts, max_new_tokens=2),
                  lambda: ft.log_likelihood(model, prompts, [" good"])):
-        with pytest.warns(UserWarning, match="prompt 1 has .* positions for 128"):
+        with pytest.warns(UserWarning, match="prompt 1 has .* trained on 128 positions"):
             call()
 
 
