@@ -117,6 +117,15 @@ def test_a_training_is_watched_stopped_saved_and_found_again(learner, probe):
     assert picture.evaluate("image => image.naturalWidth") > 0
 
 
+def test_verdicts_can_be_read_by_everybody(learner, probe):
+    learner.open(f"notebooks/{probe.name}")
+    learner.run(0)
+    for number, answer, said in ((2, "0.5", "✗ 1: not yet."), (3, "1.0", "✓ 1: right.")):
+        learner.run(number, f"ft.check({answer}, 1.0, name='1', hints={{0.5: 'That is half.'}})")
+        learner.until(said)
+        assert seat.serious(learner) == []
+
+
 def test_a_figure_is_told_to_who_cannot_see_it(learner, probe):
     """Also one that a lesson draws itself, and on the next day, when no kernel runs."""
     learner.open(f"notebooks/{probe.name}")

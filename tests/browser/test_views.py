@@ -241,7 +241,7 @@ def test_who_writes_no_code_fills_in_a_form(views):
 def test_views_can_be_read_in_the_dark(views):
     views.page.evaluate("""() => jupyterapp.commands.execute(
         'apputils:change-theme', {theme: 'JupyterLab Dark'})""")
-    views.page.locator("body[data-jp-theme-light='false']").wait_for()
+    views.page.locator("body[data-jp-theme-light='false']").wait_for(state="attached")
     for number in (1, 2, 3):
         output(views, number)
         views.shot(f"dark_{number}")
