@@ -122,7 +122,8 @@ def working_copy(source: Path) -> bytes:
             if words := output.get("metadata", {}).get("image/png", {}).get("alt"):
                 picture = "".join(output["data"].pop("image/png")).strip()
                 output["data"]["text/html"] = (
-                    f"<img alt='{html.escape(words)}' src='data:image/png;base64,{picture}'>")
+                    f"<img alt='{html.escape(words)}' style='max-width:100%' "
+                    f"src='data:image/png;base64,{picture}'>")
     if shown:
         profile = notebook["metadata"].get("ftkit", {}).get("profile")
         nb.code_cells(notebook)[0][1]["outputs"].insert(0, _banner(profile))
