@@ -157,7 +157,8 @@ def test_a_figure_of_a_copy_is_told_to_who_cannot_see_it(course, tmp_path):
     start.start(tmp_path / "my")
     (shown,) = nb.read(tmp_path / "my" / name)["cells"][2]["outputs"]
     assert shown["data"] == {"text/plain": "F", "text/html": (
-        "<img alt='Loss &#x27;by&#x27; epoch.' src='data:image/png;base64,iVBOR'>")}
+        "<img alt='Loss &#x27;by&#x27; epoch.' style='max-width:100%' "
+        "src='data:image/png;base64,iVBOR'>")}
 
 
 def test_what_a_learner_did_is_kept_and_the_rest_is_brought_up_to_date(course, tmp_path, capsys):
