@@ -4,10 +4,14 @@ import base64
 import html
 import io
 import os
+import re
 import sys
 
 MANY = 12  # points of a loss curve, from which on it is smoothed
 SIZE = (6, 3.5)  # inches, at 100 dots an inch
+LONG = 15  # characters of a cell, from which on its column gets room for more than a word
+# A value with its interval or bound, which is not broken into two lines.
+VALUE = re.compile(r"(at (least|most) )?[-+±]?\d[^A-Za-z]*(to [^A-Za-z]*)?")
 MARKERS = "osD^vXP*"
 LINES = ("-", "--", "-.", ":")
 # Of Okabe and Ito's palette (2008), which the colour-blind tell apart, each dark enough on white.
@@ -16,7 +20,6 @@ COLORS = ("#222222", "#0072b2", "#d55e00", "#009e73")
 # What tells a notebook that somebody has open from one that papermill or nbval runs: Jupyter's
 # server, VS Code and Colab set these for the kernels that they start.
 FRONT_ENDS = ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")
-HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++")
 
 
 def is_plain():
@@ -48,10 +51,10 @@ def finished(figure):
     return figure
 
 
-def label_bar(axes, place, value, errors):
-    """Write a bar's value beyond the end of its interval, on the side that the bar points to."""
+def label_bar(axes, place, value, errors, text):
+    """Write a text beyond the end of a bar's interval, on the side that the bar points to."""
     up = value >= 0
-    axes.annotate(f"{value:.3g}", (place, value + errors[1] if up else value - errors[0]),
+    axes.annotate(text, (place, value + errors[1] if up else value - errors[0]),
                   ha="center", va="bottom" if up else "top", xytext=(0, 2 if up else -2),
                   textcoords="offset points", fontsize=9)
     axes.margins(y=0.12)  # room for the label
@@ -168,6 +171,19 @@ def describe_figures():
     formatter.mimebundle_formatter.for_type_by_name("matplotlib.figure", "Figure", both)
 
 
+def cell(tag, text):
+    """A cell of a table as HTML. Where a table is too wide for the page, it is scrolled before
+    its values break and its texts become columns of one word."""
+    # Blanks count where there are several, or at an end: those of tokens and of columns.
+    if "  " in text or text != text.strip():
+        more = ";white-space:pre-wrap"
+    elif " " in text and VALUE.fullmatch(text):
+        more = ";white-space:nowrap"
+    else:
+        more = ";min-width:9em" if len(text) > LONG else ""
+    return f"<{tag} style='text-align:left{more}'>{html.escape(text)}</{tag}>"
+
+
 class Table:
     """Rows of a table: HTML in a notebook, plain text elsewhere. Cells are shown as text."""
 
@@ -191,15 +207,11 @@ class Table:
         return f"{self.caption}\n{text}" if self.caption else text
 
     def _repr_html_(self):
-        def cell(tag, text):
-            # Blanks count where there are several, or at an end: those of tokens and of columns.
-            wide = ";white-space:pre-wrap" if "  " in text or text != text.strip() else ""
-            return f"<{tag} style='text-align:left{wide}'>{html.escape(text)}</{tag}>"
-
         head = "".join(cell("th", str(column)) for column in self.columns)
         body = "".join(f"<tr>{''.join(cell('td', text) for text in row)}</tr>"
                        for row in self.cells())
-        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
+        caption = (f"<caption style='text-align:left;font-weight:bold'>{html.escape(self.caption)}"
+                   "</caption>") if self.caption else ""
         return f"<table>{caption}<tr>{head}</tr>{body}</table>"
 
 

@@ -134,6 +134,7 @@ def test_what_the_kit_makes_is_a_table_in_a_notebook():
                 for answers in ([0, 1, 0, 1], [0, 1, 1, 1]))
     found = ft.compare(two, one, "accuracy")
     assert "1 gained, 0 lost" in found._repr_html_() and "McNemar p = 1" in repr(found)
+    assert max(map(len, repr(found).splitlines())) < 130  # JupyterLab breaks within words
     model = tiny.encoder(labels=("<b>", "c"))
     assert "41,218" in model._repr_html_() and "<b>" not in model._repr_html_()
     run = Run(model, [], 3.0, 2_000_000_000, {"trained": 1, "total": 4, "share": 0.25, "bytes": 8},

@@ -94,6 +94,7 @@ def test_a_lesson_keeps_its_outputs_and_what_is_said_of_its_figures(site):
     page = (site / "notebooks" / "01_x.html").read_text()
     assert 'alt="A &quot;line&quot;: it falls, [from] 3 to 1."' in page
     assert "<table><tr><td>7</td> </tr></table>" in page and "```\n&lt;b&gt;" in page
+    assert re.search(r'<div class="output[^"]*">\s*<img', page)  # is scrolled on a phone
     assert "<math" in page and "<mfrac>" in page
     assert website.Page(page).names >= {"the-second-part"}
 

@@ -159,8 +159,9 @@ class Pages:
             picture = self._place(path).parent / f"{path.stem}-{name}.png"
             picture.write_bytes(base64.b64decode(shown["image/png"]))
             words = output["metadata"].get("image/png", {}).get("alt", "")
-            return _fenced(f":alt: {json.dumps(words, ensure_ascii=False)}",
-                           f"{{image}} {picture.name}")
+            image = _fenced(f":alt: {json.dumps(words, ensure_ascii=False)}",
+                            f"{{image}} {picture.name}")
+            return _fenced(image, "{container} output")
         if "text/html" in shown:
             apart = re.sub("(</t[dh]>)", r"\1 ", shown["text/html"])  # as words, for the search
             return _fenced(f'<div class="output">{apart}</div>', "{raw} html")

@@ -1,13 +1,12 @@
 """Claims: statements about held-out data that a lesson is judged by, with their evidence."""
 
-import html
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from numbers import Real
 
-from ftkit.display import display, show_table
+from ftkit.display import cell, display, show_table
 from ftkit.errors import ClaimNotHeld, SettingError
 from ftkit.evaluation.compare import compare, over_trainings, paired_by_seed
 from ftkit.evaluation.resampling import Estimate
@@ -69,8 +68,8 @@ class Claim:
     def _repr_mimebundle_(self, include=None, exclude=None):
         row = self.row()
         text = "\n".join(f"{name:>13}: {value}" for name, value in row.items() if value)
-        cells = "".join(f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>"
-                        f"{html.escape(value)}</td></tr>" for name, value in row.items() if value)
+        cells = "".join(f"<tr><th style='text-align:left;white-space:nowrap'>{name}</th>"
+                        f"{cell('td', value)}</tr>" for name, value in row.items() if value)
         return {"text/plain": text, "text/html": f"<table>{cells}</table>",
                 CLAIM_MIME: _json_numbers(asdict(self))}
 

@@ -16,6 +16,7 @@ class Checked:
     right: bool
     message: str
     hint: str = ""  # how to begin, folded away below a wrong answer
+    answered: bool = True
     why: str = ""  # why a right answer is right, or what follows from it, below the verdict
 
     def __bool__(self):
@@ -25,8 +26,9 @@ class Checked:
         return f"{self.message}\n\n{self.why}" if self.why else self.message
 
     def html(self):
-        """The verdict as HTML: green with a tick, or orange with a cross."""
-        color, mark = ("#009e73", "✓") if self.right else ("#d55e00", "✗")
+        """The verdict as HTML: green with a tick, orange with a cross, or blue and still open."""
+        color, mark = (("#009e73", "✓") if self.right else ("#d55e00", "✗") if self.answered
+                       else ("#0072b2", "○"))
         folded = "" if self.right or not self.hint else (
             f"<details><summary>A hint</summary>{marked_up(self.hint)}</details>")
         why = self.why and f"<p style='margin:4px 0 0'>{marked_up(self.why)}</p>"
@@ -57,7 +59,7 @@ def check(answer, expected, *, tolerance=None, hints=None, name=""):
     label = f"{name}: " if name else ""
     if answer is None:
         return Checked(False, f"{label}not answered yet. Put your answer in place of None.",
-                       hint_here(name))
+                       hint_here(name), answered=False)
     try:
         verdict = expected(answer) if callable(expected) else _same(answer, expected, tolerance)
     except Exception as error:  # of a learner's function that `expected` calls by itself

@@ -6,7 +6,6 @@ import numpy as np
 
 from ftkit.display import (
     COLORS,
-    HATCHES,
     LINES,
     MARKERS,
     SIZE,
@@ -34,19 +33,30 @@ def plot_bars(estimates, title, ylabel, *, baseline=None):
 
     Returns the matplotlib Figure.
     """
+    from matplotlib.colors import to_rgba
+
     figure, axes = new_figure((max(4, 1.1 * len(estimates) + 1.5), SIZE[1]))
     values, errors = _errors(estimates.values())
-    bars = axes.bar(range(len(values)), values, color="0.85", edgecolor="0.1", width=0.6,
-                    yerr=errors if errors.any() else None, capsize=4)
-    for i, bar in enumerate(bars):
-        bar.set_hatch(HATCHES[i % len(HATCHES)])
-    for i, value in enumerate(values):
-        label_bar(axes, i, value, errors[:, i])
+    # Each bar has its name below it, so that one look does for all: a tint on which the interval
+    # can be read, in print as well.
+    axes.bar(range(len(values)), values, color=to_rgba(COLORS[1], 0.3), edgecolor=COLORS[1],
+             width=0.6, yerr=errors if errors.any() else None, capsize=4)
+    for i, text in enumerate(_alike(values)):
+        label_bar(axes, i, values[i], errors[:, i], text)
     if baseline is not None:
         axes.axhline(baseline, color="0.1", linestyle=":", linewidth=1)
     axes.set_xticks(range(len(values)), [_wrap(name) for name in estimates])
     axes.set(title=title, ylabel=ylabel, xlabel="")
     return finished(figure)
+
+
+def _alike(values):
+    """The numbers in three digits, all with as many decimals as the one that needs most."""
+    short = [f"{value:.3g}" for value in values]
+    if any("e" in text for text in short):
+        return short
+    decimals = max((len(text.partition(".")[2]) for text in short), default=0)
+    return [f"{value:.{decimals}f}" for value in values]
 
 
 def _wrap(text, width=14):

@@ -5,6 +5,7 @@ is a table.
 """
 
 import html
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -86,7 +87,8 @@ class View:
                 one = Table(one.rows)
             # A widget's page has no style for tables. A long word, such as a method with its
             # settings, breaks rather than that the table is wider than the page.
-            parts.append(one._repr_html_().replace(
+            broken = re.sub(";(white-space:nowrap|min-width:9em)", "", one._repr_html_())
+            parts.append(broken.replace(
                 "'text-align:left",
                 "'padding:2px 16px 2px 0;overflow-wrap:anywhere;text-align:left"))
         return f"<div style='line-height:1.4'>{''.join(parts)}</div>"

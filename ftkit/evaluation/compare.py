@@ -52,9 +52,10 @@ class Comparison(Facts):
                 self.examples, self.groups or self.examples, "the difference")}
 
     def __repr__(self):
-        _, before, after, difference, over, *more = self.facts().values()
-        said = "; ".join(filter(None, more))
-        return f"{self.metric}: {before} to {after}, difference {difference} over {over}; {said}"
+        _, before, after, difference, over, told, flips, test, words = self.facts().values()
+        lines = ([f"{self.metric}: {before} to {after}"], [f"difference {difference} over {over}",
+                 told], [flips, test], [words])  # JupyterLab breaks a long line within a word
+        return "\n".join("; ".join(filter(None, line)) for line in lines if any(line))
 
 
 def compare(after, before, metric, *, relative=False):

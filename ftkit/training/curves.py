@@ -12,7 +12,8 @@ def plot_history(run):
             values = rows[column]
             if column == "loss" and len(values) >= MANY:
                 # Batches hold texts of similar length, so that one differs a lot from the next.
-                axes.plot(rows["epoch"], values, color="0.75", linewidth=0.8, zorder=1)
+                axes.plot(rows["epoch"], values, color="0.6", linewidth=0.8, zorder=1,
+                          label="training")
                 name = "training (running mean)"
                 values = values.rolling(max(3, len(values) // 5), center=True, min_periods=1).mean()
             axes.plot(rows["epoch"], values, label=name, color=COLORS[i], marker=MARKERS[i],

@@ -60,6 +60,7 @@ def test_a_wrong_kind_of_answer_is_named():
 def test_a_verdict_is_told_apart_without_its_colour():
     right, wrong = ft.check(1, 1)._repr_html_(), ft.check("<b>", 1, name="1")._repr_html_()
     assert "✓ right." in right and "✗ 1: not yet." in wrong and "<b>" not in wrong
+    assert "○ not answered yet" in ft.check(None, 1)._repr_html_()  # nothing is wrong so far
 
 
 def test_an_answer_on_which_the_check_itself_raises_is_no_error():

@@ -7,7 +7,7 @@ from datasets import Dataset
 
 import ftkit as ft
 from ftkit.course.plots import Tokens
-from ftkit.display import Table
+from ftkit.display import Table, cell
 from ftkit.errors import DataError, SettingError
 
 
@@ -69,6 +69,33 @@ def test_tables_show_text_as_text():
     table = Table([{"text": "<b>bold</b>", "value": 0.12345}])
     assert "<b>bold" not in table._repr_html_()
     assert "0.123" in repr(table)
+
+
+def test_a_value_stays_beside_its_interval_and_a_text_keeps_room_for_words():
+    """Where letters are twice as large, a column would be one word, or one number, wide."""
+    def style(text):
+        return cell("td", text).split("'")[1]
+
+    for value in ("-0.021 [-0.026, -0.015]", "0.836 (0.823 to 0.849)", "+9.7 [+7.7, +11.6]",
+                  "at least -0.03", "0.87, 0.90, 0.91"):
+        assert "white-space:nowrap" in style(value), value
+    assert "min-width" in style("where can you buy a clock, clothing and wrenches")
+    assert style("24 a month") == style("0.5") == "text-align:left"
+    assert "white-space:pre-wrap" in style(" Lisbon")
+
+
+def test_bars_are_labelled_with_equally_many_digits():
+    figure = ft.plot_bars({"a": 0.91, "b": 0.9, "c": 0.2}, "Accuracy", "share right")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.91", "0.90", "0.20"]
+    small = ft.plot_bars({"a": 1e-6, "b": 0.5}, "Loss", "nats")
+    assert [text.get_text() for text in small.axes[0].texts] == ["1e-06", "0.5"]
+
+
+def test_every_line_of_a_training_is_in_the_legend():
+    run = ft.fit(tiny.encoder(), tiny.reviews(32), epochs=4, batch_size=4, quiet=True)
+    axes = run.show().axes[0]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert len(axes.lines) == len(names) >= 2, names
 
 
 def test_labelled_tokens_are_marked(capsys):

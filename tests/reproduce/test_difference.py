@@ -43,7 +43,7 @@ def test_a_planted_difference_is_named_as_the_main_cause(run_a, base, rows, caus
     assert found.main == cause and found.causes == [cause] and set(found.moved) == {cause}
     assert found.gap == found.moved[cause] > found.floor == 0 and found.explained
     assert found.comes_out == {"A": True, "B": True} and "Main cause" in repr(found)
-    assert f"<td style='text-align:left'>{cause}</td>" in found._repr_html_()
+    assert f">{cause}</td>" in found._repr_html_()
 
 
 def test_an_equal_pair_has_no_cause_and_nothing_is_printed_or_recorded(

@@ -1,6 +1,6 @@
 // What scrolls can be reached and scrolled by the keyboard; what does not is no stop.
 function reachable() {
-  for (const box of document.querySelectorAll("pre, .output, .table-wrapper, .math")) {
+  for (const box of document.querySelectorAll("pre, .output, .table-wrapper, .math, p:has(> img)")) {
     const large = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight;
     if (large) box.tabIndex = 0; else box.removeAttribute("tabindex");
   }
