@@ -161,7 +161,7 @@ def describe_figures():
         words = in_words(figure)
         shown = {"text/plain": words}
         if in_notebook() and isinstance(png := formatter.formatters["image/png"](figure), str):
-            shown["text/html"] = (f"<img alt='{html.escape(words)}' "
+            shown["text/html"] = (f"<img alt='{html.escape(words)}' style='max-width:100%' "
                                   f"src='data:image/png;base64,{png.strip()}'>")
         return shown, {"image/png": {"alt": words}}
 

@@ -99,7 +99,7 @@ def test_a_shown_figure_carries_its_words(kernel, monkeypatch):
     assert metadata["image/png"]["alt"] == data["text/plain"] == "Loss & <more>."
     assert "image/png" in data and "text/html" not in data
     monkeypatch.setenv("JPY_SESSION_NAME", "lesson.ipynb")
-    assert "<img alt='Loss &amp; &lt;more&gt;.' src='data:image/png;base64," in (
+    assert "<img alt='Loss &amp; &lt;more&gt;.' style='max-width:100%' src='data:image/png" in (
         kernel(axes.figure)[0]["text/html"])
 
 

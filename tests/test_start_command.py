@@ -149,6 +149,18 @@ def test_a_copy_says_that_its_outputs_are_not_the_learners(course, tmp_path):
         assert copy["cells"][2]["outputs"] == lesson["cells"][2]["outputs"]
 
 
+def test_a_figure_of_a_copy_is_told_to_who_cannot_see_it(course, tmp_path):
+    name, source = next(iter(course.items()))
+    figure = {"output_type": "display_data", "data": {"image/png": "iVBOR\n", "text/plain": "F"},
+              "metadata": {"image/png": {"alt": "Loss 'by' epoch."}}}
+    edit(source, lambda notebook: notebook["cells"][2].update(outputs=[figure]))
+    start.start(tmp_path / "my")
+    (shown,) = nb.read(tmp_path / "my" / name)["cells"][2]["outputs"]
+    assert shown["data"] == {"text/plain": "F", "text/html": (
+        "<img alt='Loss &#x27;by&#x27; epoch.' style='max-width:100%' "
+        "src='data:image/png;base64,iVBOR'>")}
+
+
 def test_what_a_learner_did_is_kept_and_the_rest_is_brought_up_to_date(course, tmp_path, capsys):
     folder, names = tmp_path / "my", list(course)
     assert start.start(folder).written == names

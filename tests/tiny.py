@@ -13,8 +13,12 @@ WORDS = (
 )
 
 
-def tokenizer():
-    """A byte-level tokenizer over a few words, with the special tokens of all kinds of model."""
+def tokenizer(form=None):
+    """A byte-level tokenizer over a few words, with the special tokens of all kinds of model.
+
+    form: of a text; "<s> $A" begins each as the tokenizers of Llama and Gemma do, "$A </s>" ends
+    it as that of T5 does.
+    """
     core = Tokenizer(models.BPE(unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     special = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
@@ -25,9 +29,13 @@ def tokenizer():
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     core.train_from_iterator([" ".join(WORDS)] * 5, trainer)
-    from tokenizers import decoders
+    from tokenizers import decoders, processors
 
     core.decoder = decoders.ByteLevel()
+    if form:
+        core.post_processor = processors.TemplateProcessing(
+            single=form, pair=f"{form} {form.replace('A', 'B')}",
+            special_tokens=[("<s>", 1), ("</s>", 2)])
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",
@@ -160,6 +168,9 @@ DECODERS = {
                       mamba_d_head=16, mamba_d_state=8, mamba_n_groups=1, mamba_chunk_size=8,
                       lm_head_multiplier=0.5, embedding_multiplier=2.0),
     "modernbert-decoder": dict(SIZES, local_attention=8),
+    "bert, decoder": dict(SIZES, is_decoder=True),
+    "roberta, decoder": dict(SIZES, is_decoder=True, max_position_embeddings=130),
+    "electra, decoder": dict(SIZES, is_decoder=True, embedding_size=16),
 }
 ENCODERS = {
     "bert": SIZES,
@@ -186,15 +197,15 @@ HEADS = {"classification": "SequenceClassification", "regression": "SequenceClas
          "seq2seq-lm": "Seq2SeqLM", "choice": "", "encoder": ""}
 
 
-def family(kind, task, labels=("bad", "good"), seed=0):
+def family(kind, task, labels=("bad", "good"), seed=0, form=None):
     """A small random model of a family, without dropout: of DECODERS, ENCODERS or WRITERS."""
-    words = tokenizer()
+    words = tokenizer(form)
     special = dict(vocab_size=len(words), pad_token_id=0, bos_token_id=1, eos_token_id=2)
     sizes = (DECODERS | ENCODERS | WRITERS)[kind]
     extra = {"num_labels": 1, "problem_type": "regression"} if task == "regression" else {}
     if task in ("classification", "tagging"):
         extra = {"id2label": dict(enumerate(labels))}
-    config = transformers.AutoConfig.for_model(kind, **sizes, **special, **extra)
+    config = transformers.AutoConfig.for_model(kind.split(",")[0], **sizes, **special, **extra)
     for name, value in config.to_dict().items():
         if "drop" in name and isinstance(value, float):
             setattr(config, name, 0.0)

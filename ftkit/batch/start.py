@@ -5,6 +5,7 @@ keeps the course's outputs, told apart from a learner's own by its cells without
 """
 
 import hashlib
+import html
 import json
 import re
 from dataclasses import dataclass, field
@@ -108,7 +109,8 @@ def working_copy(source: Path) -> bytes:
     """The content of a lesson's copy: its outputs stand, marked as those of another machine.
 
     Its cells have no numbers until they are run, and the first one says what that means, in an
-    output that its own run replaces.
+    output that its own run replaces. Figures are HTML, since JupyterLab gives the text alternative
+    of a picture to nobody (4.6).
     """
     notebook = nb.read(source)
     shown = [cell for _, cell in nb.code_cells(notebook) if cell["outputs"]]
@@ -117,6 +119,11 @@ def working_copy(source: Path) -> bytes:
         for output in cell["outputs"]:
             if "execution_count" in output:
                 output["execution_count"] = None
+            if words := output.get("metadata", {}).get("image/png", {}).get("alt"):
+                picture = "".join(output["data"].pop("image/png")).strip()
+                output["data"]["text/html"] = (
+                    f"<img alt='{html.escape(words)}' style='max-width:100%' "
+                    f"src='data:image/png;base64,{picture}'>")
     if shown:
         profile = notebook["metadata"].get("ftkit", {}).get("profile")
         nb.code_cells(notebook)[0][1]["outputs"].insert(0, _banner(profile))

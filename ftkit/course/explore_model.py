@@ -126,7 +126,7 @@ def _weights(model, inputs):
 
 
 class Shaded:
-    """Words or tokens, the darker the larger their weight; those below 0 are underlined."""
+    """Words or tokens, coloured by how large their weight is; those below 0 are underlined."""
 
     def __init__(self, pieces, weights, between=""):
         self.pieces, self.weights, self.between = pieces, weights, between
@@ -148,4 +148,4 @@ class Shaded:
             line = ";text-decoration:underline" if weight < 0 and depth > 0.05 else ""
             spans.append(f"<span style='background:{color};padding:2px 1px{line}'>{shown}</span>")
         return (f"<p style='font-family:monospace;line-height:2'>{self.between.join(spans)}</p>"
-                "<p>the darker, the larger; underlined: below 0</p>")
+                "<p>the stronger the colour, the larger; underlined: below 0</p>")

@@ -84,9 +84,11 @@ class View:
             if isinstance(one, Table) and one.caption:  # a caption breaks where its table ends
                 parts.append(f"<p style='margin:1em 0 0'>{html.escape(one.caption)}</p>")
                 one = Table(one.rows)
-            # A widget's page has no style for tables.
-            parts.append(one._repr_html_().replace("'text-align:left",
-                                                   "'padding:2px 16px 2px 0;text-align:left"))
+            # A widget's page has no style for tables. A long word, such as a method with its
+            # settings, breaks rather than that the table is wider than the page.
+            parts.append(one._repr_html_().replace(
+                "'text-align:left",
+                "'padding:2px 16px 2px 0;overflow-wrap:anywhere;text-align:left"))
         return f"<div style='line-height:1.4'>{''.join(parts)}</div>"
 
     def _ipython_display_(self):

@@ -224,7 +224,8 @@ class Page(transformers.TrainerCallback):
         said = "; ".join(f"{name} loss from {line[0][1]:.3f} to {line[-1][1]:.3f}"
                          for name, line in lines.items() if line)
         coded = base64.b64encode(picture.encode()).decode()
-        return (f"<img alt='Curve of the training: {said}.' width='{SIZE[0]}' height='{SIZE[1]}' "
+        return (f"<img alt='Curve of the training: {said}.' width='{SIZE[0]}' "
+                "style='max-width:100%;height:auto' "
                 f"src='data:image/svg+xml;base64,{coded}'>")
 
 

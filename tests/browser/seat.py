@@ -11,11 +11,14 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from ftkit.batch import index, lab
 from ftkit.batch import notebook as nb
 from ftkit.batch.start import start
 
 ROOT = Path(__file__).parents[2]
+PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"
 SHOTS = ROOT / "artifacts" / "browser"
 # What JupyterLab itself says on a good day, and no learner sees.
 NOISE = ("Failed to load resource", "WebSocket connection", "ResizeObserver",
@@ -97,7 +100,7 @@ class Seat:
         """Go to a page of JupyterLab and wait until it stands."""
         where = f"lab/tree/{path}?reset&" if path else "?"  # no tabs of an earlier test
         self.page.goto(f"{self.address}{where}token={self.token}")
-        self.page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell", timeout=60000)
+        self.page.wait_for_selector(f"{PANEL} .jp-Cell", timeout=60000)
         self.page.wait_for_function("() => !document.querySelector('#jupyterlab-splash')")
         self.until_idle()
 
@@ -123,15 +126,14 @@ class Seat:
             notebook.activeCellIndex = number; notebook.mode = 'command';
             notebook.deselectAll(); await notebook.scrollToItem(number, 'center');
             notebook.activate(); }""", number)
-        self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell.jp-mod-active").wait_for()
+        self.page.locator(f"{PANEL} .jp-Cell.jp-mod-active").wait_for()
 
     def run(self, number, source=None, seconds=60):
         """Type a cell's new source where one is given, and run it. Returns the cell after it."""
         self.select(number)
         if source is not None:
-            panel = ".jp-NotebookPanel:not(.lm-mod-hidden)"
-            self.page.locator(f"{panel} .jp-Cell.jp-mod-active .cm-content").click()
-            self.page.locator(f"{panel} .jp-Cell.jp-mod-active .cm-editor.cm-focused").wait_for()
+            self.page.locator(f"{PANEL} .jp-Cell.jp-mod-active .cm-content").click()
+            self.page.locator(f"{PANEL} .jp-Cell.jp-mod-active .cm-editor.cm-focused").wait_for()
             self.page.keyboard.press("Control+A")
             self.page.keyboard.insert_text(source)
         before = self.cells()[number]["execution_count"]
@@ -179,6 +181,30 @@ class Seat:
         """Wait until a text stands on the page."""
         self.page.wait_for_function("text => document.body.innerText.includes(text)", arg=text,
                                     timeout=1000 * seconds)
+
+
+def serious(learner, area=f"{PANEL} .jp-Cell.jp-mod-active .jp-OutputArea"):
+    """What axe-core finds wrong with the outputs of the cell in front, as far as it is serious."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright",
+                              reason="needs axe-playwright-python")
+    told = axe.Axe().run(learner.page, context={"include": [[area]]}).response
+    assert told["passes"], "axe-core looked at nothing"
+    return [f"{one['id']}: {one['nodes'][0]['html'][:300]}" for one in told["violations"]
+            if one["impact"] in ("serious", "critical")]
+
+
+def within(found):
+    """The controls and pictures that stick out of a cell's outputs in letters twice as large.
+
+    A table may be wider, since its area is scrolled.
+    """
+    found.page.set_viewport_size({"width": 640, "height": 500})  # as a zoom to 200% makes it
+    out = found.evaluate("""area => {
+        const edge = area.getBoundingClientRect().right + 1;
+        return [...area.querySelectorAll('button, input, img')].filter(one =>
+            one.getBoundingClientRect().right > edge).map(one => one.outerHTML.slice(0, 90)); }""")
+    found.page.set_viewport_size({"width": 1280, "height": 1000})
+    return out
 
 
 if __name__ == "__main__":  # of `make test-browser`

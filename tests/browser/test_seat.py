@@ -49,6 +49,7 @@ def test_the_index_leads_to_a_lesson_that_says_whose_outputs_it_shows(learner):
     learner.page.get_by_role("link", name="2 · Few-shot prompting").click()
     learner.until("The outputs below are not yours yet.")
     learner.until_idle()
+    assert seat.serious(learner, f"{seat.PANEL} .jp-OutputArea") == []
     assert not any(cell.get("execution_count") for cell in learner.cells())
     assert "official Jupyter news" not in learner.page.inner_text("body")
 
@@ -76,9 +77,11 @@ def test_a_lesson_runs_from_top_to_bottom_and_its_exercises_are_answered(lesson,
     assert "1: not yet. " in shown(wrong)
     learner.until("✗ 1: not yet.")
     learner.until("A hint")
+    assert seat.serious(learner) == []
     right = learner.run(number, solution(lesson, "1"))
     assert shown(right).endswith("1: right.")
     learner.until("✓ 1: right.")
+    assert seat.serious(learner) == []
     learner.save()
     learner.shot(f"exercise_{lesson}")
     learner.open("notebooks/index.ipynb")
@@ -94,6 +97,8 @@ def test_a_training_is_watched_stopped_saved_and_found_again(learner, probe):
     learner.until("tokens/s")
     learner.page.locator("img[alt^='Curve of the training']").first.wait_for()
     learner.shot("training")
+    learner.select(2)
+    assert seat.serious(learner) == []
     learner.page.locator("[data-command='notebook:interrupt-kernel'], "
                          "jp-button[title*='Interrupt']").first.click()
     learner.until("Interrupted after update")
@@ -105,8 +110,20 @@ def test_a_training_is_watched_stopped_saved_and_found_again(learner, probe):
     learner.open(f"notebooks/{probe.name}")
     body = learner.page.inner_text("body")
     assert "Interrupted after update" in body and "Error displaying widget" not in body
+    learner.select(2)
+    area = learner.page.locator(f"{seat.PANEL} .jp-Cell.jp-mod-active .jp-Cell-outputArea")
+    assert seat.serious(learner) == [] and seat.within(area) == []
     picture = learner.page.locator("img[alt^='Curve of the training']").first
     assert picture.evaluate("image => image.naturalWidth") > 0
+
+
+def test_verdicts_can_be_read_by_everybody(learner, probe):
+    learner.open(f"notebooks/{probe.name}")
+    learner.run(0)
+    for number, answer, said in ((2, "0.5", "✗ 1: not yet."), (3, "1.0", "✓ 1: right.")):
+        learner.run(number, f"ft.check({answer}, 1.0, name='1', hints={{0.5: 'That is half.'}})")
+        learner.until(said)
+        assert seat.serious(learner) == []
 
 
 def test_a_figure_is_told_to_who_cannot_see_it(learner, probe):

@@ -1,5 +1,6 @@
 """The site as a reader sees it, on a phone and on a desk, by mouse, keyboard and screen reader."""
 
+import re
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -9,7 +10,10 @@ import seat
 import website
 
 pytestmark = pytest.mark.browser
-PAGES = ("index", "notebooks/12_continual", "docs/api", "search")
+PAGES = ("index", "notebooks/12_continual", "docs/api", "search", "notebooks/21_silent_failures",
+         "notebooks/questions/01_supervised", "notebooks/templates/your_own", "data/vader",
+         "docs/glossary")
+A4 = {"width": 718, "height": 1047}  # between margins of a centimetre
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 
@@ -72,6 +76,32 @@ def test_pages_can_be_read_by_everybody(site, reader, size, scheme):
         page.screenshot(path=seat.SHOTS /
                         f"site_{name.replace('/', '_')}_{size['width']}_{scheme}.png")
     assert found == []
+
+
+def test_the_start_page_leads_into_the_lessons_in_their_order(site, reader):
+    page = reader(DESK)
+    page.goto(f"{site[1]}/index.html")
+    part = page.locator("section#more-than-one-task")
+    assert part.locator("th").all_inner_texts()[0] == "lesson"
+    part.locator("a", has_text="12 · Continual learning").click()
+    page.locator("h1", has_text="Continual learning").wait_for()
+
+
+def test_on_paper_there_is_the_text_alone_and_all_of_it(site, reader, tmp_path):
+    page = reader(A4)
+    page.goto(f"{site[1]}/notebooks/12_continual.html")
+    page.emulate_media(media="print")
+    for aside in (".sidebar-drawer", ".toc-drawer", ".mobile-header", ".related-pages"):
+        assert not page.locator(aside).first.is_visible(), aside
+    assert page.locator("h1").is_visible() and page.locator("article img").first.is_visible()
+    cut = page.evaluate("""() => {
+        const edge = document.documentElement.clientWidth + 1;
+        return [...document.querySelectorAll('article table, article pre, article img')].filter(
+            one => one.getBoundingClientRect().right > edge || one.scrollWidth > one.clientWidth + 1
+        ).map(one => one.outerHTML.slice(0, 200)); }""")
+    assert cut == []
+    paper = page.pdf(path=seat.SHOTS / "site_12_on_paper.pdf", format="A4")
+    assert len(re.findall(rb"/Type\s*/Page\b", paper)) > 10
 
 
 @pytest.mark.parametrize("by", ["server", "file"])

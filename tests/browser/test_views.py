@@ -36,7 +36,7 @@ VIEWS = [
     "curves = ft.diagnose({'first': run, 'again': run})\ncurves",
 ]
 LAST = len(VIEWS) + 1  # the cell that says what was chosen
-PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"
+PANEL = seat.PANEL
 
 
 @pytest.fixture
@@ -68,26 +68,9 @@ def until(found, text):
     found.get_by_text(text).first.wait_for(timeout=20000)
 
 
-def serious(learner):
-    """What axe-core finds wrong with the view in front, as far as it is serious."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright",
-                              reason="needs axe-playwright-python")
-    told = axe.Axe().run(learner.page, context={
-        "include": [[f"{PANEL} .jp-Cell.jp-mod-active .jp-OutputArea"]]}).response
-    assert told["passes"], "axe-core looked at nothing"
-    return [f"{one['id']}: {one['nodes'][0]['html'][:300]}" for one in told["violations"]
-            if one["impact"] in ("serious", "critical")]
-
-
-def within(found):
-    """The controls of a view that stick out of it, where the letters are twice as large."""
-    found.page.set_viewport_size({"width": 640, "height": 500})  # as a zoom to 200% makes it
-    out = found.evaluate("""area => {
-        const edge = area.getBoundingClientRect().right + 1;
-        return [...area.querySelectorAll('button, input')].filter(one =>
-            one.getBoundingClientRect().right > edge).map(one => one.outerHTML.slice(0, 90)); }""")
-    found.page.set_viewport_size({"width": 1280, "height": 1000})
-    return out
+def whole(learner, found):
+    """That a view can be read and moved by everybody, in letters twice as large, too."""
+    assert seat.serious(learner) == [] and seat.within(found) == []
 
 
 def test_each_view_follows_its_controls_and_is_read_out_whole(views):
@@ -102,7 +85,7 @@ def test_each_view_follows_its_controls_and_is_read_out_whole(views):
         "([n, panel]) => document.querySelectorAll(`${panel} .jp-mod-active span[style*=border]`)"
         ".length > n", arg=[boxes, PANEL])
     views.shot("view_tokens")
-    assert serious(views) == []
+    whole(views, found)
     assert "('at', 3)" in "".join(views.run(LAST)["outputs"][0]["data"]["text/plain"])
 
     found = output(views, 2)
@@ -113,7 +96,7 @@ def test_each_view_follows_its_controls_and_is_read_out_whole(views):
     until(found, "to: the plot was terrible")
     assert re.search(r"tuned\s+bad", found.inner_text())
     views.shot("view_side_by_side")
-    assert serious(views) == []
+    whole(views, found)
     text.fill(" ")
     text.press("Tab")
     found.get_by_role("button", name="Ask the models").click()
@@ -129,7 +112,7 @@ def test_each_view_follows_its_controls_and_is_read_out_whole(views):
     found.get_by_role("button", name="both right").click()
     until(found, "Shown: both right, number 1")
     views.shot("view_flips")
-    assert serious(views) == []
+    whole(views, found)
 
     found = output(views, 4)
     number = found.get_by_label("number of examples")
@@ -139,7 +122,7 @@ def test_each_view_follows_its_controls_and_is_read_out_whole(views):
     until(found, "A: bad")
     assert len(found.locator("table").first.locator("tr").all()) == 3  # head, and two prompts
     views.shot("view_prompt")
-    assert serious(views) == []
+    whole(views, found)
 
     found = output(views, 5)
     picture = found.locator("img[alt^='eval loss by learning rate']")
@@ -147,7 +130,7 @@ def test_each_view_follows_its_controls_and_is_read_out_whole(views):
     found.get_by_role("button", name="seconds").click()
     found.locator("img[alt^='seconds by learning rate']").wait_for()
     views.shot("view_runs")
-    assert serious(views) == []
+    whole(views, found)
 
     found = output(views, 6)
     first = found.locator(".widget-toggle-buttons").first
@@ -159,14 +142,14 @@ def test_each_view_follows_its_controls_and_is_read_out_whole(views):
     first.get_by_role("button", name=right, exact=True).click()
     until(found, "1 of 1 answers right.")
     views.shot("view_quiz")
-    assert serious(views) == []
+    whole(views, found)
 
     found = output(views, 7)
     until(found, "good has")
     found.get_by_role("button", name="bad", exact=True).click()
     until(found, "bad has")
     views.shot("view_occlusion")
-    assert serious(views) == []
+    whole(views, found)
 
     found = output(views, 8)
     until(found, "most attended to from token 0")
@@ -175,7 +158,7 @@ def test_each_view_follows_its_controls_and_is_read_out_whole(views):
     until(found, "most attended to from token 2")
     found.get_by_role("button", name="1", exact=True).click()
     views.shot("view_attention")
-    assert serious(views) == []
+    whole(views, found)
 
     found = output(views, 9)
     found.get_by_role("button", name="rows in a new order").click()
@@ -189,7 +172,7 @@ def test_each_view_follows_its_controls_and_is_read_out_whole(views):
     found.get_by_role("button", name="seed ignored").click()
     until(found, "It is 'seed ignored'")
     views.shot("view_game")
-    assert serious(views) == [] and within(found) == []
+    whole(views, found)
 
     found = output(views, 10)
     found.locator("img[alt^='accuracy. films: month 1']").wait_for()
@@ -197,7 +180,7 @@ def test_each_view_follows_its_controls_and_is_read_out_whole(views):
     found.locator("img[alt^='accuracy, forgotten since its best. films: month 1 0, ']").wait_for()
     until(found, "Forgotten most: films")
     views.shot("view_forgetting")
-    assert serious(views) == [] and within(found) == []
+    whole(views, found)
 
     found = output(views, 11)
     found.get_by_role("button", name="again", exact=True).click()
@@ -206,7 +189,7 @@ def test_each_view_follows_its_controls_and_is_read_out_whole(views):
     found.get_by_label("up to epoch").press("Enter")
     found.locator("img[alt*='at 2']").wait_for()
     views.shot("view_diagnosis")
-    assert serious(views) == [] and within(found) == []
+    whole(views, found)
 
 
 FORM = [
@@ -225,7 +208,7 @@ FORM = [
 def test_who_writes_no_code_fills_in_a_form(views):
     found = output(views, 1)
     views.shot("form_begin")
-    assert serious(views) == [] and within(found) == []
+    whole(views, found)
     found.get_by_role("button", name="Next: Read it").click()
     until(found, "there is no file")
     for name, value in {"file": "mine.csv", "column of the texts": "message",
@@ -244,7 +227,7 @@ def test_who_writes_no_code_fills_in_a_form(views):
     found.get_by_role("button", name="both right").click()
     until(found, "Shown: both right")
     views.shot("form_end")
-    assert serious(views) == [] and within(found) == []
+    whole(views, found)
     found.get_by_role("button", name="Save as a notebook").click()
     until(found, "your_own_mine.ipynb is written")
     views.save()
@@ -252,6 +235,17 @@ def test_who_writes_no_code_fills_in_a_form(views):
     views.open("notebooks/97_views.ipynb")  # on the next day
     until(output(views, 1), "9 of 9 steps taken")
     assert "Error displaying widget" not in views.page.inner_text("body")
+
+
+@pytest.mark.parametrize("views", [[SET_UP, VIEWS[0], VIEWS[2], VIEWS[6]]], indirect=True)
+def test_views_can_be_read_in_the_dark(views):
+    views.page.evaluate("""() => jupyterapp.commands.execute(
+        'apputils:change-theme', {theme: 'JupyterLab Dark'})""")
+    views.page.locator("body[data-jp-theme-light='false']").wait_for(state="attached")
+    for number in (1, 2, 3):
+        output(views, number)
+        views.shot(f"dark_{number}")
+        assert seat.serious(views) == []
 
 
 @pytest.mark.parametrize("views", [[SET_UP, VIEWS[2]]], indirect=True)

@@ -92,6 +92,11 @@ def saved_and_loaded(model, folder):
     return again
 
 
+def begins(model):
+    """Whether the tokenizer puts a token before each text."""
+    return model.tokenizer("a").input_ids[0] == model.tokenizer.bos_token_id
+
+
 @torch.no_grad()
 def token_losses_by_library(model, data):
     total, count = 0.0, 0
@@ -109,14 +114,16 @@ def token_losses_by_library(model, data):
 
 @torch.no_grad()
 def score_by_library(model, prompt, answer):
-    start, rest = (model.tokenizer(t, add_special_tokens=False).input_ids for t in (prompt, answer))
+    start = model.tokenizer(prompt, add_special_tokens=begins(model)).input_ids
+    rest = model.tokenizer(answer, add_special_tokens=False).input_ids
     logs = model.net(input_ids=torch.tensor([start + rest])).logits[0].log_softmax(-1)
     return sum(logs[len(start) - 1 + i, token].item() for i, token in enumerate(rest))
 
 
 def text_by_library(model, prompt, limit):
     decoder = not model.net.config.is_encoder_decoder
-    batch = model.tokenizer([prompt], return_tensors="pt", add_special_tokens=not decoder)
+    special = not decoder or begins(model)
+    batch = model.tokenizer([prompt], return_tensors="pt", add_special_tokens=special)
     ids = model.net.generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask,
                              max_new_tokens=limit, do_sample=False, pad_token_id=0)
     return model.tokenizer.decode(ids[0, batch.input_ids.shape[1] * decoder:],
@@ -133,9 +140,13 @@ def sharper(model):
     return model
 
 
-@pytest.mark.parametrize("kind", tiny.DECODERS)
-def test_a_decoder(kind, tmp_path):
-    model, data = sharper(tiny.family(kind, "causal-lm")), data_for("causal-lm")
+@pytest.mark.parametrize("kind, bos", [*((kind, False) for kind in tiny.DECODERS),
+                                       ("llama", True), ("gpt2", True), ("falcon_h1", True)])
+def test_a_decoder(kind, bos, tmp_path):
+    model = sharper(tiny.family(kind, "causal-lm", form="<s> $A" if bos else None))
+    data = data_for("causal-lm")
+    assert begins(model) == bos
+    assert all((row["input_ids"][0] == 1) == bos for row in encode(data, model))
     model = saved_and_loaded(model, tmp_path / "base")
     learns_as_the_library(model, data, tmp_path / "tuned")
     wanted = token_losses_by_library(model, data)
@@ -172,6 +183,33 @@ def test_an_encoder(kind, tmp_path):
         elif task in ("choice", "masked-lm"):
             after, loss = step(model, data)
             assert np.isfinite(loss) and after.hash() != model.hash()
+
+
+NO_CLASSIFIER = ("falcon_h1", "bert, decoder", "roberta, decoder", "electra, decoder", "marian")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in (*tiny.DECODERS, *tiny.WRITERS)
+                                  if kind not in NO_CLASSIFIER])
+def test_a_decoder_or_writer_that_classifies(kind, tmp_path):
+    """Its answer for a text is that of the text alone, wherever a batch has its padding."""
+    for task in ("classification", "regression"):
+        form = "$A </s>" if kind in tiny.WRITERS else None
+        model, data = sharper(tiny.family(kind, task, form=form)), data_for(task)
+        model = saved_and_loaded(model, tmp_path / task)
+        with torch.no_grad():
+            alone = [model.net(**batch_of(model, data.select([i]))) for i in range(len(data))]
+        losses, answers = ([one[name] for one in alone] for name in ("loss", "logits"))
+        for off in OFF:
+            found = ft.evaluate(model, data, disable=off)
+            if task == "regression":
+                wanted = np.mean([loss.item() for loss in losses]) ** 0.5
+                assert found["rmse"].value == pytest.approx(wanted, rel=1e-4)
+                continue
+            wanted = np.mean([loss.item() for loss in losses])
+            assert found["loss"].value == pytest.approx(wanted, rel=1e-4)
+            chosen = [one.argmax().item() for one in answers]
+            assert found["accuracy"].value == np.mean(np.equal(chosen, data["label"]))
+        learns_as_the_library(model, data, tmp_path / f"{task}-tuned")
 
 
 @pytest.mark.parametrize("kind", tiny.WRITERS)
@@ -233,3 +271,48 @@ def test_every_method_serves_the_family_or_refuses_it(kind, tmp_path):
             assert measured == pytest.approx(token_losses_by_library(after, data), rel=1e-4), name
         again = ft.load_model(after.save(tmp_path / name))
         assert ft.evaluate(again, data)["loss"].value == pytest.approx(measured, rel=1e-5), name
+
+
+def losses_of_methods(task, base, other, data):
+    """{name: method} of those that change the loss, which fit a model."""
+    found = {"ewc": ft.EWC(states=(ft.fisher(other, data),), weight=3.0),
+             "distill": ft.Distill(teacher=other)}
+    if task == "classification":
+        found |= {"mixup": ft.Mixup(), "reinforce": ft.Reinforce(torch.eq),
+                  "multi_task": ft.MultiTask({"one": ["bad", "good"]})}
+    return found
+
+
+@pytest.mark.parametrize("task, kind", [
+    *(("causal-lm", kind) for kind in tiny.DECODERS),
+    *(("seq2seq-lm", kind) for kind in tiny.WRITERS),
+    *(("classification", kind) for kind in (*tiny.DECODERS, *tiny.ENCODERS)
+      if kind not in NO_CLASSIFIER)])
+def test_a_changed_loss_is_the_same_with_what_saves_time(task, kind):
+    """And what can be said beforehand of it: a spring pulls, and who teaches itself stays."""
+    base, other = (sharper(tiny.family(kind, task, seed=seed)) for seed in (0, 1))
+    data = data_for(task)
+    with torch.no_grad():
+        for p in other.net.parameters():
+            p.mul_(1.1)
+    plain, _ = loss_by_library(base, data)
+    for name, method in losses_of_methods(task, base, other, data).items():
+        # What is drawn is drawn for places in an update.
+        offs = (("group_by_length",), OPTIMIZATIONS) if hasattr(method, "draws") else OFF
+        (after, loss), (again, wanted) = (step(base, data, method=method, off=off) for off in offs)
+        assert loss == pytest.approx(wanted, rel=1e-4), name
+        assert np.isfinite(loss) and after.hash() != base.hash(), name
+        for (parameter, one), two in zip(after.net.named_parameters(), again.net.parameters(),
+                                         strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4,
+                                       msg=lambda text, p=parameter, n=name: f"{n}, {p}: {text}")
+        if name == "ewc":
+            state = method.states[0]
+            held = dict(base.net.named_parameters())
+            spring = sum((state.fisher[n] * (held[n] - state.anchors[n]) ** 2).sum().item()
+                         for n in state.anchors)
+            assert loss == pytest.approx(plain + method.weight / 2 * spring, rel=1e-4)
+    alone = ft.Distill(teacher=base, alpha=1.0, top_k=len(base.tokenizer))
+    after, loss = step(base, data, method=alone)
+    assert loss == pytest.approx(0, abs=1e-5)
+    assert max(change.abs().max().item() for change in moved(base, after).values()) < 1e-4
