@@ -78,7 +78,7 @@ def _axes_in_words(axes):
     named = [f"{name} axis: {text}" for name, text in
              (("horizontal", axes.get_xlabel()), ("vertical", axes.get_ylabel())) if text]
     column, row, told, lines = _ticks(axes.xaxis), _ticks(axes.yaxis), [], {}
-    for one in axes.containers:
+    for one in axes.containers if axes.axison else ():  # without axes it is a drawing
         if isinstance(one, BarContainer):
             told.append(_label(one) + _bars(one, column, row))
         elif getattr(one, "lines", None) and one.lines[0]:  # with error bars
@@ -91,7 +91,7 @@ def _axes_in_words(axes):
              if isinstance(one, PathCollection)]
     told += [_cells(image.get_array(), column, row) for image in axes.images]
     if not told:
-        told = [", ".join(text.get_text() for text in axes.texts)]
+        told = [", ".join(text.get_text() for text in axes.texts if text.get_text())]
     return ". ".join(part for part in (axes.get_title(), "; ".join(named), *told) if part)
 
 
@@ -122,11 +122,15 @@ def _bars(bars, column, row):
 
 
 def _cells(cells, column, row):
+    """What each cell shows, as far as it shows a number."""
+    from numpy.ma import masked
+
     if cells.ndim > 2 or cells.size > MANY:
         size = " by ".join(map(str, cells.shape))
         return f"{size} cells from {cells.min():.3g} to {cells.max():.3g}"
-    return ". ".join(f"{row(i)}: " + ", ".join(f"{column(j)} {cell:.3g}" for j, cell in
-                                               enumerate(line)) for i, line in enumerate(cells))
+    lines = [[f"{column(j)} {cell:.3g}" for j, cell in enumerate(line) if cell is not masked]
+             for line in cells]
+    return ". ".join(f"{row(i)}: " + ", ".join(line) for i, line in enumerate(lines) if line)
 
 
 def _course(line, column, row):

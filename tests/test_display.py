@@ -57,9 +57,18 @@ def test_cells_points_panels_and_drawings_are_told():
     figure.colorbar(left.images[0], ax=left, label="count")
     middle.scatter([1, 2, 3], [3, 2, 1], label="films")
     right.text(0, 0, "a box")
+    right.bar(0, 1)  # whose height says nothing, since no axis says what it would be
+    right.axis("off")
     told = display.in_words(figure)
     assert told.startswith("Three parts. 0: cats 1, dogs 2. 1: cats 3, dogs 4.")
-    assert "films: 3 points." in told and "a box" in told and "count" not in told
+    assert "films: 3 points." in told and told.endswith(" a box.") and "count" not in told
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_cell_without_a_number_is_not_told():
+    axes = plt.subplots()[1]
+    axes.imshow(np.array([[0.5, np.nan], [np.nan, np.nan]]))
+    assert display.in_words(axes.figure) == "0: 0 0.5."
 
 
 def test_points_beside_names_are_told_by_name():
