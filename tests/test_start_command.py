@@ -66,6 +66,8 @@ def test_the_wheel_alone_writes_the_lessons(stranger):
         assert (folder / name).read_bytes() == start.working_copy(ROOT / name)
     assert (folder / "data" / "capitals.md").is_file()
     assert (folder / "docs" / "explore.md").is_file()
+    for page in ("hints.md", "reasons.md", "01_supervised.md"):
+        assert (folder / "notebooks" / "questions" / page).is_file()
     assert "ftkit start 'my lessons' --lab" in done.stdout and "ftkit fetch --all" in done.stdout
 
 
@@ -182,7 +184,8 @@ def test_what_a_learner_did_is_kept_and_the_rest_is_brought_up_to_date(course, t
     assert start.start(folder).written == names[:1]
 
 
-def test_the_index_shows_what_is_done(course, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("verdict", ["1: right.", "1: right.\n\nIt is, because.\n"])
+def test_the_index_shows_what_is_done(verdict, course, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("FTKIT_HOME", str(tmp_path / "home"))  # nobody's answers
     folder, names = tmp_path / "my", list(course)
     start.start(folder)
@@ -195,7 +198,7 @@ def test_the_index_shows_what_is_done(course, tmp_path, capsys, monkeypatch):
         for cell in notebook["cells"][1:]:
             cell["execution_count"] = 1
         notebook["cells"][3]["outputs"] = [{"output_type": "execute_result", "metadata": {},
-                                            "data": {"text/plain": "1: right."}}]
+                                            "data": {"text/plain": verdict}}]
 
     edit(folder / names[0], run_first)
     edit(folder / names[1], all_run)

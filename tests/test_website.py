@@ -148,3 +148,6 @@ def test_all_lessons_documents_and_cards_of_the_checkout_get_a_page(tmp_path):
         if ".ipynb_checkpoints" not in path.parts:
             assert (tmp_path / path.relative_to(ROOT).with_suffix(".md")).exists(), path
             assert f"{path.stem}\n" in menus, f"{path.name} is in no menu"
+    for name, hidden in (("hints", False), ("reasons", True), ("01_supervised", False)):
+        page = (tmp_path / "notebooks" / "questions" / f"{name}.md").read_text()
+        assert ("nosearch: true" in page) == hidden and "<details>" in page

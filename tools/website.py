@@ -94,7 +94,8 @@ class Pages:
         for folder, names in documents.items():
             for name in names:
                 path = self.root / folder / f"{name}.md"
-                self._put(path, self._linked(path.read_text(encoding="utf-8"), path))
+                text = self._linked(path.read_text(encoding="utf-8"), path)
+                self._put(path, _apart((folder, name) == ("notebooks/questions", "reasons")) + text)
         docs = _ordered(documents["docs"], GUIDES + REFERENCE)
         start = self.source / "index.md"
         start.write_text(self._with_map(start.read_text(encoding="utf-8")) + "".join((
@@ -148,7 +149,7 @@ class Pages:
             links += f" · [{'Lesson' if solution else 'Solutions'}]({there})"
         head, _, rest = parts[0].partition("\n")
         parts[0] = f"{head}\n\n{links}\n\n{rest}"
-        return _apart(path, solution) + "\n\n".join(parts) + "\n"
+        return _apart(solution) + "\n\n".join(parts) + "\n"
 
     def _output(self, output, path, name):
         """One output of a cell: a picture with its alternative, HTML, or text."""
@@ -238,8 +239,9 @@ class Pages:
 APART = "---\norphan: true\nnosearch: true\n---\n\n"
 
 
-def _apart(path, solution):
-    return "---\nnosearch: true\n---\n\n" if solution else ""
+def _apart(gives_away):
+    """What keeps a page that gives answers away out of the search."""
+    return "---\nnosearch: true\n---\n\n" if gives_away else ""
 
 
 def _ordered(names, first):

@@ -112,7 +112,8 @@ def _row(path, newer):
 
 def _right(cell):
     shown = ["".join(o.get("data", {}).get("text/plain", "")) for o in cell["outputs"]]
-    return any(re.fullmatch(r"(.*: )?right\.", text.strip()) for text in shown)
+    verdicts = [text.strip().partition("\n")[0] for text in shown]  # below it stands why
+    return any(re.fullmatch(r"(.*: )?right\.", verdict) for verdict in verdicts)
 
 
 def done(row: dict) -> str:

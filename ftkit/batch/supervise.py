@@ -311,6 +311,7 @@ def child_environment(work, lesson, workers):
     """Return the environment of one lesson: fair threads, no user settings."""
     environment = dict(os.environ)
     environment.pop("MPLBACKEND", None)  # figures go into the notebook, whatever the caller uses
+    environment.pop("JPY_SESSION_NAME", None)  # a lesson run here is not the one somebody has open
     threads = str(max(1, usable_cores() // workers))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         environment.setdefault(name, threads)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftkit.course.hints import hint_here
+from ftkit.course.hints import hint_here, reason_here
 
 
 @dataclass(frozen=True)
@@ -16,20 +16,22 @@ class Checked:
     right: bool
     message: str
     hint: str = ""  # how to begin, folded away below a wrong answer
+    why: str = ""  # why a right answer is right, or what follows from it, below the verdict
 
     def __bool__(self):
         return self.right
 
     def __repr__(self):
-        return self.message
+        return f"{self.message}\n\n{self.why}" if self.why else self.message
 
     def html(self):
         """The verdict as HTML: green with a tick, or orange with a cross."""
         color, mark = ("#009e73", "✓") if self.right else ("#d55e00", "✗")
         folded = "" if self.right or not self.hint else (
             f"<details><summary>A hint</summary>{marked_up(self.hint)}</details>")
+        why = self.why and f"<p style='margin:4px 0 0'>{marked_up(self.why)}</p>"
         return (f"<div role='status' style='border-left:4px solid {color};padding:2px 12px'>"
-                f"{mark} {marked_up(self.message)}{folded}</div>")
+                f"{mark} {marked_up(self.message)}{why}{folded}</div>")
 
     _repr_html_ = html
 
@@ -49,7 +51,8 @@ def check(answer, expected, *, tolerance=None, hints=None, name=""):
     expected: the right value; or a function of the answer that returns True, or a sentence that
     explains what is wrong; or `cases(...)` when the answer is a function.
     tolerance: absolute, for numbers and arrays. hints: {wrong value or test of it: explanation}.
-    Returns a Checked, true when right; nothing is raised for a wrong answer.
+    Returns a Checked, true when right; nothing is raised for a wrong answer. In an open lesson a
+    right answer has below it why it is right, and a wrong one its hint, folded away.
     """
     label = f"{name}: " if name else ""
     if answer is None:
@@ -61,7 +64,7 @@ def check(answer, expected, *, tolerance=None, hints=None, name=""):
         kind = "a function" if callable(answer) else _kind(answer).lower() or type(answer).__name__
         verdict = f"Your answer is {kind}; with it the check raised {type(error).__name__}: {error}"
     if verdict is True or isinstance(verdict, np.bool_) and verdict:
-        return Checked(True, f"{label}right.")
+        return Checked(True, f"{label}right.", why=reason_here(name))
     reason = verdict if isinstance(verdict, str) else _reason(answer, expected, hints, tolerance)
     return Checked(False, f"{label}not yet. {reason}", hint_here(name))
 

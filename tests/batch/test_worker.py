@@ -1,7 +1,9 @@
 """A long lesson must not be stopped because its progress was read while being written."""
 
 import threading
+from types import SimpleNamespace
 
+from ftkit.batch.supervise import child_environment
 from ftkit.batch.worker import _tell
 
 
@@ -23,3 +25,11 @@ def test_progress_can_be_read_while_it_is_written(tmp_path):
     thread.join()
     assert found == {2}  # an empty file would be taken for a kernel that never answered
     assert path.read_text() == "1999 9"
+
+
+def test_a_batch_from_an_open_lesson_does_not_take_that_for_the_one_it_runs(tmp_path, monkeypatch):
+    """Its outputs would have the hints and reasons of the open lesson."""
+    monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/notebooks/08_adapters.ipynb")
+    lesson = SimpleNamespace(out=tmp_path, checkpoints=tmp_path / "checkpoints")
+    found = child_environment(tmp_path, lesson, 1)
+    assert "JPY_SESSION_NAME" not in found and found["FTKIT_PLAIN"] == "1"

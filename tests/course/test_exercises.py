@@ -7,6 +7,8 @@ import pytest
 
 import ftkit as ft
 from ftkit.batch import notebook as nb
+from ftkit.course.exercises import Checked
+from ftkit.course.hints import lessons_folder, reason_here
 
 LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
@@ -92,3 +94,44 @@ def test_a_wrong_answer_has_its_hint_in_the_lesson_that_is_open(monkeypatch):
     assert "A hint" not in ft.check(0.5, 0.5, name="2").html()
     monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/mine.ipynb")
     assert ft.check(1, 0.5, name="2").hint == ""
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_each_exercise_has_a_reason_that_is_not_its_hint(path, monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", str(path))
+    for number in (1, 2, 3):
+        why, hint = reason_here(f"exercise {number}"), ft.hint(path.stem, number).text
+        assert 120 < len(why) < 450 and "\n" not in why
+        assert not set(re.split(r"(?<=[.?:;]) ", why)) & set(re.split(r"(?<=[.?:;]) ", hint))
+        assert not re.search(r"[*`\[\]]", re.sub(r"`[^`]+`|\*[^*]+\*", "", why)), "is not marked up"
+    assert reason_here("4") == ""
+
+
+def test_hints_and_reasons_are_to_the_same_exercises():
+    pages = [re.findall(r"^## \d\d$|^<details><summary>Exercise \d</summary>$",
+                        (lessons_folder() / "questions" / page).read_text(encoding="utf-8"),
+                        re.MULTILINE) for page in ("hints.md", "reasons.md")]
+    assert pages[0] == pages[1] and len(pages[0]) == 4 * len(LESSONS)
+
+
+def test_a_right_answer_has_its_reason_in_the_lesson_that_is_open(monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/my lessons/notebooks/08_adapters.ipynb")
+    why = reason_here("2")
+    found = ft.check(0.5, 0.5, name="exercise 2")
+    assert repr(found) == f"exercise 2: right.\n\n{why}" and why.startswith("With `up` at zero")
+    assert ">With <code>up</code> at zero" in found.html() and "<details>" not in found.html()
+    for answer in (None, 1):
+        wrong = ft.check(answer, 0.5, name="2")
+        assert wrong.why == "" and "at zero nothing is added" not in wrong.html() + repr(wrong)
+    for elsewhere in ("/home/me/mine.ipynb", "", None):
+        if elsewhere is None:
+            monkeypatch.delenv("JPY_SESSION_NAME")
+        else:
+            monkeypatch.setenv("JPY_SESSION_NAME", elsewhere)
+        found = ft.check(0.5, 0.5, name="2")
+        assert repr(found) == "2: right." and "<p" not in found.html()
+
+
+def test_a_reason_is_escaped():
+    found = Checked(True, "1: right.", why="Where a < b, *not* `<b>`.")
+    assert "Where a &lt; b, <em>not</em> <code>&lt;b&gt;</code>.</p>" in found.html()
