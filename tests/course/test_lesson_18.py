@@ -71,14 +71,18 @@ def test_the_lessons_gate_judges_as_ship_does():
 
 
 def test_no_later_request_is_among_those_that_are_trained_on():
-    size = type("Size", (), dict(pairs=9, told=6, later=2, issues=20, requests=1))
+    size = type("Size", (), dict(pairs=9, told=6, later=3, issues=20, requests=1))
     names = ("of_issues", "order", "told_of", "new", "later", "unseen", "old_issues")
     train_rows, test_rows = HOUSE["train"], HOUSE["test"]
     _, order, told_of, new, later, unseen, old_issues = from_lesson(
         "18", *names, size=size, seed=0, train_rows=train_rows, test_rows=test_rows,
         known=sorted(set(train_rows["kind"])))
-    assert set(new["kind"]) == set(later["kind"]) == set(told_of) and len(told_of) == 6
+    assert set(new["kind"]) == set(later["kind"]) == set(told_of) and len(told_of) == 9
     assert not set(later["input"]) & set(new["input"])
+    said, right = ({(kind, line) for kind, text in zip(rows["kind"], rows["output"], strict=True)
+                    for line in text.split("\n") if line.startswith("Next step: ")}
+                   for rows in (new, later))
+    assert right <= said, "a correction has shown each form that a later reply has"
     for sample in range(3):
         old = set(old_issues(sample)["kind"])
         assert len(old) == 3 and not old & {*told_of, *unseen["kind"]}
