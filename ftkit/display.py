@@ -168,11 +168,16 @@ def describe_figures():
         words = in_words(figure)
         shown = {"text/plain": words}
         if in_notebook() and isinstance(png := formatter.formatters["image/png"](figure), str):
-            shown["text/html"] = (f"<img alt='{html.escape(words)}' style='max-width:100%' "
-                                  f"src='data:image/png;base64,{png.strip()}'>")
+            shown["text/html"] = image(words, png)
         return shown, {"image/png": {"alt": words}}
 
     formatter.mimebundle_formatter.for_type_by_name("matplotlib.figure", "Figure", both)
+
+
+def image(words, png):
+    """A picture as HTML, no wider than its place; png: in base64. words: its text alternative."""
+    return (f"<img alt='{html.escape(words)}' style='max-width:100%' "
+            f"src='data:image/png;base64,{png.strip()}'>")
 
 
 def cell(tag, text):
@@ -247,9 +252,7 @@ class Picture:
     def _repr_html_(self):
         file = io.BytesIO()
         self.figure.savefig(file, format="png", bbox_inches="tight")
-        data = base64.b64encode(file.getvalue()).decode()
-        return (f"<img alt='{html.escape(self.words)}' style='max-width:100%' "
-                f"src='data:image/png;base64,{data}'>")
+        return image(self.words, base64.b64encode(file.getvalue()).decode())
 
 
 class Banner:

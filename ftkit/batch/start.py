@@ -5,7 +5,6 @@ keeps the course's outputs, told apart from a learner's own by its cells without
 """
 
 import hashlib
-import html
 import json
 import re
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from urllib.parse import unquote
 
 from ftkit.assets import atomic
 from ftkit.batch import notebook as nb
-from ftkit.display import Banner
+from ftkit.display import Banner, image
 from ftkit.errors import DataError, FetchError
 
 NOTE = ".ftkit-lessons.json"  # what was written, so that later changes are seen
@@ -120,10 +119,8 @@ def working_copy(source: Path) -> bytes:
             if "execution_count" in output:
                 output["execution_count"] = None
             if words := output.get("metadata", {}).get("image/png", {}).get("alt"):
-                picture = "".join(output["data"].pop("image/png")).strip()
-                output["data"]["text/html"] = (
-                    f"<img alt='{html.escape(words)}' style='max-width:100%' "
-                    f"src='data:image/png;base64,{picture}'>")
+                picture = "".join(output["data"].pop("image/png"))
+                output["data"]["text/html"] = image(words, picture)
     if shown:
         profile = notebook["metadata"].get("ftkit", {}).get("profile")
         nb.code_cells(notebook)[0][1]["outputs"].insert(0, _banner(profile))
